@@ -1,0 +1,56 @@
+package model
+
+import "time"
+
+// LeaseState is where a lease stands.
+type LeaseState string
+
+// The states of a lease, in their order.
+const (
+	LeaseIntended LeaseState = "intended" // written down, the write may or may not have happened
+	LeaseHeld     LeaseState = "held"     // written and confirmed
+	LeaseEnding   LeaseState = "ending"   // being undone
+	LeaseEnded    LeaseState = "ended"
+)
+
+// EndReason says why a lease ended.
+type EndReason string
+
+// The reasons for a lease to end.
+const (
+	EndExpired     EndReason = "expired"     // its time was up
+	EndReleased    EndReason = "released"    // an operator asked
+	EndHeartbeat   EndReason = "heartbeat"   // breakerd was not heard of
+	EndShutdown    EndReason = "shutdown"    // the enforcer stopped
+	EndRecovered   EndReason = "recovered"   // found at the enforcer's start
+	EndUnconfirmed EndReason = "unconfirmed" // the kernel did not confirm within the bound
+)
+
+// Lease is a held action. It is on disk before the write that it covers, with the
+// values to put back.
+type Lease struct {
+	Version   int         `json:"version"`
+	ID        string      `json:"id"` // the decision's
+	State     LeaseState  `json:"state"`
+	DryRun    bool        `json:"dry_run"`
+	Decision  Decision    `json:"decision"`
+	Writes    []FileWrite `json:"writes"`
+	CreatedAt time.Time   `json:"created_at"`
+	HeldAt    *time.Time  `json:"held_at"`
+	ExpiresAt time.Time   `json:"expires_at"`
+	EndedAt   *time.Time  `json:"ended_at"`
+	EndReason EndReason   `json:"end_reason"`
+	// Note says what was found while undoing: a cgroup that had gone, a file that
+	// had another owner by then.
+	Note string `json:"note,omitempty"`
+}
+
+// FileWrite is one file of a cgroup, with what it held and what we wrote.
+type FileWrite struct {
+	File  string `json:"file"` // within the target's cgroup
+	Was   string `json:"was"`
+	Wrote string `json:"wrote"`
+}
+
+// LeaseVersion is the version of the form in which leases are kept on disk.
+const LeaseVersion = 1

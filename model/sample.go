@@ -1,0 +1,155 @@
+package model
+
+import "time"
+
+// Sample is all that was seen in one tick. Counts are the growth within the tick;
+// pressure, quota and usage are running totals, as the kernel keeps them, so that
+// a reader can take the difference over any window. Everything that is decided is
+// a pure function of samples.
+type Sample struct {
+	Time     time.Time `json:"time"`      // wall clock at the end of the tick
+	BootNS   int64     `json:"boot_ns"`   // CLOCK_BOOTTIME at the end of the tick
+	LengthNS int64     `json:"length_ns"` // true length of the tick, on CLOCK_BOOTTIME
+	// Keyframe says that Procs lists every process, not only changes, and that
+	// whoever reads this sample must forget the ones it knew.
+	Keyframe bool           `json:"keyframe,omitempty"`
+	Host     Host           `json:"host"`
+	Cgroups  []CgroupSample `json:"cgroups,omitempty"`
+	Waits    []Wait         `json:"waits,omitempty"`
+	Procs    ProcChanges    `json:"procs"`
+	Lost     Lost           `json:"lost"`
+}
+
+// Length is the true length of the tick.
+func (s *Sample) Length() time.Duration { return time.Duration(s.LengthNS) }
+
+// Host is the state of the whole machine. The times are totals since boot.
+type Host struct {
+	BootID         string   `json:"boot_id"` // /proc/sys/kernel/random/boot_id
+	CPUs           int      `json:"cpus"`    // online
+	CPUBusyNS      uint64   `json:"cpu_busy_ns"`
+	CPUIdleNS      uint64   `json:"cpu_idle_ns"` // idle and iowait
+	StealNS        uint64   `json:"steal_ns"`    // taken by the hypervisor
+	Processes      int      `json:"processes"`
+	MemTotalBytes  uint64   `json:"mem_total_bytes"`
+	MemAvailBytes  uint64   `json:"mem_available_bytes"`
+	Pressure       Pressure `json:"pressure"`
+	PressureAbsent bool     `json:"pressure_absent,omitempty"` // PSI is off or not built in
+}
+
+// Pressure holds totals of pressure stall information, for a host or a cgroup.
+type Pressure struct {
+	CPU    Stall `json:"cpu"`
+	Memory Stall `json:"memory"`
+	IO     Stall `json:"io"`
+}
+
+// Stall is one pressure file: time in which some, or all non-idle, tasks stalled.
+type Stall struct {
+	SomeUS uint64 `json:"some_us"`
+	FullUS uint64 `json:"full_us"`
+}
+
+// CgroupSample is one cgroup that was active in the tick.
+type CgroupSample struct {
+	ID   CgroupID `json:"cgroup_id"`
+	Path string   `json:"cgroup"` // below the cgroup2 mount; "" when it could not be found
+
+	// Growth within the tick, counted in the kernel.
+	RunNS      uint64 `json:"run_ns,omitempty"`
+	WaitNS     uint64 `json:"wait_ns,omitempty"` // waits that ended in this tick
+	Forks      uint64 `json:"forks,omitempty"`   // of processes, not threads
+	Execs      uint64 `json:"execs,omitempty"`
+	Exits      uint64 `json:"exits,omitempty"`
+	ShortExits uint64 `json:"short_exits,omitempty"` // exits of processes younger than 1 s
+
+	// Detail is read from cgroupfs only for cgroups that waited or made others wait.
+	Detail *CgroupDetail `json:"detail,omitempty"`
+}
+
+// CgroupDetail is read from the files of one cgroup.
+type CgroupDetail struct {
+	// Pressure holds totals, as the kernel keeps them; nil where the kernel has none.
+	Pressure *Pressure `json:"pressure,omitempty"`
+	// ThrottledNS is the total time this cgroup or the tightest of its ancestors was
+	// held by its own cpu.max (throttled_usec of cpu.stat).
+	ThrottledNS  uint64 `json:"throttled_ns,omitempty"`
+	Processes    int    `json:"processes,omitempty"`
+	MemoryBytes  uint64 `json:"memory_bytes,omitempty"`
+	IOReadBytes  uint64 `json:"io_read_bytes,omitempty"`
+	IOWriteBytes uint64 `json:"io_write_bytes,omitempty"`
+}
+
+// Wait is one cell of the blame matrix of a tick: how long tasks of Victim waited
+// while Offender had what they waited for.
+type Wait struct {
+	Resource   Resource   `json:"resource"`
+	By         WaitSource `json:"by"`
+	Offender   CgroupID   `json:"offender_id,omitempty"` // only where By is ByCgroup
+	Victim     CgroupID   `json:"victim_id"`
+	NS         uint64     `json:"ns"`
+	Unfinished bool       `json:"unfinished,omitempty"` // still waiting as the tick ended
+}
+
+// WaitSource says what kind of thing was running meanwhile.
+type WaitSource string
+
+// The sources of a wait that the scheduler can tell apart.
+const (
+	ByCgroup  WaitSource = "cgroup"  // processes of a cgroup, maybe the victim's own
+	ByKernel  WaitSource = "kernel"  // kernel threads, and an idle CPU still waking up
+	ByUnknown WaitSource = "unknown" // longer ago than the slice ring reaches
+)
+
+// ProcChanges are the changes of the process table within a tick. They apply in
+// the order of the fields.
+type ProcChanges struct {
+	Forked []Proc  `json:"forked,omitempty"`
+	Execed []Exec  `json:"execed,omitempty"`
+	Usage  []Usage `json:"usage,omitempty"`
+	Exited []Exit  `json:"exited,omitempty"`
+}
+
+// Proc is a process as it was made, or as it was found at the first tick.
+type Proc struct {
+	ProcID
+	Parent  ProcID   `json:"parent"` // who forked it; who adopted it, if found at the first tick
+	Cgroup  CgroupID `json:"cgroup_id"`
+	UID     uint32   `json:"uid"`
+	Comm    string   `json:"comm"`
+	Cmdline string   `json:"cmdline,omitempty"`
+	Kernel  bool     `json:"kernel,omitempty"` // a kernel thread
+	Found   bool     `json:"found,omitempty"`  // ran before breakerd looked; not a fork of this tick
+}
+
+// Exec is a process that became another program.
+type Exec struct {
+	ProcID
+	Comm    string `json:"comm"`
+	Cmdline string `json:"cmdline,omitempty"`
+}
+
+// Usage is what one process has used, as a total over its life and all its threads.
+type Usage struct {
+	ProcID
+	Cgroup   CgroupID `json:"cgroup_id"` // where it is now
+	CPUNS    uint64   `json:"cpu_ns"`
+	RSSBytes uint64   `json:"rss_bytes"`
+}
+
+// Exit is the end of a process: its last thread's.
+type Exit struct {
+	ProcID
+	LifeNS uint64 `json:"life_ns"`
+}
+
+// Lost says what the tick could not see. Counts in Cgroups are complete even
+// where Events is not zero, unless Cells or Cgroups is not zero either.
+type Lost struct {
+	Events      uint64 `json:"events,omitempty"`       // fork, exec and exit records
+	Cells       uint64 `json:"cells,omitempty"`        // waits that found the matrix full
+	Cgroups     uint64 `json:"cgroups,omitempty"`      // counts that found the table of cgroups full
+	SuspendedNS int64  `json:"suspended_ns,omitempty"` // the machine slept within the tick
+	ClockJumpNS int64  `json:"clock_jump_ns,omitempty"`
+	LateNS      int64  `json:"late_ns,omitempty"` // how much later than planned the tick ended
+}
