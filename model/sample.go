@@ -141,6 +141,7 @@ type Usage struct {
 type Exit struct {
 	ProcID
 	LifeNS uint64 `json:"life_ns"`
+	CPUNS  uint64 `json:"cpu_ns"` // all that it used, a total as in Usage
 }
 
 // Lost says what the tick could not see. Counts in Cgroups are complete even

@@ -1,0 +1,260 @@
+package bpf
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// maxChanges bounds the fork, exec and exit records of one tick; the rest is lost,
+// and said to be.
+const maxChanges = 65536
+
+// Collector is the kernel's side of a sample.
+type Collector struct {
+	programs *programs
+	cgroups  *totals[uint64, collectorCgroupCounts]
+	waits    *totals[collectorWaitCell, uint64]
+	lost     [collectorLostKindLOST_KINDS]uint64 // as last read
+	scanBuf  []byte
+	known    map[model.ProcID]*knownProcess
+
+	drained chan struct{} // the reader has emptied the buffer after a Flush
+	reader  sync.WaitGroup
+
+	mu      sync.Mutex // guards what the reader gathers
+	changes model.ProcChanges
+	records int
+	dropped uint64
+	readErr error
+}
+
+// knownProcess is what the collector remembers to tell changes from one scan of the
+// process table to the next.
+type knownProcess struct {
+	cgroup   model.CgroupID
+	cpuNS    uint64
+	rssBytes uint64
+	missing  bool // from the last scan; its exit record may still come
+}
+
+// Open loads and attaches the kernel programs. Counting begins at once.
+func Open(sizes Sizes) (*Collector, error) {
+	p, err := loadPrograms(sizes)
+	if err != nil {
+		return nil, err
+	}
+	c := &Collector{
+		programs: p,
+		cgroups:  newTotals[uint64](p.Cgroups, minusCounts),
+		waits:    newTotals[collectorWaitCell](p.Waits, minusNumber),
+		scanBuf:  make([]byte, 64<<10),
+		known:    make(map[model.ProcID]*knownProcess),
+		drained:  make(chan struct{}),
+	}
+	c.reader.Go(c.read)
+	return c, nil
+}
+
+// Close detaches the programs and waits for the reader to end.
+func (c *Collector) Close() error {
+	err := c.programs.Close()
+	for range c.drained { // a reader that is about to say that it has drained
+	}
+	c.reader.Wait()
+	return err
+}
+
+// Programs names what is attached, for a person.
+func (c *Collector) Programs() []string {
+	return []string{"tp_btf/sched_switch", "tp_btf/sched_process_fork", "tp_btf/sched_process_exec", "tp_btf/sched_process_exit", "iter/task"}
+}
+
+// read empties the event buffer: when a tick flushes it, and earlier when it is a
+// quarter full.
+func (c *Collector) read() {
+	defer close(c.drained)
+	var rec ringbuf.Record
+	for {
+		err := c.programs.ring.ReadInto(&rec)
+		switch {
+		case errors.Is(err, ringbuf.ErrFlushed):
+			c.drained <- struct{}{}
+			continue
+		case errors.Is(err, os.ErrClosed):
+			return
+		}
+		c.mu.Lock()
+		switch {
+		case err != nil:
+			c.readErr = err
+		case c.records >= maxChanges:
+			c.dropped++
+		default:
+			c.records++
+			if err := decodeEvent(rec.RawSample, &c.changes); err != nil {
+				c.readErr = err
+			}
+		}
+		c.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Collect fills the kernel's part of a sample: the growth since the last call. With
+// scan it also walks the process table (10 ms at 20,000 tasks on 6.18), which tells
+// what each process used, and corrects what lost records left wrong.
+func (c *Collector) Collect(s *model.Sample, scan bool) error {
+	if err := c.collectEvents(s); err != nil {
+		return err
+	}
+	if err := c.collectCounts(s); err != nil {
+		return err
+	}
+	if err := c.collectLost(s); err != nil {
+		return err
+	}
+	if scan {
+		return c.scan(s)
+	}
+	return nil
+}
+
+func (c *Collector) collectEvents(s *model.Sample) error {
+	if err := c.programs.ring.Flush(); err != nil {
+		return fmt.Errorf("flush the event buffer: %w", err)
+	}
+	<-c.drained
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.readErr != nil {
+		return fmt.Errorf("read the event buffer: %w", c.readErr)
+	}
+	s.Procs, c.changes = c.changes, model.ProcChanges{}
+	s.Lost.Events += c.dropped
+	c.records, c.dropped = 0, 0
+
+	for _, p := range s.Procs.Forked {
+		c.known[p.ProcID] = &knownProcess{cgroup: p.Cgroup}
+	}
+	for _, p := range s.Procs.Exited {
+		delete(c.known, p.ProcID)
+	}
+	return nil
+}
+
+func (c *Collector) collectCounts(s *model.Sample) error {
+	err := c.cgroups.growth(func(id uint64, n collectorCgroupCounts) {
+		cg := model.CgroupID(id)
+		s.Cgroups = append(s.Cgroups, model.CgroupSample{
+			ID: cg, RunNS: n.Run, WaitNS: n.Wait,
+			Forks: n.Forks, Execs: n.Execs, Exits: n.Exits, ShortExits: n.ShortExits,
+		})
+		if n.WaitSelf > 0 {
+			s.Waits = append(s.Waits, model.Wait{Resource: model.CPU, By: model.ByCgroup, Offender: cg, Victim: cg, NS: n.WaitSelf})
+		}
+		if n.WaitKernel > 0 {
+			s.Waits = append(s.Waits, model.Wait{Resource: model.CPU, By: model.ByKernel, Victim: cg, NS: n.WaitKernel})
+		}
+	})
+	if err != nil {
+		return err
+	}
+	err = c.waits.growth(func(cell collectorWaitCell, ns uint64) {
+		w := model.Wait{Resource: model.CPU, By: model.ByCgroup, Offender: model.CgroupID(cell.Offender), Victim: model.CgroupID(cell.Victim), NS: ns}
+		if cell.Offender == 0 {
+			w.By = model.ByUnknown
+		}
+		s.Waits = append(s.Waits, w)
+	})
+	if err != nil {
+		return err
+	}
+	// Hash order is not the same twice; a recording must be.
+	slices.SortFunc(s.Cgroups, func(a, b model.CgroupSample) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(s.Waits, func(a, b model.Wait) int {
+		return cmp.Or(cmp.Compare(a.Victim, b.Victim), cmp.Compare(a.By, b.By), cmp.Compare(a.Offender, b.Offender))
+	})
+	return nil
+}
+
+func (c *Collector) collectLost(s *model.Sample) error {
+	into := [...]*uint64{
+		collectorLostKindLOST_EVENTS:  &s.Lost.Events,
+		collectorLostKindLOST_CELLS:   &s.Lost.Cells,
+		collectorLostKindLOST_CGROUPS: &s.Lost.Cgroups,
+	}
+	for kind, field := range into {
+		var perCPU []uint64
+		if err := c.programs.Lost.Lookup(uint32(kind), &perCPU); err != nil {
+			return fmt.Errorf("read what was lost: %w", err)
+		}
+		var sum uint64
+		for _, n := range perCPU {
+			sum += n
+		}
+		*field += sum - c.lost[kind]
+		c.lost[kind] = sum
+	}
+	return nil
+}
+
+// scan adds to the sample what the process table says and the records did not.
+func (c *Collector) scan(s *model.Sample) error {
+	it, err := c.programs.tasks.Open()
+	if err != nil {
+		return fmt.Errorf("open the task iterator: %w", err)
+	}
+	defer it.Close()
+	table, err := readTasks(it, c.scanBuf)
+	if err != nil {
+		return err
+	}
+	c.addUsage(s, table, s.BootNS)
+	return nil
+}
+
+// addUsage compares the table with what is known. A process younger than the last
+// emptying of the event buffer is left alone: its fork record comes with the next tick.
+func (c *Collector) addUsage(s *model.Sample, table map[model.ProcID]*process, drainedNS int64) {
+	for id, p := range table {
+		k := c.known[id]
+		if k == nil {
+			if int64(id.StartTime+1)*nsPerTick > drainedNS {
+				continue
+			}
+			k = &knownProcess{}
+			c.known[id] = k
+			s.Procs.Forked = append(s.Procs.Forked, p.Proc)
+		}
+		k.missing = false
+		if k.cpuNS != p.cpuNS || k.rssBytes != p.rssBytes || k.cgroup != p.Cgroup {
+			k.cpuNS, k.rssBytes, k.cgroup = p.cpuNS, p.rssBytes, p.Cgroup
+			s.Procs.Usage = append(s.Procs.Usage, model.Usage{ProcID: id, Cgroup: p.Cgroup, CPUNS: p.cpuNS, RSSBytes: p.rssBytes})
+		}
+	}
+	for id, k := range c.known {
+		switch {
+		case table[id] != nil:
+		case !k.missing:
+			k.missing = true
+		default: // twice: its exit record was lost
+			delete(c.known, id)
+			s.Procs.Exited = append(s.Procs.Exited, model.Exit{ProcID: id})
+		}
+	}
+	// Parents before children, so that each finds its parent known.
+	slices.SortStableFunc(s.Procs.Forked, func(a, b model.Proc) int {
+		return cmp.Or(cmp.Compare(a.StartTime, b.StartTime), cmp.Compare(a.PID, b.PID))
+	})
+	slices.SortFunc(s.Procs.Usage, func(a, b model.Usage) int { return cmp.Compare(a.PID, b.PID) })
+}

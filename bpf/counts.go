@@ -1,0 +1,102 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
+
+// idleTicks is how long an entry may stay unchanged before its place in a full
+// kernel table is given to somebody else: a minute at the default tick.
+const idleTicks = 240
+
+// totals reads a kernel table whose values only grow, and tells the growth since it
+// was last read. Entries that have not grown for long are taken out of the kernel's
+// table, so that a machine that makes and removes cgroups for months does not fill it.
+type totals[K comparable, V any] struct {
+	table *ebpf.Map
+	minus func(a, b V) V // a-b, field by field
+	seen  map[K]*total[V]
+	tick  uint64
+	keys  []K
+	vals  []V
+}
+
+type total[V any] struct {
+	last    V
+	changed uint64 // tick
+}
+
+func newTotals[K comparable, V any](table *ebpf.Map, minus func(a, b V) V) *totals[K, V] {
+	n := table.MaxEntries()
+	return &totals[K, V]{
+		table: table,
+		minus: minus,
+		seen:  make(map[K]*total[V]),
+		keys:  make([]K, n),
+		vals:  make([]V, n),
+	}
+}
+
+// growth calls each for every entry that has grown.
+func (t *totals[K, V]) growth(each func(K, V)) error {
+	t.tick++
+	var cursor ebpf.MapBatchCursor
+	n, err := t.table.BatchLookup(&cursor, t.keys, t.vals, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) { // not exist: that was all
+		return fmt.Errorf("read kernel table %s: %w", t.table, err)
+	}
+	for i, key := range t.keys[:n] {
+		t.take(key, t.vals[i], each)
+	}
+	for key, e := range t.seen {
+		if t.tick-e.changed >= idleTicks {
+			t.drop(key, each)
+		}
+	}
+	return nil
+}
+
+func (t *totals[K, V]) take(key K, val V, each func(K, V)) {
+	e := t.seen[key]
+	if e == nil {
+		e = &total[V]{changed: t.tick}
+		t.seen[key] = e
+	}
+	var none V
+	if diff := t.minus(val, e.last); any(diff) != any(none) {
+		e.last, e.changed = val, t.tick
+		each(key, diff)
+	}
+}
+
+// drop removes an entry and takes what it gained until that moment.
+func (t *totals[K, V]) drop(key K, each func(K, V)) {
+	var val V
+	err := t.table.LookupAndDelete(key, &val) // of hash tables since 5.14
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		if err = t.table.Lookup(key, &val); err == nil {
+			err = t.table.Delete(key)
+		}
+	}
+	if err == nil {
+		t.take(key, val, each)
+	}
+	delete(t.seen, key)
+}
+
+func minusCounts(a, b collectorCgroupCounts) collectorCgroupCounts {
+	return collectorCgroupCounts{
+		Run:        a.Run - b.Run,
+		Wait:       a.Wait - b.Wait,
+		WaitSelf:   a.WaitSelf - b.WaitSelf,
+		WaitKernel: a.WaitKernel - b.WaitKernel,
+		Forks:      a.Forks - b.Forks,
+		Execs:      a.Execs - b.Execs,
+		Exits:      a.Exits - b.Exits,
+		ShortExits: a.ShortExits - b.ShortExits,
+	}
+}
+
+func minusNumber(a, b uint64) uint64 { return a - b }
