@@ -226,6 +226,7 @@ func (c *Collector) scan(s *model.Sample) error {
 // addUsage compares the table with what is known. A process younger than the last
 // emptying of the event buffer is left alone: its fork record comes with the next tick.
 func (c *Collector) addUsage(s *model.Sample, table map[model.ProcID]*process, drainedNS int64) {
+	var found []model.Proc
 	for id, p := range table {
 		k := c.known[id]
 		if k == nil {
@@ -234,7 +235,7 @@ func (c *Collector) addUsage(s *model.Sample, table map[model.ProcID]*process, d
 			}
 			k = &knownProcess{}
 			c.known[id] = k
-			s.Procs.Forked = append(s.Procs.Forked, p.Proc)
+			found = append(found, p.Proc)
 		}
 		k.missing = false
 		if k.cpuNS != p.cpuNS || k.rssBytes != p.rssBytes || k.cgroup != p.Cgroup {
@@ -252,9 +253,9 @@ func (c *Collector) addUsage(s *model.Sample, table map[model.ProcID]*process, d
 			s.Procs.Exited = append(s.Procs.Exited, model.Exit{ProcID: id})
 		}
 	}
-	// Parents before children, so that each finds its parent known.
-	slices.SortStableFunc(s.Procs.Forked, func(a, b model.Proc) int {
+	slices.SortFunc(found, func(a, b model.Proc) int {
 		return cmp.Or(cmp.Compare(a.StartTime, b.StartTime), cmp.Compare(a.PID, b.PID))
 	})
+	s.Procs.Forked = append(found, s.Procs.Forked...) // what was found is older
 	slices.SortFunc(s.Procs.Usage, func(a, b model.Usage) int { return cmp.Compare(a.PID, b.PID) })
 }

@@ -1,0 +1,108 @@
+package blame
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+const ms = 1_000_000
+
+func wait(by model.WaitSource, offender, victim model.CgroupID, ns uint64) model.Wait {
+	return model.Wait{Resource: model.CPU, By: by, Offender: offender, Victim: victim, NS: ns}
+}
+
+func throttled(id model.CgroupID, ns uint64) model.CgroupSample {
+	return model.CgroupSample{ID: id, Detail: &model.CgroupDetail{ThrottledNS: ns}}
+}
+
+func TestOver(t *testing.T) {
+	const hog, other, victim = 10, 11, 20
+	tests := []struct {
+		name    string
+		samples []*model.Sample
+		want    *Shares
+	}{
+		{
+			name: "each cause keeps what was measured and neighbours are ranked",
+			samples: []*model.Sample{
+				{Waits: []model.Wait{wait(model.ByCgroup, other, victim, 1*ms), wait(model.ByCgroup, hog, victim, 5*ms), wait(model.ByCgroup, victim, victim, 2*ms)}},
+				{Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 5*ms), wait(model.ByKernel, 0, victim, 3*ms), wait(model.ByUnknown, 0, victim, 4*ms)}},
+			},
+			want: &Shares{Victim: victim, WaitNS: 20 * ms, Neighbours: []Neighbour{{hog, 10 * ms}, {other, 1 * ms}}, SelfNS: 2 * ms, KernelNS: 3 * ms, UnknownNS: 4 * ms},
+		},
+		{
+			name: "a victim held by its own quota accuses nobody",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{throttled(victim, 100*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+				{Cgroups: []model.CgroupSample{throttled(victim, 130*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+			},
+			want: &Shares{Victim: victim, WaitNS: 20 * ms, Neighbours: []Neighbour{{hog, 0}}, OwnQuotaNS: 20 * ms},
+		},
+		{
+			name: "half a quota leaves the neighbour half",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{throttled(victim, 0)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+				{Cgroups: []model.CgroupSample{throttled(victim, 10*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+			},
+			want: &Shares{Victim: victim, WaitNS: 20 * ms, Neighbours: []Neighbour{{hog, 10 * ms}}, OwnQuotaNS: 10 * ms},
+		},
+		{
+			name: "a quota read only once makes the blame unknown",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{throttled(victim, 100*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+			},
+			want: &Shares{Victim: victim, WaitNS: 10 * ms, UnknownNS: 10 * ms, QuotaUnsure: true},
+		},
+		{
+			name: "what the hypervisor took is nobody's",
+			samples: []*model.Sample{
+				{Host: model.Host{StealNS: 0, CPUBusyNS: 0}},
+				{Host: model.Host{StealNS: 30 * ms, CPUBusyNS: 10 * ms}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 8*ms)}},
+			},
+			want: &Shares{Victim: victim, WaitNS: 8 * ms, Neighbours: []Neighbour{{hog, 2 * ms}}, StealNS: 6 * ms},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, Over(tt.samples)[victim]); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestSharesAlwaysAddUpToTheWholeWait(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	sources := []model.WaitSource{model.ByCgroup, model.ByCgroup, model.ByCgroup, model.ByKernel, model.ByUnknown}
+	for range 2000 {
+		var samples []*model.Sample
+		var host model.Host
+		held := make([]uint64, 4)
+		for range 1 + rng.IntN(8) {
+			s := &model.Sample{}
+			host.StealNS += rng.Uint64N(200 * ms)
+			host.CPUBusyNS += rng.Uint64N(500 * ms)
+			s.Host = host
+			for id := range held {
+				held[id] += rng.Uint64N(300 * ms)
+				if rng.IntN(3) > 0 {
+					s.Cgroups = append(s.Cgroups, throttled(model.CgroupID(id+1), held[id]))
+				}
+			}
+			for range rng.IntN(20) {
+				s.Waits = append(s.Waits, wait(sources[rng.IntN(len(sources))], model.CgroupID(1+rng.IntN(4)), model.CgroupID(1+rng.IntN(4)), rng.Uint64N(900*ms)))
+			}
+			samples = append(samples, s)
+		}
+		for id, s := range Over(samples) {
+			sum := s.NeighbourNS() + s.SelfNS + s.OwnQuotaNS + s.KernelNS + s.StealNS + s.UnknownNS
+			if sum != s.WaitNS {
+				t.Fatalf("cgroup %d: shares add up to %d ns of %d: %+v", id, sum, s.WaitNS, s)
+			}
+		}
+	}
+}

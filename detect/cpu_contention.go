@@ -1,0 +1,142 @@
+package detect
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/breakerd/breakerd/blame"
+	"github.com/breakerd/breakerd/model"
+)
+
+// CPUContentionConfig are the thresholds of cpu_contention.
+type CPUContentionConfig struct {
+	// SomePercent is the host's CPU pressure: the part of the time in which at least
+	// one task waited for a CPU.
+	SomePercent float64 `json:"some_percent" yaml:"some_percent"`
+	// UsePercent is how busy all CPUs together are.
+	UsePercent float64 `json:"use_percent" yaml:"use_percent"`
+	// VictimMSPerSecond is how long a cgroup is made to wait in each second before it
+	// is a victim.
+	VictimMSPerSecond float64 `json:"victim_ms_per_second" yaml:"victim_ms_per_second"`
+	// Margin is how much more an offender must hurt a victim than the victim hurts it.
+	Margin float64 `json:"margin" yaml:"margin"`
+	// OwnQuotaPartAtMost is the part of a victim's wait (0 to 1) that may be its own
+	// quota's, or the hypervisor's, before nobody else is accused.
+	OwnQuotaPartAtMost float64 `json:"own_quota_part_at_most" yaml:"own_quota_part_at_most"`
+	// Hold is how long it must go on.
+	Hold model.Duration `json:"hold" yaml:"hold"`
+}
+
+// cpuSpan is the span over which waits are weighed. A hurt that is smaller than a few
+// scheduling rounds is noise.
+const cpuSpan = 2 * time.Second
+
+// cpuContention sees a busy machine on which one cgroup keeps others from running.
+type cpuContention struct{ cfg CPUContentionConfig }
+
+func (d cpuContention) kind() model.Kind    { return model.CPUContention }
+func (d cpuContention) hold() time.Duration { return d.cfg.Hold.D() }
+
+func (d cpuContention) look(w *window) []finding {
+	some, ok := w.somePercent(time.Second)
+	if !ok {
+		return nil
+	}
+	use, ok := w.usePercent(time.Second)
+	if !ok {
+		return nil
+	}
+	ratio := min(some/d.cfg.SomePercent, use/d.cfg.UsePercent)
+	if ratio < 0.5 {
+		return nil
+	}
+	offender, victims, others := d.accuse(w)
+	if offender == 0 {
+		return nil
+	}
+	a := w.table.tally(offender, w.cpuUsed(2*cpuSpan))
+	suspects := a.suspects(0)
+	if suspects == nil { // no process of it has been measured yet
+		suspects = []suspect{a.whole()}
+	}
+	f := finding{suspect: suspects[0], cgroup: offender, ratio: ratio, victims: victims, contributors: others}
+	d.judge(w, &f, some, use)
+	return []finding{f}
+}
+
+// pair is an offender and what it does to one victim.
+type pair struct {
+	offender, victim model.CgroupID
+	ns               uint64
+	// hurt is the part of the time in which the victim's tasks wanted a CPU that they
+	// spent waiting for this offender. Nanoseconds alone would accuse the few of
+	// holding up the many: one task that runs makes every queued task of a crowd wait.
+	hurt float64
+}
+
+// accuse finds the cgroup that hurts others most, and whom. It accuses nobody of a
+// fight between equals.
+func (d cpuContention) accuse(w *window) (model.CgroupID, []hurt, []model.Contributor) {
+	shares := w.blame(cpuSpan)
+	run := w.cgroupTotals(cpuSpan, func(c *model.CgroupSample) uint64 { return c.RunNS })
+	_, covered := w.last(cpuSpan)
+
+	hurts := make(map[[2]model.CgroupID]pair)
+	for victim, s := range shares {
+		wanted := float64(run[victim] + s.WaitNS)
+		for _, n := range s.Neighbours {
+			hurts[[2]model.CgroupID{n.Offender, victim}] = pair{n.Offender, victim, n.NS, float64(n.NS) / wanted}
+		}
+	}
+	caused := make(map[model.CgroupID]uint64)
+	victims := make(map[model.CgroupID][]hurt)
+	var sum uint64
+	for key, p := range hurts {
+		back := hurts[[2]model.CgroupID{key[1], key[0]}]
+		rate := msPerSecond(p.ns, covered)
+		if rate < d.cfg.VictimMSPerSecond || p.hurt < d.cfg.Margin*back.hurt || d.excused(shares[p.victim]) {
+			continue
+		}
+		caused[p.offender] += p.ns
+		sum += p.ns
+		victims[p.offender] = append(victims[p.offender], hurt{p.victim, rate})
+	}
+	if len(caused) == 0 {
+		return 0, nil, nil
+	}
+	ranked := sortedIDs(caused)
+	slices.SortStableFunc(ranked, func(x, y model.CgroupID) int { return cmp.Compare(caused[y], caused[x]) })
+	var others []model.Contributor
+	for _, id := range ranked {
+		others = append(others, model.Contributor{Cgroup: w.path(id), CgroupID: id, Share: round3(float64(caused[id]) / float64(sum))})
+	}
+	worst := ranked[0]
+	sortHurts(victims[worst])
+	return worst, victims[worst], others
+}
+
+// excused says that a wait is the victim's own quota's or the hypervisor's to so large
+// a part that nobody else is accused of it.
+func (d cpuContention) excused(s *blame.Shares) bool {
+	return s.QuotaUnsure || float64(s.OwnQuotaNS+s.StealNS) > d.cfg.OwnQuotaPartAtMost*float64(s.WaitNS)
+}
+
+func (d cpuContention) judge(w *window, f *finding, some, use float64) {
+	worst := f.victims[0]
+	f.severity = model.WarningSeverity + (1-model.WarningSeverity)*min(1, worst.msPerSecond/1000)
+	f.evidence = map[string]float64{
+		"host_cpu_some_percent":  round(some),
+		"cpu_use_percent":        round(use),
+		"stall_ms_per_second":    round(worst.msPerSecond),
+		"offender_share_percent": round(100 * f.contributors[0].Share),
+	}
+	if steal, ok := w.growth(cpuSpan, func(h *model.Host) uint64 { return h.StealNS }); ok {
+		f.evidence["steal_percent"] = round(steal / 1e9 / float64(w.now().Host.CPUs) * 100)
+	}
+	f.explain = func(name string, victims []string) string {
+		return fmt.Sprintf("%s keeps others from running: %s. The CPUs are %.0f %% busy and somebody waits for one %.0f %% of the time. The waiting was measured in the scheduler.",
+			name, list(victims), use, some)
+	}
+}

@@ -1,0 +1,106 @@
+package detect
+
+import (
+	"testing"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// fight lets the hog's cgroup make the service wait, and the service the hog, for so
+// much of each tick.
+func (s *scene) fight(hogToService, serviceToHog, hogSelf time.Duration) {
+	s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(400 * time.Millisecond), WaitNS: uint64(serviceToHog + hogSelf)})
+	s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(100 * time.Millisecond), WaitNS: uint64(hogToService)})
+	s.waits(job, service, hogToService)
+	s.waits(service, job, serviceToHog)
+	s.waits(job, job, hogSelf)
+}
+
+func hogsAndService(s *scene) (parent model.ProcID, hogs []model.ProcID) {
+	parent = s.proc(model.ProcID{PID: 1}, job, "batch")
+	for range 4 {
+		hogs = append(hogs, s.proc(parent, job, "hog"))
+	}
+	s.proc(model.ProcID{PID: 1}, service, "web")
+	return parent, hogs
+}
+
+func TestHogsThatKeepAServiceFromRunningAreAccusedAndTheServiceIsNot(t *testing.T) {
+	s := newScene()
+	parent, hogs := hogsAndService(s)
+	s.end(0.1, 0)
+	for i := range 20 {
+		for _, h := range hogs {
+			s.uses(h, job, time.Duration(i+1)*100*time.Millisecond)
+		}
+		// In nanoseconds the service makes the crowd wait just as long.
+		s.fight(120*time.Millisecond, 130*time.Millisecond, 400*time.Millisecond)
+		s.end(1, 1)
+	}
+	in := s.open(model.CPUContention)
+	if in == nil {
+		t.Fatal("nothing opened")
+	}
+	if in.Culprit.CgroupID != job || in.Culprit.Root.ProcID != parent {
+		t.Errorf("culprit %+v, want the tree of %v in cgroup %d", in.Culprit, parent, job)
+	}
+	if len(in.Victims) != 1 || in.Victims[0].CgroupID != service || in.Victims[0].StallMS < 900 {
+		t.Errorf("victims %+v, want the service with about a second and more", in.Victims)
+	}
+	if got := in.Evidence["offender_share_percent"]; got != 100 {
+		t.Errorf("offender_share_percent %v, want 100", got)
+	}
+}
+
+func TestCPUContentionStaysSilent(t *testing.T) {
+	tests := []struct {
+		name string
+		tick func(*scene)
+	}{
+		{"when a busy job makes only itself wait", func(s *scene) {
+			s.fight(0, 0, 900*time.Millisecond)
+			s.end(1, 1)
+		}},
+		{"when equals fight", func(s *scene) {
+			s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(tick), WaitNS: uint64(tick)})
+			s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(tick), WaitNS: uint64(tick)})
+			s.waits(job, service, tick)
+			s.waits(service, job, tick)
+			s.end(1, 1)
+		}},
+		{"when the CPUs are not busy", func(s *scene) {
+			s.fight(120*time.Millisecond, 10*time.Millisecond, 0)
+			s.end(0.6, 1)
+		}},
+		{"when nobody waits long", func(s *scene) {
+			s.fight(5*time.Millisecond, 5*time.Millisecond, 400*time.Millisecond)
+			s.end(1, 1)
+		}},
+		{"without pressure stall information", func(s *scene) {
+			s.host.PressureAbsent = true
+			s.fight(120*time.Millisecond, 10*time.Millisecond, 0)
+			s.end(1, 1)
+		}},
+		{"when the victim's own quota holds it", func(s *scene) {
+			held := uint64(s.now-time.Hour) / 2
+			s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(2 * tick)})
+			s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(tick / 10), Detail: &model.CgroupDetail{ThrottledNS: held}})
+			s.waits(job, service, 200*time.Millisecond)
+			s.end(1, 1)
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScene()
+			hogsAndService(s)
+			s.end(0.1, 0)
+			for range 40 {
+				tt.tick(s)
+				if in := s.open(model.CPUContention); in != nil {
+					t.Fatalf("opened: %s %+v", in.Summary, in.Evidence)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,86 @@
+package detect
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// finding is what a detector says of one culprit in one tick, also where it is below
+// the threshold.
+type finding struct {
+	suspect
+	cgroup       model.CgroupID
+	ratio        float64 // of what was measured to its threshold: 1 and more opens
+	severity     float64
+	victims      []hurt // the worst first
+	contributors []model.Contributor
+	evidence     map[string]float64
+	// explain puts the figures into words, for a culprit and victims so named.
+	explain func(culprit string, victims []string) string
+}
+
+// hurt is a cgroup and how much it is made to wait.
+type hurt struct {
+	victim      model.CgroupID
+	msPerSecond float64
+}
+
+// within reports whether n is root or descends from it.
+func (n *node) within(root *node) bool {
+	for ; n != nil; n = n.up {
+		if n == root {
+			return true
+		}
+	}
+	return false
+}
+
+// hurtBy lists the cgroups that one cgroup makes wait at least so much.
+func (w *window) hurtBy(offender model.CgroupID, atLeastMSPerSecond float64) []hurt {
+	const span = 2 * time.Second
+	_, covered := w.last(span)
+	var hurts []hurt
+	for victim, s := range w.blame(span) {
+		if rate := msPerSecond(s.By(offender), covered); rate >= atLeastMSPerSecond {
+			hurts = append(hurts, hurt{victim, rate})
+		}
+	}
+	sortHurts(hurts)
+	return hurts
+}
+
+func sortHurts(hurts []hurt) {
+	slices.SortFunc(hurts, func(a, b hurt) int {
+		return cmp.Or(cmp.Compare(b.msPerSecond, a.msPerSecond), cmp.Compare(a.victim, b.victim))
+	})
+}
+
+func sortedIDs[V any](m map[model.CgroupID]V) []model.CgroupID {
+	return slices.Sorted(maps.Keys(m))
+}
+
+func msPerSecond(ns uint64, over time.Duration) float64 {
+	if over <= 0 {
+		return 0
+	}
+	return float64(ns) / 1e6 / over.Seconds()
+}
+
+func round(v float64) float64  { return math.Round(v*10) / 10 }
+func round3(v float64) float64 { return math.Round(v*1000) / 1000 }
+
+// list joins a few names for a sentence.
+func list(names []string) string {
+	const most = 3
+	if len(names) > most {
+		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,125 @@
+package detect
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// ForkStormConfig are the thresholds of fork_storm.
+type ForkStormConfig struct {
+	// ForksPerSecond is how many processes one tree may make in each second.
+	ForksPerSecond float64 `json:"forks_per_second" yaml:"forks_per_second"`
+	// Hold is how long it must go on.
+	Hold model.Duration `json:"hold" yaml:"hold"`
+}
+
+// Figures of a fork storm's severity. Making processes that end again is what builds
+// and shell scripts do (344 forks/s of a make -j2, 1738 of an xargs -P2 were seen), so
+// the rate alone is informational; what counts is what is left over, and who is hurt.
+const (
+	forkBaseSeverity = 0.1
+	// Left over at this rate a storm is critical by itself: 3,000 processes in a minute.
+	forkFullGrowth = 50.0 // processes/s
+	forkGrowthPart = 0.6
+	// Others made to wait this much in each second add the rest.
+	forkFullStall = 1000.0 // ms/s
+	forkHurtPart  = 0.3
+	// Less than this in each second is not worth to be called a victim.
+	forkVictimStall = 50.0 // ms/s
+)
+
+// forkStorm sees a tree that makes processes faster than anybody needs.
+type forkStorm struct{ cfg ForkStormConfig }
+
+func (d forkStorm) kind() model.Kind    { return model.ForkStorm }
+func (d forkStorm) hold() time.Duration { return d.cfg.Hold.D() }
+
+func (d forkStorm) look(w *window) []finding {
+	const span = time.Second
+	_, covered := w.last(span)
+	seconds := covered.Seconds()
+	if seconds <= 0 {
+		return nil
+	}
+	// The kernel's counts are complete even where records were lost, so they say which
+	// cgroups to look into.
+	forks := w.cgroupTotals(span, func(c *model.CgroupSample) uint64 { return c.Forks })
+	newest := make(map[model.CgroupID]float64)
+	for _, c := range w.now().Cgroups {
+		newest[c.ID] = float64(c.Forks) / w.now().Length().Seconds()
+	}
+	var byTree, exits map[*node]float64
+	var found []finding
+	for _, cgroup := range sortedIDs(forks) {
+		rate := max(float64(forks[cgroup])/seconds, newest[cgroup])
+		if rate < d.cfg.ForksPerSecond*0.5 {
+			continue
+		}
+		if byTree == nil {
+			byTree = w.charged(span, func(c charges) map[*node]int { return c.forks })
+			exits = w.charged(span, func(c charges) map[*node]int { return c.exits })
+		}
+		a := w.table.tally(cgroup, byTree)
+		for _, s := range a.suspects(d.cfg.ForksPerSecond * seconds) {
+			// A storm that began within the span is measured by the newest tick alone, so
+			// that it is seen at once and not averaged away.
+			treeRate := s.weight / seconds
+			if forks[cgroup] > 0 {
+				treeRate = max(treeRate, newest[cgroup]*s.weight/float64(forks[cgroup]))
+			}
+			f := finding{
+				suspect: s,
+				cgroup:  cgroup,
+				ratio:   treeRate / d.cfg.ForksPerSecond,
+			}
+			d.judge(w, &f, treeRate, exitsWithin(a, s, exits)/seconds)
+			found = append(found, f)
+		}
+	}
+	return found
+}
+
+// exitsWithin adds up the exits on the account of a suspect's processes.
+func exitsWithin(a *account, s suspect, exits map[*node]float64) (sum float64) {
+	for n := range a.members {
+		if s.root == nil || n.within(s.root) {
+			sum += exits[n]
+		}
+	}
+	return sum
+}
+
+func (d forkStorm) judge(w *window, f *finding, forks, exits float64) {
+	growth := max(0, forks-exits)
+	f.victims = w.hurtBy(f.cgroup, forkVictimStall)
+	worst := 0.0
+	for _, v := range f.victims {
+		worst = max(worst, v.msPerSecond)
+	}
+	f.severity = forkBaseSeverity +
+		forkGrowthPart*min(1, growth/forkFullGrowth) +
+		forkHurtPart*min(1, worst/forkFullStall)
+	f.evidence = map[string]float64{
+		"forks_per_second":      round(forks),
+		"exits_per_second":      round(exits),
+		"net_growth_per_second": round(growth),
+		"processes":             float64(f.members),
+	}
+	if some, ok := w.somePercent(2 * time.Second); ok {
+		f.evidence["host_cpu_some_percent"] = round(some)
+	}
+	f.explain = func(name string, victims []string) string {
+		text := fmt.Sprintf("%s makes %.0f processes a second while %.0f end, and has %d now.", name, forks, exits, f.members)
+		switch {
+		case len(victims) > 0:
+			text += " It keeps others waiting: " + list(victims) + "."
+		case growth < 1:
+			text += " As many end as begin and nobody is kept waiting: this looks like a build or a script, not like trouble."
+		default:
+			text += " Nobody else is kept waiting so far."
+		}
+		return text
+	}
+}

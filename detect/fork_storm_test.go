@@ -1,0 +1,170 @@
+package detect
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// storm lets parent fork n processes a tick, of which ended end within it.
+func (s *scene) storm(parent model.ProcID, cgroup model.CgroupID, n, ended int) {
+	for i := range n {
+		id := s.fork(parent, cgroup, "child")
+		if i < ended {
+			s.exit(id)
+		}
+	}
+	s.cgroup(model.CgroupSample{ID: cgroup, Forks: uint64(n), Exits: uint64(ended)})
+}
+
+func TestAForkStormOpensAfterItsHoldAndNamesTheTreeNotTheSession(t *testing.T) {
+	s := newScene()
+	shell := s.proc(model.ProcID{PID: 1}, session, "bash")
+	bomb := s.proc(shell, session, "bomb")
+	editor := s.proc(shell, session, "vim")
+	for range 8 {
+		s.end(0.1, 0)
+	}
+	began := s.now
+	for s.open(model.ForkStorm) == nil {
+		s.storm(bomb, session, 10, 0)
+		s.end(0.5, 0.1)
+		if s.now-began > 3*time.Second {
+			t.Fatal("nothing opened within 3 s")
+		}
+	}
+	if took := s.now - began; took < 2*time.Second || took > 2500*time.Millisecond {
+		t.Errorf("opened after %v, want 2 s to 2.5 s", took)
+	}
+	in := s.open(model.ForkStorm)
+	if got := in.Culprit.Root.PID; got != bomb.PID {
+		t.Errorf("culprit is pid %d, want %d", got, bomb.PID)
+	}
+	if in.Culprit.Scope != model.ScopeTree || in.Culprit.Outside != 2 {
+		t.Errorf("culprit %+v: want a tree with the shell and the editor (pid %d) outside", in.Culprit, editor.PID)
+	}
+	if in.Level == model.Info {
+		t.Errorf("severity %.2f is informational, though 40 processes a second stay", in.Severity)
+	}
+	if !strings.Contains(in.Summary, "bomb") {
+		t.Errorf("summary does not name the culprit: %s", in.Summary)
+	}
+}
+
+func TestABuildThatHurtsNobodyIsInformational(t *testing.T) {
+	s := newScene()
+	shell := s.proc(model.ProcID{PID: 1}, session, "bash")
+	build := s.proc(shell, session, "make")
+	for range 40 {
+		s.storm(build, session, 80, 80)
+		s.end(1, 0.5)
+	}
+	in := s.open(model.ForkStorm)
+	if in == nil {
+		t.Fatal("320 forks a second open nothing")
+	}
+	if in.Level != model.Info {
+		t.Errorf("level %s, want info: %+v", in.Level, in.Evidence)
+	}
+}
+
+func TestWhatADeadParentForkedIsChargedToItsNearestSurvivingAncestor(t *testing.T) {
+	s := newScene()
+	daemon := s.proc(model.ProcID{PID: 1}, job, "daemon")
+	for range 20 {
+		for range 4 {
+			middle := s.fork(daemon, job, "middle")
+			s.fork(middle, job, "orphan")
+			s.exit(middle)
+		}
+		s.cgroup(model.CgroupSample{ID: job, Forks: 8, Exits: 4})
+		s.end(0.5, 0)
+	}
+	in := s.open(model.ForkStorm)
+	if in == nil || in.Culprit.Root.PID != daemon.PID || in.Culprit.Scope != model.ScopeTree {
+		t.Fatalf("incident %+v, want the tree of pid %d", in, daemon.PID)
+	}
+	if in.Culprit.Outside != 0 {
+		t.Errorf("%d processes outside the tree, want the orphans within it", in.Culprit.Outside)
+	}
+}
+
+func TestTwoStormsUnderPid1AreTwoIncidentsAndNeitherIsPid1(t *testing.T) {
+	s := newScene()
+	a := s.proc(model.ProcID{PID: 1}, root, "a")
+	b := s.proc(model.ProcID{PID: 1}, root, "b")
+	for range 12 {
+		for range 5 {
+			s.fork(a, root, "x")
+			s.fork(b, root, "y")
+		}
+		s.cgroup(model.CgroupSample{ID: root, Forks: 10})
+		s.end(0.5, 0)
+	}
+	got := map[int32]bool{}
+	for _, c := range s.changes {
+		got[c.Incident.Culprit.Root.PID] = true
+	}
+	if len(got) != 2 || !got[a.PID] || !got[b.PID] {
+		t.Errorf("culprits %v, want pids %d and %d", got, a.PID, b.PID)
+	}
+}
+
+func TestAShortBurstOpensNothing(t *testing.T) {
+	s := newScene()
+	pool := s.proc(model.ProcID{PID: 1}, job, "pool")
+	s.storm(pool, job, 64, 0)
+	s.end(0.9, 0)
+	for range 20 {
+		if s.end(0.1, 0); len(s.changes) > 0 {
+			t.Fatalf("a burst of 64 forks within one tick opened %+v", s.changes[0].Incident)
+		}
+	}
+}
+
+func TestAnIncidentClosesFiveSecondsAfterTheStormIsOver(t *testing.T) {
+	s := newScene()
+	bomb := s.proc(model.ProcID{PID: 1}, job, "bomb")
+	for range 12 {
+		s.storm(bomb, job, 10, 0)
+		s.end(0.5, 0)
+	}
+	if s.open(model.ForkStorm) == nil {
+		t.Fatal("nothing opened")
+	}
+	ended := s.now
+	for {
+		if s.end(0.1, 0); len(s.changes) > 0 && s.changes[0].Type == Closed {
+			break
+		}
+		if s.now-ended > 10*time.Second {
+			t.Fatal("still open 10 s after the storm")
+		}
+	}
+	if took := s.now - ended; took < 5*time.Second || took > 6500*time.Millisecond {
+		t.Errorf("closed %v after the storm, want 5 s and the trailing second", took)
+	}
+	if s.changes[0].Incident.ClosedAt == nil {
+		t.Error("a closed incident has no closed_at")
+	}
+}
+
+func TestASuspendDiscardsTheWindow(t *testing.T) {
+	s := newScene()
+	bomb := s.proc(model.ProcID{PID: 1}, job, "bomb")
+	for range 7 {
+		s.storm(bomb, job, 10, 0)
+		s.end(0.5, 0)
+	}
+	s.sample.Lost.SuspendedNS = int64(time.Hour)
+	s.storm(bomb, job, 10, 0)
+	s.end(0.5, 0)
+	for range 4 {
+		s.storm(bomb, job, 10, 0)
+		if s.end(0.5, 0); len(s.changes) > 0 {
+			t.Fatal("what was held before the suspend counted after it")
+		}
+	}
+}

@@ -1,0 +1,149 @@
+package detect
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// table is the process table as the samples tell it. A process hangs on who forked
+// it. When a process ends, its children go to its own parent in the table, not to
+// whoever adopts them in the kernel: so a tree keeps together when it daemonises, and
+// what a short-lived process did is charged to its nearest surviving ancestor.
+type table struct {
+	nodes map[model.ProcID]*node
+}
+
+type node struct {
+	model.Proc
+	cpuNS    uint64
+	rssBytes uint64
+	measured bool // cpuNS has been read at least once
+	up       *node
+	down     map[*node]struct{}
+	ended    bool
+}
+
+// charges is what one sample's changes add to each process's account. The process may
+// have ended since; alive finds who answers for it.
+type charges struct {
+	forks map[*node]int
+	exits map[*node]int
+	cpuNS map[*node]uint64
+}
+
+func newTable() *table { return &table{nodes: make(map[model.ProcID]*node)} }
+
+// alive is the process, or its nearest ancestor that has not ended; nil if there is none.
+func (n *node) alive() *node {
+	for n != nil && n.ended {
+		n = n.up
+	}
+	return n
+}
+
+// apply takes in the changes of one sample.
+func (t *table) apply(s *model.Sample) charges {
+	if s.Keyframe {
+		t.nodes = make(map[model.ProcID]*node, len(s.Procs.Forked))
+	}
+	ch := charges{forks: map[*node]int{}, exits: map[*node]int{}, cpuNS: map[*node]uint64{}}
+	fresh := make([]*node, 0, len(s.Procs.Forked))
+	for _, p := range s.Procs.Forked {
+		if t.nodes[p.ProcID] != nil {
+			continue
+		}
+		n := &node{Proc: p, measured: !p.Found}
+		t.nodes[p.ProcID] = n
+		fresh = append(fresh, n)
+	}
+	for _, n := range fresh { // a parent may stand behind its child in the list
+		t.adopt(n, t.nodes[n.Parent])
+		if n.Cmdline == "" && n.up != nil && n.up.Comm == n.Comm {
+			n.Cmdline = n.up.Cmdline
+		}
+		if !n.Found && n.up != nil {
+			ch.forks[n.up]++
+		}
+	}
+	for _, e := range s.Procs.Execed {
+		if n := t.nodes[e.ProcID]; n != nil {
+			n.Comm, n.Cmdline = e.Comm, e.Cmdline
+		}
+	}
+	for _, u := range s.Procs.Usage {
+		if n := t.nodes[u.ProcID]; n != nil {
+			n.Cgroup, n.rssBytes = u.Cgroup, u.RSSBytes
+			n.use(u.CPUNS, ch.cpuNS)
+		}
+	}
+	for _, e := range s.Procs.Exited {
+		if n := t.nodes[e.ProcID]; n != nil {
+			n.use(e.CPUNS, ch.cpuNS)
+			ch.exits[n]++
+			t.end(n)
+		}
+	}
+	return ch
+}
+
+// use charges the growth of a process's CPU time. The first reading of a process that
+// ran before breakerd looked is its whole life, and no growth.
+func (n *node) use(totalNS uint64, into map[*node]uint64) {
+	if n.measured && totalNS > n.cpuNS {
+		into[n] += totalNS - n.cpuNS
+	}
+	n.cpuNS = max(n.cpuNS, totalNS)
+	n.measured = true
+}
+
+func (t *table) adopt(n, parent *node) {
+	if parent == n {
+		parent = nil
+	}
+	n.up = parent
+	if parent == nil {
+		return
+	}
+	if parent.down == nil {
+		parent.down = make(map[*node]struct{})
+	}
+	parent.down[n] = struct{}{}
+}
+
+func (t *table) end(n *node) {
+	n.ended = true
+	delete(t.nodes, n.ProcID)
+	heir := n.up.alive()
+	if n.up != nil {
+		delete(n.up.down, n)
+	}
+	n.up = heir
+	for child := range n.down {
+		t.adopt(child, heir)
+	}
+	n.down = nil
+}
+
+// keyframe lists every process with its place in the tree, as the start of a recording.
+func (t *table) keyframe() model.ProcChanges {
+	var c model.ProcChanges
+	for _, n := range t.nodes {
+		p := n.Proc
+		p.Found = true
+		p.Parent = model.ProcID{}
+		if n.up != nil {
+			p.Parent = n.up.ProcID
+		}
+		c.Forked = append(c.Forked, p)
+		c.Usage = append(c.Usage, model.Usage{ProcID: p.ProcID, Cgroup: p.Cgroup, CPUNS: n.cpuNS, RSSBytes: n.rssBytes})
+	}
+	slices.SortFunc(c.Forked, func(a, b model.Proc) int { return compareIDs(a.ProcID, b.ProcID) })
+	slices.SortFunc(c.Usage, func(a, b model.Usage) int { return compareIDs(a.ProcID, b.ProcID) })
+	return c
+}
+
+func compareIDs(a, b model.ProcID) int {
+	return cmp.Or(cmp.Compare(a.StartTime, b.StartTime), cmp.Compare(a.PID, b.PID))
+}

@@ -1,0 +1,313 @@
+// Package detect turns samples into incidents. It is pure: the same samples give the
+// same incidents, on any machine and at any time; the only clock is the samples'.
+//
+// Each kind of incident has its own file and stands in the list that All returns.
+package detect
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// detector is one kind of incident.
+type detector interface {
+	kind() model.Kind
+	hold() time.Duration // how long a finding must last before an incident opens
+	look(*window) []finding
+}
+
+// all is the literal list of detectors.
+func all(cfg Config) []detector {
+	return []detector{
+		forkStorm{cfg.ForkStorm},
+		cpuContention{cfg.CPUContention},
+	}
+}
+
+// Kinds lists the kinds that this version can detect.
+func Kinds() []model.Kind {
+	var kinds []model.Kind
+	for _, d := range all(Config{}) {
+		kinds = append(kinds, d.kind())
+	}
+	return kinds
+}
+
+// Watch follows the samples and keeps the incidents.
+type Watch struct {
+	cfg       Config
+	name      Namer
+	window    *window
+	detectors []detector
+	tracks    map[model.Kind][]*track
+}
+
+// Namer gives the systemd unit of a cgroup path; "" where it has none.
+type Namer func(path string) (unit string)
+
+// NewWatch starts with nothing seen.
+func NewWatch(cfg Config, name Namer) *Watch {
+	return &Watch{
+		cfg:       cfg,
+		name:      name,
+		window:    newWindow(),
+		detectors: all(cfg),
+		tracks:    make(map[model.Kind][]*track),
+	}
+}
+
+// ChangeType says what happened to an incident.
+type ChangeType string
+
+// The changes of an incident.
+const (
+	Opened  ChangeType = "opened"
+	Updated ChangeType = "updated"
+	Closed  ChangeType = "closed"
+)
+
+// Change is an incident as it is after a tick.
+type Change struct {
+	Type     ChangeType
+	Incident *model.Incident // of the watch: to be read before the next sample is fed
+}
+
+// track follows one culprit of one kind, from the first finding to the end of the
+// incident.
+type track struct {
+	kind     model.Kind
+	cgroup   model.CgroupID
+	root     *node
+	since    int64           // boot time of the first finding over the threshold
+	below    int64           // boot time since when it is under the closing threshold; 0 if it is not
+	incident *model.Incident // nil until it has been held long enough
+	stall    map[model.CgroupID]float64
+	seen     bool // in this tick
+}
+
+// Feed takes in the next sample and returns what became of the incidents: for every
+// open one a change in each tick.
+func (w *Watch) Feed(s *model.Sample) []Change {
+	if broken := w.window.feed(s); broken {
+		for kind, tracks := range w.tracks {
+			w.tracks[kind] = keep(tracks, func(t *track) bool { return t.incident != nil })
+		}
+	}
+	var changes []Change
+	for _, d := range w.detectors {
+		changes = append(changes, w.follow(d, s)...)
+	}
+	return changes
+}
+
+// Keyframe is the process table as it is now, as a sample that a recording can begin with.
+func (w *Watch) Keyframe() model.Sample {
+	now := w.window.now()
+	s := model.Sample{Time: now.Time, BootNS: now.BootNS, Keyframe: true, Host: now.Host, Procs: w.window.table.keyframe()}
+	for _, id := range sortedIDs(w.window.paths) {
+		s.Cgroups = append(s.Cgroups, model.CgroupSample{ID: id, Path: w.window.paths[id]})
+	}
+	return s
+}
+
+func (w *Watch) follow(d detector, s *model.Sample) []Change {
+	for _, t := range w.tracks[d.kind()] {
+		t.seen = false
+	}
+	var changes []Change
+	for _, f := range d.look(w.window) {
+		t := w.match(d.kind(), f)
+		switch {
+		case t == nil && f.ratio >= 1:
+			t = &track{kind: d.kind(), cgroup: f.cgroup, root: f.root, since: s.BootNS}
+			w.tracks[d.kind()] = append(w.tracks[d.kind()], t)
+		case t == nil:
+			continue
+		}
+		t.seen = true
+		if t.incident == nil {
+			if f.ratio < 1 {
+				t.seen = false // it starts again from nothing
+				continue
+			}
+			t.root = f.root
+			// Half a tick early is better than a whole one late.
+			if s.BootNS-t.since < int64(d.hold())-s.LengthNS/2 {
+				continue
+			}
+			w.open(t, f, s)
+			changes = append(changes, Change{Opened, t.incident})
+			continue
+		}
+		w.update(t, f)
+		if f.ratio >= w.cfg.Hysteresis.CloseBelow {
+			t.below = 0
+		} else if t.below == 0 {
+			t.below = s.BootNS
+		}
+	}
+	return append(changes, w.settle(d.kind(), s)...)
+}
+
+// settle forgets what was not seen again before it opened, and closes what has been
+// quiet for long enough.
+func (w *Watch) settle(kind model.Kind, s *model.Sample) []Change {
+	var changes []Change
+	w.tracks[kind] = keep(w.tracks[kind], func(t *track) bool {
+		if t.incident == nil {
+			return t.seen
+		}
+		if !t.seen && t.below == 0 {
+			t.below = s.BootNS
+		}
+		w.addStall(t, s)
+		if t.below != 0 && s.BootNS-t.below >= w.cfg.Hysteresis.CloseAfter.D().Nanoseconds() {
+			closed := s.Time
+			t.incident.State, t.incident.ClosedAt = model.Closed, &closed
+			changes = append(changes, Change{Closed, t.incident})
+			return false
+		}
+		if !t.incident.OpenedAt.Equal(s.Time) {
+			changes = append(changes, Change{Updated, t.incident})
+		}
+		return true
+	})
+	return changes
+}
+
+// match finds the track that a finding continues: the same tree, or the same cgroup
+// where the tree's root has ended or the one is part of the other.
+func (w *Watch) match(kind model.Kind, f finding) *track {
+	var same *track
+	for _, t := range w.tracks[kind] {
+		if t.cgroup != f.cgroup || t.seen {
+			continue
+		}
+		if t.root == f.root {
+			return t
+		}
+		if t.root == nil || f.root == nil || t.root.ended || t.root.within(f.root) || f.root.within(t.root) {
+			same = t
+		}
+	}
+	return same
+}
+
+func (w *Watch) open(t *track, f finding, s *model.Sample) {
+	t.incident = &model.Incident{
+		ID:           incidentID(t, s),
+		Kind:         t.kind,
+		State:        model.Open,
+		OpenedAt:     s.Time,
+		Evidence:     map[string]float64{},
+		Victims:      []model.Victim{},
+		Contributors: []model.Contributor{},
+		Decisions:    []model.DecisionRecord{},
+	}
+	// What led to it counts: the victims waited before anybody was sure.
+	t.stall = make(map[model.CgroupID]float64)
+	samples, _ := w.window.last(2 * time.Second)
+	for _, h := range f.victims {
+		t.stall[h.victim] = 0
+	}
+	for _, before := range samples[:len(samples)-1] {
+		w.addStall(t, before)
+	}
+	w.describe(t, f)
+	w.update(t, f)
+}
+
+// incidentID is the same for the same samples. Twelve hexadecimal digits stay unique
+// for millions of incidents of one machine.
+func incidentID(t *track, s *model.Sample) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %d", s.Host.BootID, t.kind, t.cgroup, s.BootNS))
+	return hex.EncodeToString(sum[:6])
+}
+
+// describe names the culprit once, as it was when the incident opened.
+func (w *Watch) describe(t *track, f finding) {
+	path := w.window.path(t.cgroup)
+	c := model.Culprit{Cgroup: path, CgroupID: t.cgroup, Unit: w.name(path), Scope: model.ScopeCgroup, Share: round3(f.share)}
+	if f.root != nil {
+		c.Scope = model.ScopeTree
+	}
+	if n := f.largest; n != nil {
+		c.Root = model.CulpritRoot{ProcID: n.ProcID, Comm: n.Comm, Cmdline: n.Cmdline}
+		c.UID = n.UID
+	}
+	t.incident.Culprit = c
+	t.incident.Contributors = append(t.incident.Contributors, f.contributors...)
+}
+
+// update keeps the figures of the worst moment, and the culprit's size as it is now.
+func (w *Watch) update(t *track, f finding) {
+	in := t.incident
+	if f.root == t.root {
+		in.Culprit.Processes, in.Culprit.Outside = f.members, f.outside
+	}
+	for _, h := range f.victims {
+		if _, known := t.stall[h.victim]; !known {
+			t.stall[h.victim] = 0
+		}
+	}
+	if severity := round3(min(1, f.severity)); severity > in.Severity {
+		in.Severity = severity
+		in.Level = model.LevelOf(severity)
+		maps.Copy(in.Evidence, f.evidence)
+		in.Summary = f.explain(culpritName(in.Culprit), w.victimNames(f.victims))
+	}
+}
+
+// addStall adds what the culprit's cgroup made its victims wait in one sample.
+func (w *Watch) addStall(t *track, s *model.Sample) {
+	for _, wait := range s.Waits {
+		if _, victim := t.stall[wait.Victim]; victim && wait.By == model.ByCgroup && wait.Offender == t.cgroup {
+			t.stall[wait.Victim] += float64(wait.NS) / 1e6
+		}
+	}
+	t.incident.Victims = t.incident.Victims[:0]
+	for _, id := range sortedIDs(t.stall) {
+		path := w.window.path(id)
+		t.incident.Victims = append(t.incident.Victims, model.Victim{
+			Cgroup: path, CgroupID: id, Unit: w.name(path), Resource: model.CPU, StallMS: round(t.stall[id]),
+		})
+	}
+}
+
+func culpritName(c model.Culprit) string {
+	where := c.Cgroup
+	if where == "" {
+		where = fmt.Sprintf("cgroup %d", c.CgroupID)
+	}
+	if c.Scope == model.ScopeCgroup {
+		return fmt.Sprintf("%s (%d processes)", where, c.Processes)
+	}
+	return fmt.Sprintf("The tree of %s (pid %d) in %s", c.Root.Comm, c.Root.PID, where)
+}
+
+func (w *Watch) victimNames(hurts []hurt) []string {
+	var names []string
+	for _, h := range hurts {
+		path := w.window.path(h.victim)
+		if path == "" {
+			path = fmt.Sprintf("cgroup %d", h.victim)
+		}
+		names = append(names, fmt.Sprintf("%s %.0f ms in each second", path, h.msPerSecond))
+	}
+	return names
+}
+
+func keep(tracks []*track, want func(*track) bool) []*track {
+	kept := tracks[:0]
+	for _, t := range tracks {
+		if want(t) {
+			kept = append(kept, t)
+		}
+	}
+	return kept
+}

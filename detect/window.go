@@ -1,0 +1,166 @@
+package detect
+
+import (
+	"slices"
+	"time"
+
+	"github.com/breakerd/breakerd/blame"
+	"github.com/breakerd/breakerd/model"
+)
+
+// kept is how far back the window reaches: as long as the longest look back of any
+// detector.
+const kept = 15 * time.Second
+
+// window holds the samples of the last seconds, the process table after the last of
+// them, and what each sample charged to whom.
+type window struct {
+	table   *table
+	samples []*model.Sample
+	charges []charges // beside samples
+	paths   map[model.CgroupID]string
+	shares  map[time.Duration]map[model.CgroupID]*blame.Shares // of this tick, made when asked for
+}
+
+func newWindow() *window {
+	return &window{table: newTable(), paths: make(map[model.CgroupID]string)}
+}
+
+// feed takes in a sample. It forgets everything but the processes where time did not
+// run as the samples assume: nothing may be concluded from what lies across a suspend.
+func (w *window) feed(s *model.Sample) (broken bool) {
+	broken = s.Keyframe || s.Lost.SuspendedNS > int64(time.Second)
+	if broken {
+		w.samples, w.charges = nil, nil
+	}
+	w.samples = append(w.samples, s)
+	w.charges = append(w.charges, w.table.apply(s))
+	w.shares = nil
+
+	old := 0
+	for s.BootNS-w.samples[old].BootNS > int64(kept) {
+		old++
+	}
+	w.samples = slices.Delete(w.samples, 0, old)
+	w.charges = slices.Delete(w.charges, 0, old)
+	for _, c := range s.Cgroups {
+		if c.Path != "" {
+			w.paths[c.ID] = c.Path
+		}
+	}
+	return broken
+}
+
+func (w *window) now() *model.Sample { return w.samples[len(w.samples)-1] }
+
+// last gives the samples that end within d before the newest one, and the true time
+// that they cover.
+func (w *window) last(d time.Duration) (samples []*model.Sample, covered time.Duration) {
+	from := w.index(d)
+	for _, s := range w.samples[from:] {
+		covered += s.Length()
+	}
+	return w.samples[from:], covered
+}
+
+// index is the first sample that ends within d before the newest.
+func (w *window) index(d time.Duration) int {
+	newest := w.now().BootNS
+	// A tick that came a little late still belongs to the span it was meant for.
+	d -= w.now().Length() / 2
+	i := len(w.samples) - 1
+	for i > 0 && newest-w.samples[i-1].BootNS < int64(d) {
+		i--
+	}
+	return i
+}
+
+// blame divides the waits of the last d.
+func (w *window) blame(d time.Duration) map[model.CgroupID]*blame.Shares {
+	if s := w.shares[d]; s != nil {
+		return s
+	}
+	samples, _ := w.last(d)
+	if w.shares == nil {
+		w.shares = make(map[time.Duration]map[model.CgroupID]*blame.Shares)
+	}
+	w.shares[d] = blame.Over(samples)
+	return w.shares[d]
+}
+
+// growth is the growth of a running total of the host over the last d, a second, from
+// the sample before the span to the newest. False where the span has no beginning yet.
+func (w *window) growth(d time.Duration, total func(*model.Host) uint64) (perSecond float64, ok bool) {
+	from := w.index(d)
+	if from == 0 {
+		return 0, false
+	}
+	before, now := w.samples[from-1], w.now()
+	first, last := total(&before.Host), total(&now.Host)
+	elapsed := float64(now.BootNS-before.BootNS) / float64(time.Second)
+	if last < first || elapsed <= 0 {
+		return 0, false
+	}
+	return float64(last-first) / elapsed, true
+}
+
+// somePercent is how much of the last d at least one task waited for a CPU.
+func (w *window) somePercent(d time.Duration) (float64, bool) {
+	if w.now().Host.PressureAbsent {
+		return 0, false
+	}
+	us, ok := w.growth(d, func(h *model.Host) uint64 { return h.Pressure.CPU.SomeUS })
+	return us / 1e6 * 100, ok
+}
+
+// usePercent is how much of all CPUs was busy in the last d.
+func (w *window) usePercent(d time.Duration) (float64, bool) {
+	ns, ok := w.growth(d, func(h *model.Host) uint64 { return h.CPUBusyNS + h.StealNS })
+	if cpus := w.now().Host.CPUs; ok && cpus > 0 {
+		return ns / 1e9 / float64(cpus) * 100, true
+	}
+	return 0, false
+}
+
+// charged adds up what was charged to each living process in the last d.
+func (w *window) charged(d time.Duration, pick func(charges) map[*node]int) map[*node]float64 {
+	sum := make(map[*node]float64)
+	for _, ch := range w.charges[w.index(d):] {
+		for n, v := range pick(ch) {
+			if n = n.alive(); n != nil {
+				sum[n] += float64(v)
+			}
+		}
+	}
+	return sum
+}
+
+// cpuUsed adds up the CPU time (ns) charged to each living process in the last d.
+func (w *window) cpuUsed(d time.Duration) map[*node]float64 {
+	sum := make(map[*node]float64)
+	for _, ch := range w.charges[w.index(d):] {
+		for n, v := range ch.cpuNS {
+			if n = n.alive(); n != nil {
+				sum[n] += float64(v)
+			}
+		}
+	}
+	return sum
+}
+
+// cgroupTotal adds up one count over the last d, by cgroup.
+func (w *window) cgroupTotals(d time.Duration, pick func(*model.CgroupSample) uint64) map[model.CgroupID]uint64 {
+	sum := make(map[model.CgroupID]uint64)
+	samples, _ := w.last(d)
+	for _, s := range samples {
+		for i := range s.Cgroups {
+			if v := pick(&s.Cgroups[i]); v > 0 {
+				sum[s.Cgroups[i].ID] += v
+			}
+		}
+	}
+	return sum
+}
+
+// path names a cgroup as well as it can be named.
+func (w *window) path(id model.CgroupID) string { return w.paths[id] }
