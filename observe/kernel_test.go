@@ -1,0 +1,146 @@
+package observe
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/breakerd/breakerd/blame"
+	"github.com/breakerd/breakerd/bpf"
+	"github.com/breakerd/breakerd/internal/kerneltest"
+	"github.com/breakerd/breakerd/model"
+)
+
+const spin = "while :; do :; done"
+
+func open(t *testing.T) *Observer {
+	t.Helper()
+	kerneltest.Require(t, kerneltest.Root, kerneltest.Cgroup2, kerneltest.BTF, kerneltest.PSI)
+	o, err := Open(250*time.Millisecond, bpf.DefaultSizes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := o.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return o
+}
+
+func next(t *testing.T, o *Observer) *model.Sample {
+	t.Helper()
+	s, err := o.Next(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// The blame on behalf of a victim with one task adds up to the growth of its own
+// cpu.pressure within 1 %. The wait that goes on as the span ends is in the kernel's
+// figure and not yet in ours, so the span is long beside one wait.
+//
+// The victim stays on one CPU: a cgroup's pressure is the average of the CPUs', weighted
+// by how busy the cgroup was on each (collect_percpu_times, kernel/sched/psi.c), and that
+// is less than what one task waited where the task moved between two readings.
+func TestBlameOfAOneTaskVictimAddsUpToItsOwnPressure(t *testing.T) {
+	o := open(t)
+	scratch := kerneltest.ScratchCgroup(t)
+	hogs, victim := scratch.Child("hogs"), scratch.Child("victim")
+	for range 2 * runtime.NumCPU() {
+		hogs.Start("sh", "-c", spin)
+	}
+	pin(t, victim.Start("sh", "-c", spin).Process.Pid)
+
+	pressure := func(s *model.Sample) (uint64, bool) {
+		for _, c := range s.Cgroups {
+			if c.ID == victim.ID() && c.Detail != nil && c.Detail.Pressure != nil {
+				return c.Detail.Pressure.CPU.SomeUS, true
+			}
+		}
+		return 0, false
+	}
+	next(t, o) // the keyframe reads every command line between its counts and the pressure
+	var first, last uint64
+	var span, samples []*model.Sample
+	for len(samples) < 40 {
+		s := next(t, o)
+		us, ok := pressure(s)
+		switch {
+		case ok && first == 0:
+			first = us
+		case first != 0:
+			samples = append(samples, s)
+			if ok {
+				last, span = us, samples
+			}
+		}
+	}
+	compare(t, span, victim.ID(), "cpu.pressure", float64(last-first)/1e6, 1)
+}
+
+// Wherever it runs, what one task waited is the kernel's run delay of that task. What it
+// waited on the queue of another CPU before it was moved is not in the blame yet.
+func TestBlameOfAOneTaskVictimAddsUpToItsRunDelay(t *testing.T) {
+	o := open(t)
+	scratch := kerneltest.ScratchCgroup(t)
+	hogs, victim := scratch.Child("hogs"), scratch.Child("victim")
+	for range 2 * runtime.NumCPU() {
+		hogs.Start("sh", "-c", spin)
+	}
+	pid := victim.Start("sh", "-c", spin).Process.Pid
+	next(t, o)
+	before := runDelay(t, pid)
+	var span []*model.Sample
+	for len(span) < 40 {
+		span = append(span, next(t, o))
+	}
+	compare(t, span, victim.ID(), "run delay", runDelay(t, pid)-before, 10)
+}
+
+// compare holds the victim's whole wait against what the kernel says of it.
+func compare(t *testing.T, span []*model.Sample, victim model.CgroupID, what string, kernels, percent float64) {
+	t.Helper()
+	shares := blame.Over(span)[victim]
+	if shares == nil {
+		t.Fatal("the victim never waited")
+	}
+	ours := float64(shares.WaitNS) / 1e9
+	off := 100 * (ours - kernels) / kernels
+	t.Logf("blamed %.3f s, %s grew by %.3f s: %+.2f %%", ours, what, kernels, off)
+	if math.Abs(off) > percent {
+		t.Errorf("blame is off by %+.2f %%, want at most %v %%", off, percent)
+	}
+}
+
+// runDelay is the second number of /proc/PID/schedstat, in seconds.
+func runDelay(t *testing.T, pid int) float64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns, err := strconv.ParseUint(strings.Fields(string(text))[1], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return float64(ns) / 1e9
+}
+
+func pin(t *testing.T, pid int) {
+	t.Helper()
+	var one unix.CPUSet
+	one.Set(0)
+	if err := unix.SchedSetaffinity(pid, &one); err != nil {
+		t.Fatalf("pin pid %d to CPU 0: %v", pid, err)
+	}
+}

@@ -1,0 +1,230 @@
+// Package observe makes samples: it joins, once a tick, what the kernel programs
+// counted with what /proc and cgroupfs say. Only here do bpf and host meet.
+package observe
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/breakerd/breakerd/bpf"
+	"github.com/breakerd/breakerd/host"
+	"github.com/breakerd/breakerd/model"
+)
+
+const (
+	// A calm machine's process table is read this often, to correct what lost records
+	// left wrong; a busy one's each second, to see who uses the CPUs.
+	calmScan = 10 * time.Second
+	busyScan = time.Second
+	// What is dear is done so rarely that it takes at most one part in this of the time.
+	sparing = 100
+	// A cgroup that others made wait longer than this in a tick has its files read, and
+	// goes on having them read for a while, so that its totals can be compared.
+	detailWait = 2_500_000 // ns
+	detailKept = 5 * time.Second
+	// Reading the files of one cgroup takes about 60 µs, so that this many take 1 ms.
+	detailMost = 16
+	// The machine is busy from this CPU pressure, or this many forks in a second.
+	busySomePercent = 5
+	busyForks       = 5
+)
+
+// Observer watches this machine.
+type Observer struct {
+	reader    host.Reader
+	collector *bpf.Collector
+	tree      *host.Tree
+	tick      time.Duration
+
+	due       time.Time // of the next sample
+	clocks    host.Clocks
+	last      model.Host
+	started   bool
+	scanned   time.Time
+	scanCost  time.Duration
+	walked    time.Time
+	walkCost  time.Duration
+	interest  map[model.CgroupID]time.Time // when a cgroup last deserved to be read
+	processes int
+}
+
+// Open attaches the kernel programs and looks once at everything there is.
+func Open(tick time.Duration, sizes bpf.Sizes) (*Observer, error) {
+	reader, err := host.NewReader()
+	if err != nil {
+		return nil, err
+	}
+	collector, err := bpf.Open(sizes)
+	if err != nil {
+		return nil, err
+	}
+	o := &Observer{
+		reader:    reader,
+		collector: collector,
+		tree:      reader.Tree(),
+		tick:      tick,
+		interest:  make(map[model.CgroupID]time.Time),
+	}
+	if o.clocks, err = host.ReadClocks(); err != nil {
+		return nil, errors.Join(err, collector.Close())
+	}
+	o.due = time.Now().Add(tick)
+	return o, nil
+}
+
+// Reader reads the machine that is watched.
+func (o *Observer) Reader() host.Reader { return o.reader }
+
+// Programs names the kernel programs that are attached.
+func (o *Observer) Programs() []string { return o.collector.Programs() }
+
+// Close detaches the kernel programs.
+func (o *Observer) Close() error { return o.collector.Close() }
+
+// Next waits for the end of the tick and returns what was seen in it. The first sample
+// is a keyframe: it lists every process.
+func (o *Observer) Next(ctx context.Context) (*model.Sample, error) {
+	timer := time.NewTimer(time.Until(o.due))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-timer.C:
+	}
+	s := &model.Sample{Keyframe: !o.started}
+	if late := time.Since(o.due); late > o.tick/2 {
+		s.Lost.LateNS = int64(late)
+	}
+	// Ticks that were missed are not made up for: one long sample says it as well.
+	for o.due = o.due.Add(o.tick); time.Until(o.due) < 0; {
+		o.due = o.due.Add(o.tick)
+	}
+	if err := o.fill(s); err != nil {
+		return nil, fmt.Errorf("take a sample: %w", err)
+	}
+	o.started = true
+	return s, nil
+}
+
+func (o *Observer) fill(s *model.Sample) error {
+	now, err := host.ReadClocks()
+	if err != nil {
+		return err
+	}
+	elapsed := now.Since(o.clocks)
+	o.clocks = now
+	s.Time, s.BootNS, s.LengthNS = now.Time().UTC(), now.Boot, int64(elapsed.Length)
+	s.Lost.SuspendedNS, s.Lost.ClockJumpNS = int64(elapsed.Suspended), int64(elapsed.Jump)
+
+	if s.Host, err = o.reader.Host(); err != nil {
+		return err
+	}
+	scan := o.scanDue(s)
+	began := time.Now()
+	if err := o.collector.Collect(s, scan); err != nil {
+		return err
+	}
+	if scan {
+		o.scanned, o.scanCost = time.Now(), time.Since(began)
+	}
+	o.last = s.Host
+	o.nameCommands(s)
+	if err := o.namePaths(s); err != nil {
+		return err
+	}
+	o.readDetails(s)
+	return nil
+}
+
+// scanDue says whether the process table is worth its cost now: 10 ms at 20,000 tasks.
+func (o *Observer) scanDue(s *model.Sample) bool {
+	if !o.started {
+		return true
+	}
+	interval := calmScan
+	if o.busy(s) {
+		interval = max(busyScan, sparing*o.scanCost)
+	}
+	return time.Since(o.scanned) >= interval-o.tick/2
+}
+
+func (o *Observer) busy(s *model.Sample) bool {
+	us := float64(s.Host.Pressure.CPU.SomeUS - o.last.Pressure.CPU.SomeUS)
+	if us*1000/float64(s.LengthNS)*100 > busySomePercent {
+		return true
+	}
+	return s.Host.Processes > o.last.Processes+busyForks
+}
+
+// nameCommands reads the command lines of processes that were found and not seen to
+// be made. Everybody else's came with its exec.
+func (o *Observer) nameCommands(s *model.Sample) {
+	for i := range s.Procs.Forked {
+		if p := &s.Procs.Forked[i]; p.Found && !p.Kernel {
+			// Without it the process still has its comm; it may be gone already.
+			p.Cmdline, _ = o.reader.Cmdline(p.PID)
+		}
+	}
+}
+
+// namePaths gives every cgroup of the sample its path. A walk over the tree finds new
+// ones; it is not done more often than it can be afforded, and until then a path is
+// empty: the id is the identity.
+func (o *Observer) namePaths(s *model.Sample) error {
+	for i := range s.Cgroups {
+		c := &s.Cgroups[i]
+		path, known := o.tree.Path(c.ID)
+		if !known && time.Since(o.walked) >= sparing*o.walkCost {
+			began := time.Now()
+			if err := o.tree.Refresh(); err != nil {
+				return err
+			}
+			o.walked, o.walkCost = time.Now(), time.Since(began)
+			path, _ = o.tree.Path(c.ID)
+		}
+		c.Path = path
+	}
+	return nil
+}
+
+// readDetails reads the files of the cgroups that others made wait most.
+func (o *Observer) readDetails(s *model.Sample) {
+	waited := make(map[model.CgroupID]uint64)
+	for _, w := range s.Waits {
+		if w.By == model.ByCgroup && w.Offender != w.Victim {
+			waited[w.Victim] += w.NS
+		}
+	}
+	now := time.Now()
+	for id, ns := range waited {
+		if ns >= detailWait {
+			o.interest[id] = now
+		}
+	}
+	var wanted []*model.CgroupSample
+	for i := range s.Cgroups {
+		if since, ok := o.interest[s.Cgroups[i].ID]; ok && now.Sub(since) < detailKept {
+			wanted = append(wanted, &s.Cgroups[i])
+		}
+	}
+	slices.SortFunc(wanted, func(a, b *model.CgroupSample) int {
+		return cmp.Or(cmp.Compare(waited[b.ID], waited[a.ID]), cmp.Compare(a.ID, b.ID))
+	})
+	for _, c := range wanted[:min(len(wanted), detailMost)] {
+		if c.Path == "" {
+			continue
+		}
+		if d, err := o.reader.CgroupDetail(c.Path); err == nil { // else it vanished: it has no detail
+			c.Detail = &d
+		}
+	}
+	for id, since := range o.interest {
+		if now.Sub(since) >= detailKept {
+			delete(o.interest, id)
+		}
+	}
+}
