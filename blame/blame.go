@@ -51,22 +51,23 @@ func (s *Shares) By(offender model.CgroupID) uint64 {
 	return 0
 }
 
-// Over divides the waits for a CPU within consecutive samples, by victim.
-func Over(samples []*model.Sample) map[model.CgroupID]*Shares {
+// Over divides the waits for a CPU within the consecutive samples from the given one
+// on, by victim. The samples before it are what running totals are compared with.
+func Over(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
 	victims := make(map[model.CgroupID]*Shares)
-	for _, s := range samples {
+	for _, s := range samples[from:] {
 		for _, w := range s.Waits {
 			if w.Resource == model.CPU {
 				add(victims, w)
 			}
 		}
 	}
-	steal := stealOver(samples)
+	steal := stealOver(samples[max(0, from-1):])
 	for id, v := range victims {
 		// The scheduler's clock runs on while the hypervisor runs somebody else, so the
 		// time of every cause contains its part of the steal.
 		v.StealNS = v.takeFromAll(steal.of(v.WaitNS))
-		held, sure := throttledOver(samples, id)
+		held, sure := throttledOver(samples, from, id)
 		switch {
 		case !sure:
 			v.QuotaUnsure = true
@@ -172,25 +173,32 @@ func stealOver(samples []*model.Sample) ratio {
 }
 
 // throttledOver is how long a cgroup was held by a quota. It is not sure where the
-// cgroup has been held before and only one reading is there.
-func throttledOver(samples []*model.Sample, id model.CgroupID) (ns uint64, sure bool) {
+// cgroup has been held before and there is only one reading.
+func throttledOver(samples []*model.Sample, from int, id model.CgroupID) (ns uint64, sure bool) {
 	var first, last uint64
 	readings := 0
-	for _, s := range samples {
-		i, found := slices.BinarySearchFunc(s.Cgroups, id, func(c model.CgroupSample, id model.CgroupID) int {
-			return cmp.Compare(c.ID, id)
-		})
-		if !found || s.Cgroups[i].Detail == nil {
-			continue
+	for i, s := range samples {
+		held, ok := throttled(s, id)
+		switch {
+		case !ok:
+		case i < from || readings == 0:
+			first, last, readings = held, held, 1
+		default:
+			last, readings = held, readings+1
 		}
-		last = s.Cgroups[i].Detail.ThrottledNS
-		if readings == 0 {
-			first = last
-		}
-		readings++
 	}
 	if readings == 1 && last > 0 {
 		return 0, false
 	}
 	return last - min(first, last), true
+}
+
+func throttled(s *model.Sample, id model.CgroupID) (ns uint64, ok bool) {
+	i, found := slices.BinarySearchFunc(s.Cgroups, id, func(c model.CgroupSample, id model.CgroupID) int {
+		return cmp.Compare(c.ID, id)
+	})
+	if !found || s.Cgroups[i].Detail == nil {
+		return 0, false
+	}
+	return s.Cgroups[i].Detail.ThrottledNS, true
 }

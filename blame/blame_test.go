@@ -15,7 +15,7 @@ func wait(by model.WaitSource, offender, victim model.CgroupID, ns uint64) model
 	return model.Wait{Resource: model.CPU, By: by, Offender: offender, Victim: victim, NS: ns}
 }
 
-func throttled(id model.CgroupID, ns uint64) model.CgroupSample {
+func reading(id model.CgroupID, ns uint64) model.CgroupSample {
 	return model.CgroupSample{ID: id, Detail: &model.CgroupDetail{ThrottledNS: ns}}
 }
 
@@ -24,6 +24,7 @@ func TestOver(t *testing.T) {
 	tests := []struct {
 		name    string
 		samples []*model.Sample
+		from    int
 		want    *Shares
 	}{
 		{
@@ -37,25 +38,34 @@ func TestOver(t *testing.T) {
 		{
 			name: "a victim held by its own quota accuses nobody",
 			samples: []*model.Sample{
-				{Cgroups: []model.CgroupSample{throttled(victim, 100*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
-				{Cgroups: []model.CgroupSample{throttled(victim, 130*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+				{Cgroups: []model.CgroupSample{reading(victim, 100*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+				{Cgroups: []model.CgroupSample{reading(victim, 130*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
 			},
 			want: &Shares{Victim: victim, WaitNS: 20 * ms, Neighbours: []Neighbour{{hog, 0}}, OwnQuotaNS: 20 * ms},
 		},
 		{
 			name: "half a quota leaves the neighbour half",
 			samples: []*model.Sample{
-				{Cgroups: []model.CgroupSample{throttled(victim, 0)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
-				{Cgroups: []model.CgroupSample{throttled(victim, 10*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+				{Cgroups: []model.CgroupSample{reading(victim, 0)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+				{Cgroups: []model.CgroupSample{reading(victim, 10*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
 			},
 			want: &Shares{Victim: victim, WaitNS: 20 * ms, Neighbours: []Neighbour{{hog, 10 * ms}}, OwnQuotaNS: 10 * ms},
 		},
 		{
 			name: "a quota read only once makes the blame unknown",
 			samples: []*model.Sample{
-				{Cgroups: []model.CgroupSample{throttled(victim, 100*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+				{Cgroups: []model.CgroupSample{reading(victim, 100*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
 			},
 			want: &Shares{Victim: victim, WaitNS: 10 * ms, UnknownNS: 10 * ms, QuotaUnsure: true},
+		},
+		{
+			name: "a quota's total before the span is what it is compared with",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{reading(victim, 100*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+				{Cgroups: []model.CgroupSample{reading(victim, 106*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+			},
+			from: 1,
+			want: &Shares{Victim: victim, WaitNS: 10 * ms, Neighbours: []Neighbour{{hog, 4 * ms}}, OwnQuotaNS: 6 * ms},
 		},
 		{
 			name: "what the hypervisor took is nobody's",
@@ -68,7 +78,7 @@ func TestOver(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, Over(tt.samples)[victim]); diff != "" {
+			if diff := cmp.Diff(tt.want, Over(tt.samples, tt.from)[victim]); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -90,7 +100,7 @@ func TestSharesAlwaysAddUpToTheWholeWait(t *testing.T) {
 			for id := range held {
 				held[id] += rng.Uint64N(300 * ms)
 				if rng.IntN(3) > 0 {
-					s.Cgroups = append(s.Cgroups, throttled(model.CgroupID(id+1), held[id]))
+					s.Cgroups = append(s.Cgroups, reading(model.CgroupID(id+1), held[id]))
 				}
 			}
 			for range rng.IntN(20) {
@@ -98,7 +108,7 @@ func TestSharesAlwaysAddUpToTheWholeWait(t *testing.T) {
 			}
 			samples = append(samples, s)
 		}
-		for id, s := range Over(samples) {
+		for id, s := range Over(samples, rng.IntN(len(samples))) {
 			sum := s.NeighbourNS() + s.SelfNS + s.OwnQuotaNS + s.KernelNS + s.StealNS + s.UnknownNS
 			if sum != s.WaitNS {
 				t.Fatalf("cgroup %d: shares add up to %d ns of %d: %+v", id, sum, s.WaitNS, s)

@@ -80,11 +80,10 @@ func (w *window) blame(d time.Duration) map[model.CgroupID]*blame.Shares {
 	if s := w.shares[d]; s != nil {
 		return s
 	}
-	samples, _ := w.last(d)
 	if w.shares == nil {
 		w.shares = make(map[time.Duration]map[model.CgroupID]*blame.Shares)
 	}
-	w.shares[d] = blame.Over(samples)
+	w.shares[d] = blame.Over(w.samples, w.index(d))
 	return w.shares[d]
 }
 

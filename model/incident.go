@@ -1,6 +1,10 @@
 package model
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // Kind is a kind of incident.
 type Kind string
@@ -69,6 +73,20 @@ type Incident struct {
 	// Contributors are the others that were looked at, the worst first.
 	Contributors []Contributor    `json:"contributors"`
 	Decisions    []DecisionRecord `json:"decisions"`
+}
+
+// Clone is a copy that shares nothing with the incident.
+func (in *Incident) Clone() Incident {
+	c := *in
+	c.Victims = slices.Clone(in.Victims)
+	c.Contributors = slices.Clone(in.Contributors)
+	c.Decisions = slices.Clone(in.Decisions)
+	c.Evidence = maps.Clone(in.Evidence)
+	if in.ClosedAt != nil {
+		closed := *in.ClosedAt
+		c.ClosedAt = &closed
+	}
+	return c
 }
 
 // Scope says how much of a cgroup is meant.

@@ -24,6 +24,8 @@ const (
 	EndShutdown    EndReason = "shutdown"    // the enforcer stopped
 	EndRecovered   EndReason = "recovered"   // found at the enforcer's start
 	EndUnconfirmed EndReason = "unconfirmed" // the kernel did not confirm within the bound
+	EndRefused     EndReason = "refused"     // a guard refused on a later look
+	EndFailed      EndReason = "failed"      // it could not be carried out
 )
 
 // Lease is a held action. It is on disk before the write that it covers, with the

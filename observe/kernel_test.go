@@ -110,7 +110,7 @@ func TestBlameOfAOneTaskVictimAddsUpToItsRunDelay(t *testing.T) {
 // compare holds the victim's whole wait against what the kernel says of it.
 func compare(t *testing.T, span []*model.Sample, victim model.CgroupID, what string, kernels, percent float64) {
 	t.Helper()
-	shares := blame.Over(span)[victim]
+	shares := blame.Over(span, 0)[victim]
 	if shares == nil {
 		t.Fatal("the victim never waited")
 	}

@@ -1,0 +1,184 @@
+// Package judge joins what decides: samples go into detectors, incidents into
+// policies, and decisions come out. It is pure, like its parts: the same samples,
+// outcomes, thresholds and policies give the same incidents and decisions, whether a
+// daemon feeds them or a recording.
+package judge
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/breakerd/breakerd/detect"
+	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/policy"
+)
+
+const (
+	// An incident that goes on is put to the policies again after this long: its
+	// severity may have grown, or a guard may agree now.
+	askAgain = time.Second
+	// After a failure to act.
+	askAfterError = 5 * time.Second
+	// Decisions that an incident keeps, the first and the last of them.
+	keptRecords = 16
+)
+
+// Event is something that a person may want to know, or that has to be carried out.
+type Event struct {
+	Type     EventType
+	Incident model.Incident // as it is now
+	// Decision is what the policies want done, of Wanted events.
+	Decision *model.Decision
+	// Record is what became of a decision, of Decided events.
+	Record *model.DecisionRecord
+}
+
+// EventType says what an event tells.
+type EventType string
+
+// The events.
+const (
+	Opened  EventType = "opened"  // an incident opened
+	Closed  EventType = "closed"  // it closed
+	Wanted  EventType = "wanted"  // the policies want Decision carried out: an Outcome is expected
+	Decided EventType = "decided" // Record was added to the incident
+)
+
+// Judge follows the samples.
+type Judge struct {
+	watch    *detect.Watch
+	policies *policy.Set
+	open     map[string]*docket
+	host     model.Host
+}
+
+// docket is an open incident and where its decisions stand.
+type docket struct {
+	incident *model.Incident
+	asked    int             // decisions so far
+	next     time.Time       // when the policies are asked again
+	wanted   *model.Decision // its outcome has not come yet
+}
+
+// New starts with nothing seen. No policies (nil) decide nothing.
+func New(cfg detect.Config, policies *policy.Set, name detect.Namer) *Judge {
+	return &Judge{watch: detect.NewWatch(cfg, name), policies: policies, open: make(map[string]*docket)}
+}
+
+// SetPolicies changes the policies from the next sample on.
+func (j *Judge) SetPolicies(policies *policy.Set) { j.policies = policies }
+
+// Keyframe is the process table as it is now, for a recording to begin with.
+func (j *Judge) Keyframe() model.Sample { return j.watch.Keyframe() }
+
+// Open lists the open incidents.
+func (j *Judge) Open() []model.Incident {
+	var all []model.Incident
+	for _, d := range j.open {
+		all = append(all, d.incident.Clone())
+	}
+	return all
+}
+
+// Sample takes in the next sample.
+func (j *Judge) Sample(ctx context.Context, s *model.Sample) []Event {
+	j.host = s.Host
+	var events []Event
+	for _, c := range j.watch.Feed(s) {
+		d := j.open[c.Incident.ID]
+		switch c.Type {
+		case detect.Opened:
+			d = &docket{incident: c.Incident}
+			j.open[c.Incident.ID] = d
+			events = append(events, Event{Type: Opened, Incident: c.Incident.Clone()})
+		case detect.Closed:
+			delete(j.open, c.Incident.ID)
+			events = append(events, Event{Type: Closed, Incident: c.Incident.Clone()})
+			continue
+		}
+		if d != nil && d.wanted == nil && !s.Time.Before(d.next) {
+			events = append(events, j.ask(ctx, d, s.Time)...)
+		}
+	}
+	return events
+}
+
+// ask puts an incident to the policies.
+func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
+	d.next = now.Add(askAgain)
+	if j.policies == nil || j.policies.Empty() {
+		return nil
+	}
+	in := d.incident
+	v := j.policies.Decide(ctx, policy.InputOf(in, j.host, now))
+	switch {
+	case v.Error != "":
+		return j.record(d, model.DecisionRecord{At: now, Action: model.NoAction, Error: v.Error})
+	case len(v.Denied) > 0:
+		return j.record(d, model.DecisionRecord{At: now, Action: model.NoAction, RefusedBy: "policy", Policy: v.Policy, Reason: v.Denied[0].Reason})
+	case v.Action.Kind == model.NoAction:
+		return nil
+	}
+	d.asked++
+	scope := v.Action.Scope
+	target := model.Target{
+		Cgroup: in.Culprit.Cgroup, CgroupID: in.Culprit.CgroupID, Root: in.Culprit.Root.ProcID,
+		Scope: scope, Outside: in.Culprit.Outside,
+	}
+	if in.Culprit.Scope == model.ScopeCgroup {
+		// No tree within the cgroup answers for the cause alone: the cgroup is the tree.
+		target.Scope, target.Outside = model.ScopeCgroup, 0
+	}
+	d.wanted = &model.Decision{
+		ID: fmt.Sprintf("%s-%d", in.ID, d.asked), IncidentID: in.ID, Kind: in.Kind, At: now,
+		Action: v.Action, Target: target, Policy: v.Policy, PolicyHash: j.policies.Hash(),
+		EvalUS: v.Elapsed.Microseconds(),
+	}
+	return []Event{{Type: Wanted, Incident: in.Clone(), Decision: d.wanted}}
+}
+
+// Outcome takes in what became of a decision. One that nobody waits for is ignored: in
+// a replay with other policies it was about something else.
+func (j *Judge) Outcome(o model.Outcome) []Event {
+	for _, d := range j.open {
+		if d.wanted == nil || d.wanted.ID != o.DecisionID {
+			continue
+		}
+		w := d.wanted
+		d.wanted = nil
+		switch {
+		case o.Error != "":
+			d.next = w.At.Add(askAfterError)
+		case o.RefusedBy == "":
+			d.next = w.At.Add(w.Action.For())
+		}
+		reason := o.Reason
+		if reason == "" {
+			reason = w.Action.Reason
+		}
+		return j.record(d, model.DecisionRecord{
+			ID: w.ID, At: w.At, Action: w.Action.Kind, Scope: w.Target.Scope, ForMS: w.Action.ForMS,
+			DryRun: o.DryRun, RefusedBy: o.RefusedBy, Reason: reason, Policy: w.Policy,
+			LeaseID: o.LeaseID, Error: o.Error,
+		})
+	}
+	return nil
+}
+
+// record adds to an incident what was decided, unless the same was decided before:
+// a refusal that is repeated every second is one refusal.
+func (j *Judge) record(d *docket, r model.DecisionRecord) []Event {
+	in := d.incident
+	if n := len(in.Decisions); n > 0 {
+		last := in.Decisions[n-1]
+		if r.LeaseID == "" && last.Action == r.Action && last.RefusedBy == r.RefusedBy && last.Policy == r.Policy && last.Error == r.Error {
+			return nil
+		}
+	}
+	if len(in.Decisions) >= keptRecords {
+		in.Decisions = append(in.Decisions[:keptRecords/2], in.Decisions[keptRecords/2+1:]...)
+	}
+	in.Decisions = append(in.Decisions, r)
+	return []Event{{Type: Decided, Incident: in.Clone(), Record: &r}}
+}
