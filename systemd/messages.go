@@ -1,0 +1,48 @@
+package systemd
+
+// MessageID names a kind of journal entry, for journalctl MESSAGE_ID=… and the
+// catalog (breakerd.catalog). They are for ever: other people's scripts wait for
+// them.
+type MessageID string
+
+// One for each change of state that breakerd tells.
+const (
+	MsgStarted             MessageID = "f545b0cfbfff4fd583e2b479eef00864" // breakerd or the enforcer is at work
+	MsgStopped             MessageID = "d9199f9c2f804d14af56fd440c13c11b" // it ended in good order
+	MsgIncidentOpened      MessageID = "e78374db2a70495d987b65240c819216" // something goes wrong because of somebody
+	MsgIncidentClosed      MessageID = "af4040cab4bf4946accef8527f01366b" // it is over
+	MsgDecisionMade        MessageID = "9df270161f104f748bef05b8890ac43e" // an action passed the guards (in a dry run: would have been taken)
+	MsgDecisionRefused     MessageID = "52c2cd59a1cc42c09c3b82fd05378691" // a policy or a guard said no
+	MsgDecisionFailed      MessageID = "ecbccae913f6474e8abcc7514372e96e" // an action passed the guards and could not be carried out
+	MsgLeaseHeld           MessageID = "93a4dfbd49ae4a8c97f314001bd50bad" // a culprit is held
+	MsgLeaseEnded          MessageID = "7b7be3f2f4af4c72903edd72594cd37b" // it is let go
+	MsgLeaseRecovered      MessageID = "4d5b13c2688c42d5a592ebe5066a0f14" // it was still held at the enforcer's start, and is let go
+	MsgLeaseStuck          MessageID = "2c8cab20149e4a1e8e85c0c6d27e1bd8" // it could not be let go
+	MsgPoliciesLoaded      MessageID = "0b7602efc7374613aa17f07917c288c2" // a set of policies is in force
+	MsgPoliciesRefused     MessageID = "56ebde1f69014fedbb07480bd6eeb9ff" // a set of policies was refused
+	MsgObservationDegraded MessageID = "78db2b03ae064acfb65b2ebffe018de0" // something that matters cannot be seen
+	MsgEnforcerLost        MessageID = "d4ee085a7ee04b0d80c622722e4657b3" // the enforcer does not answer
+	MsgEnforcerBack        MessageID = "03a7070cffa7416da8720256ed950658" // it answers again
+)
+
+// MessageIDs lists them all.
+func MessageIDs() []MessageID {
+	return []MessageID{
+		MsgStarted,
+		MsgStopped,
+		MsgIncidentOpened,
+		MsgIncidentClosed,
+		MsgDecisionMade,
+		MsgDecisionRefused,
+		MsgDecisionFailed,
+		MsgLeaseHeld,
+		MsgLeaseEnded,
+		MsgLeaseRecovered,
+		MsgLeaseStuck,
+		MsgPoliciesLoaded,
+		MsgPoliciesRefused,
+		MsgObservationDegraded,
+		MsgEnforcerLost,
+		MsgEnforcerBack,
+	}
+}

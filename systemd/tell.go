@@ -1,0 +1,203 @@
+package systemd
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// Started tells that a program is at work.
+func Started(version string, mode model.Mode) Entry {
+	return entry(MsgStarted, Info, fmt.Sprintf("breakerd %s started in mode %s", version, mode), map[Field]string{
+		FieldVersion: version, FieldMode: string(mode),
+	})
+}
+
+// Stopped tells that a program ended in good order, and why.
+func Stopped(reason string) Entry {
+	return entry(MsgStopped, Info, "stopped: "+reason, map[Field]string{FieldReason: reason})
+}
+
+// IncidentOpened tells of a new incident.
+func IncidentOpened(i model.Incident) Entry {
+	return entry(MsgIncidentOpened, PriorityOf(i.Level), i.Summary, incidentFields(i))
+}
+
+// IncidentClosed tells that an incident is over.
+func IncidentClosed(i model.Incident) Entry {
+	lasted := ""
+	if i.ClosedAt != nil {
+		lasted = fmt.Sprintf(" after %s", i.ClosedAt.Sub(i.OpenedAt).Round(100*time.Millisecond))
+	}
+	return entry(MsgIncidentClosed, Info, fmt.Sprintf("%s in %s is over%s", i.Kind, or(i.Culprit.Cgroup), lasted), incidentFields(i))
+}
+
+func incidentFields(i model.Incident) map[Field]string {
+	return map[Field]string{
+		FieldIncident:  i.ID,
+		FieldKind:      string(i.Kind),
+		FieldLevel:     string(i.Level),
+		FieldSeverity:  strconv.FormatFloat(i.Severity, 'f', 2, 64),
+		FieldCgroup:    or(i.Culprit.Cgroup),
+		FieldUnit:      or(i.Culprit.Unit),
+		FieldPID:       strconv.Itoa(int(i.Culprit.Root.PID)),
+		FieldComm:      or(i.Culprit.Root.Comm),
+		FieldProcesses: strconv.Itoa(i.Culprit.Processes),
+	}
+}
+
+// Decided tells what became of a decision: carried out (or in a dry run: would
+// have been), refused, or failed.
+func Decided(i model.Incident, d model.DecisionRecord) Entry {
+	fields := incidentFields(i)
+	fields[FieldDecision] = d.ID
+	fields[FieldAction] = string(d.Action)
+	fields[FieldScope] = string(d.Scope)
+	fields[FieldForMS] = strconv.FormatInt(d.ForMS, 10)
+	fields[FieldGuard] = d.RefusedBy
+	fields[FieldPolicy] = or(d.Policy)
+	fields[FieldLease] = d.LeaseID
+	fields[FieldReason] = or(d.Reason)
+	fields[FieldError] = d.Error
+	fields[FieldDryRun] = strconv.FormatBool(d.DryRun)
+
+	where := or(i.Culprit.Cgroup)
+	switch {
+	case d.Error != "":
+		return entry(MsgDecisionFailed, Err, fmt.Sprintf("%s of %s failed, nothing is held: %s", d.Action, where, d.Error), fields)
+	case d.RefusedBy != "":
+		return entry(MsgDecisionRefused, Info, fmt.Sprintf("%s of %s refused by %s: %s", d.Action, where, d.RefusedBy, d.Reason), fields)
+	case d.Action == model.NoAction || d.Action == "":
+		fields[FieldGuard] = "policy"
+		return entry(MsgDecisionRefused, Info, fmt.Sprintf("nothing is done about %s in %s: %s", i.Kind, where, d.Reason), fields)
+	}
+	would := ""
+	if d.DryRun {
+		would = "would "
+	}
+	length := time.Duration(d.ForMS) * time.Millisecond
+	return entry(MsgDecisionMade, Notice, fmt.Sprintf("%s%s %s for %s: %s", would, d.Action, where, length, d.Reason), fields)
+}
+
+// LeaseHeld tells that a culprit is held from now on.
+func LeaseHeld(l model.Lease) Entry {
+	return entry(MsgLeaseHeld, leasePriority(l, Warning), fmt.Sprintf("%s of %s is held%s until %s",
+		l.Decision.Action.Kind, or(l.Decision.Target.Cgroup), dry(l), l.ExpiresAt.UTC().Format(time.RFC3339)), leaseFields(l))
+}
+
+// LeaseEnded tells that a culprit is let go, and why.
+func LeaseEnded(l model.Lease) Entry {
+	priority := Notice
+	if l.EndReason == model.EndHeartbeat || l.EndReason == model.EndUnconfirmed {
+		priority = Warning
+	}
+	return entry(MsgLeaseEnded, leasePriority(l, priority), fmt.Sprintf("%s of %s has ended%s: %s%s",
+		l.Decision.Action.Kind, or(l.Decision.Target.Cgroup), dry(l), or(string(l.EndReason)), note(l)), leaseFields(l))
+}
+
+// LeaseRecovered tells that a lease was found at the enforcer's start, and undone.
+func LeaseRecovered(l model.Lease) Entry {
+	return entry(MsgLeaseRecovered, leasePriority(l, Warning), fmt.Sprintf("%s of %s was left behind and has been undone%s%s",
+		l.Decision.Action.Kind, or(l.Decision.Target.Cgroup), dry(l), note(l)), leaseFields(l))
+}
+
+// LeaseStuck tells that a lease could not be undone. It needs a person.
+func LeaseStuck(l model.Lease, err error) Entry {
+	fields := leaseFields(l)
+	fields[FieldError] = err.Error()
+	return entry(MsgLeaseStuck, Err, fmt.Sprintf("%s of %s could not be undone: %v",
+		l.Decision.Action.Kind, or(l.Decision.Target.Cgroup), err), fields)
+}
+
+func leaseFields(l model.Lease) map[Field]string {
+	return map[Field]string{
+		FieldLease:      l.ID,
+		FieldDecision:   l.Decision.ID,
+		FieldIncident:   l.Decision.IncidentID,
+		FieldKind:       string(l.Decision.Kind),
+		FieldAction:     string(l.Decision.Action.Kind),
+		FieldScope:      string(l.Decision.Target.Scope),
+		FieldCgroup:     or(l.Decision.Target.Cgroup),
+		FieldPID:        strconv.Itoa(int(l.Decision.Target.Root.PID)),
+		FieldPolicy:     or(l.Decision.Policy),
+		FieldPolicyHash: l.Decision.PolicyHash,
+		FieldReason:     or(l.Decision.Action.Reason),
+		FieldExpires:    l.ExpiresAt.UTC().Format(time.RFC3339),
+		FieldEndReason:  string(l.EndReason),
+		FieldNote:       l.Note,
+		FieldDryRun:     strconv.FormatBool(l.DryRun),
+	}
+}
+
+// leasePriority is lower for a lease that holds nothing.
+func leasePriority(l model.Lease, priority Priority) Priority {
+	if l.DryRun {
+		return Info
+	}
+	return priority
+}
+
+func dry(l model.Lease) string {
+	if l.DryRun {
+		return " (dry run, nothing is written)"
+	}
+	return ""
+}
+
+func note(l model.Lease) string {
+	if l.Note != "" {
+		return "; " + l.Note
+	}
+	return ""
+}
+
+// PoliciesLoaded tells that a set of policies is in force.
+func PoliciesLoaded(hash string, modules int) Entry {
+	return entry(MsgPoliciesLoaded, Info, fmt.Sprintf("policies loaded: %d modules, %s", modules, hash), map[Field]string{FieldPolicyHash: hash})
+}
+
+// PoliciesRefused tells that a set was refused, and which one stays in force;
+// without one nothing is acted on.
+func PoliciesRefused(err error, kept string) Entry {
+	outcome := "the old set stays in force"
+	if kept == "" {
+		outcome, kept = "there is none, so nothing will be acted on", "none"
+	}
+	return entry(MsgPoliciesRefused, Err, fmt.Sprintf("policies refused, %s: %v", outcome, err), map[Field]string{
+		FieldError: err.Error(), FieldPolicyHash: kept,
+	})
+}
+
+// ObservationDegraded tells that something that matters cannot be seen.
+func ObservationDegraded(reason string) Entry {
+	return entry(MsgObservationDegraded, Warning, "observation degraded: "+reason, map[Field]string{FieldReason: reason})
+}
+
+// EnforcerLost tells that the enforcer does not answer.
+func EnforcerLost(err error) Entry {
+	return entry(MsgEnforcerLost, Err, fmt.Sprintf("the enforcer does not answer, nothing will be acted on: %v", err), map[Field]string{FieldError: err.Error()})
+}
+
+// EnforcerBack tells that it answers again.
+func EnforcerBack() Entry {
+	return entry(MsgEnforcerBack, Notice, "the enforcer answers again", nil)
+}
+
+// entry leaves out the fields that say nothing.
+func entry(id MessageID, priority Priority, message string, fields map[Field]string) Entry {
+	for field, value := range fields {
+		if value == "" {
+			delete(fields, field)
+		}
+	}
+	return Entry{MessageID: id, Priority: priority, Message: message, Fields: fields}
+}
+
+func or(value string) string {
+	if value == "" {
+		return Unknown
+	}
+	return value
+}
