@@ -1,0 +1,69 @@
+package policy
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// sortRequests puts the request that wins first. A higher priority goes first,
+// then the milder action: throttle before freeze, a tree before a cgroup, a shorter
+// time, fewer limits, and of each limit the one that leaves more (no limit leaves
+// most). What is left equal does the same to the culprit; then the alphabet
+// decides, by package and by reason, so that the answer is always the same.
+func sortRequests(rs []Request) {
+	slices.SortFunc(rs, func(x, y Request) int {
+		a, b := &x.Action, &y.Action
+		return cmp.Or(
+			cmp.Compare(b.Priority, a.Priority),
+			cmp.Compare(strength(a.Kind), strength(b.Kind)),
+			cmp.Compare(reach(a.Scope), reach(b.Scope)),
+			cmp.Compare(a.ForMS, b.ForMS),
+			cmp.Compare(limitCount(a), limitCount(b)),
+			milder(a.CPUPercent, b.CPUPercent),
+			milder(a.IOPercent, b.IOPercent),
+			milder(float64(a.MemoryHigh), float64(b.MemoryHigh)),
+			milder(float64(a.PIDsMax), float64(b.PIDsMax)),
+			cmp.Compare(x.Policy, y.Policy),
+			cmp.Compare(a.Reason, b.Reason),
+		)
+	})
+}
+
+func strength(k model.ActionKind) int {
+	if k == model.Throttle {
+		return 0
+	}
+	return 1
+}
+
+func reach(s model.Scope) int {
+	if s == model.ScopeTree {
+		return 0
+	}
+	return 1
+}
+
+// milder compares two limits, where 0 is none.
+func milder(a, b float64) int {
+	switch {
+	case a == b:
+		return 0
+	case a == 0:
+		return -1
+	case b == 0:
+		return 1
+	}
+	return cmp.Compare(b, a)
+}
+
+func limitCount(a *model.Action) int {
+	n := 0
+	for _, set := range []bool{a.CPUPercent != 0, a.IOPercent != 0, a.MemoryHigh != 0, a.PIDsMax != 0} {
+		if set {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,135 @@
+package policy
+
+import (
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// Input is exactly what a policy sees, as `input`. The tags doc and unit make the
+// published schema, input.schema.json.
+type Input struct {
+	Incident Incident `json:"incident" doc:"What goes wrong, because of whom, and who suffers from it."`
+	Host     Host     `json:"host" doc:"The machine as a whole."`
+	Time     string   `json:"time" doc:"Wall clock of the sample that this is decided on. A policy has no other clock." unit:"RFC 3339, UTC"`
+	TimeNS   int64    `json:"time_ns" doc:"The same as time, for time.clock, time.weekday and their like." unit:"ns since 1970"`
+}
+
+// Incident is an open incident, as a policy sees it.
+type Incident struct {
+	ID       string             `json:"id" doc:"Names the incident. The same recording gives the same id."`
+	Kind     model.Kind         `json:"kind" doc:"What kind of trouble it is." enum:"fork_storm,cpu_contention,noisy_neighbour,short_lived_jobs,memory_leak,memory_pressure,io_pressure,psi_saturation"`
+	Severity float64            `json:"severity" doc:"How bad it is, the highest that it reached." unit:"0 to 1"`
+	Level    model.Level        `json:"level" doc:"Severity in a word. Nothing informational is trouble." enum:"info,warning,critical"`
+	Summary  string             `json:"summary" doc:"One paragraph in plain words. For people: do not match on it."`
+	OpenedAt string             `json:"opened_at" doc:"When it opened." unit:"RFC 3339, UTC"`
+	AgeMS    int64              `json:"age_ms" doc:"How long it has been open." unit:"ms"`
+	Culprit  Culprit            `json:"culprit" doc:"Who causes it: a process tree within a cgroup, or a whole cgroup."`
+	Victims  []Victim           `json:"victims" doc:"Cgroups that were made to wait, the worst first, at most 256."`
+	Evidence map[string]float64 `json:"evidence" doc:"Figures that the detector went by, named with their units. Which there are depends on the kind."`
+}
+
+// Culprit is who causes an incident.
+type Culprit struct {
+	Cgroup    string         `json:"cgroup" doc:"Path of the cgroup below the cgroup2 mount."`
+	CgroupID  model.CgroupID `json:"cgroup_id" doc:"The kernel's id of the cgroup."`
+	Unit      string         `json:"unit" doc:"Systemd unit of the cgroup, empty if unknown."`
+	Scope     model.Scope    `json:"scope" doc:"Whether one process tree or the whole cgroup is the cause." enum:"tree,cgroup"`
+	Root      Root           `json:"root" doc:"Topmost process of the tree; of a whole cgroup, its largest contributor."`
+	Processes int            `json:"processes" doc:"Processes of the culprit." unit:"processes"`
+	UID       uint32         `json:"uid" doc:"User id of the root."`
+	Outside   int            `json:"outside" doc:"Processes in the cgroup that are not of the tree." unit:"processes"`
+	Share     float64        `json:"share" doc:"Share of the cause that the culprit accounts for." unit:"0 to 1"`
+}
+
+// Root is the topmost process of a culprit.
+type Root struct {
+	PID       int32  `json:"pid" doc:"Process id."`
+	StartTime uint64 `json:"start_time" doc:"When it started, since boot." unit:"1/100 s"`
+	Comm      string `json:"comm" doc:"Name of the process. The process chooses it: never trust it to tell friend from foe."`
+	Cmdline   string `json:"cmdline" doc:"Command line, cut at 4096 bytes. The process chooses it."`
+}
+
+// Victim is a cgroup that was made to wait.
+type Victim struct {
+	Cgroup   string         `json:"cgroup" doc:"Path of the cgroup below the cgroup2 mount."`
+	CgroupID model.CgroupID `json:"cgroup_id" doc:"The kernel's id of the cgroup."`
+	Unit     string         `json:"unit" doc:"Systemd unit of the cgroup, empty if unknown."`
+	Resource model.Resource `json:"resource" doc:"What it waits for." enum:"cpu,memory,io"`
+	StallMS  float64        `json:"stall_ms" doc:"How long it waited because of the culprit's cgroup, since shortly before the incident opened." unit:"ms"`
+}
+
+// Host is the machine as a whole.
+type Host struct {
+	CPUs              int    `json:"cpus" doc:"CPUs that are online." unit:"CPUs"`
+	Processes         int    `json:"processes" doc:"Processes on the machine." unit:"processes"`
+	MemTotalBytes     uint64 `json:"mem_total_bytes" doc:"Memory of the machine." unit:"bytes"`
+	MemAvailableBytes uint64 `json:"mem_available_bytes" doc:"Memory that could be had without swapping." unit:"bytes"`
+}
+
+// What a workload can choose about itself is cut, so that nobody escapes a policy
+// by making its input too large to evaluate.
+const (
+	maxCmdline = 4096 // bytes; also of every other text of the input
+	maxVictims = 256
+)
+
+// InputOf is the input for an incident, seen on a host at the time of a sample.
+// The same values give the same input.
+func InputOf(inc *model.Incident, host model.Host, at time.Time) Input {
+	c := inc.Culprit
+	in := Input{
+		Incident: Incident{
+			ID: text(inc.ID), Kind: inc.Kind, Severity: inc.Severity, Level: inc.Level,
+			Summary:  text(inc.Summary),
+			OpenedAt: stamp(inc.OpenedAt),
+			AgeMS:    max(0, at.Sub(inc.OpenedAt).Milliseconds()),
+			Culprit: Culprit{
+				Cgroup: text(c.Cgroup), CgroupID: c.CgroupID, Unit: text(c.Unit), Scope: c.Scope,
+				Root: Root{
+					PID: c.Root.PID, StartTime: c.Root.StartTime,
+					Comm: text(c.Root.Comm), Cmdline: text(c.Root.Cmdline),
+				},
+				Processes: c.Processes, UID: c.UID, Outside: c.Outside, Share: c.Share,
+			},
+			Victims:  make([]Victim, 0, min(len(inc.Victims), maxVictims)),
+			Evidence: inc.Evidence,
+		},
+		Host: Host{
+			CPUs: host.CPUs, Processes: host.Processes,
+			MemTotalBytes: host.MemTotalBytes, MemAvailableBytes: host.MemAvailBytes,
+		},
+		Time:   stamp(at),
+		TimeNS: at.UnixNano(),
+	}
+	if in.Incident.Evidence == nil {
+		in.Incident.Evidence = map[string]float64{}
+	}
+	for _, v := range inc.Victims[:min(len(inc.Victims), maxVictims)] {
+		in.Incident.Victims = append(in.Incident.Victims, Victim{
+			Cgroup: text(v.Cgroup), CgroupID: v.CgroupID, Unit: text(v.Unit),
+			Resource: v.Resource, StallMS: v.StallMS,
+		})
+	}
+	return in
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
+
+// text makes a string that came from outside fit for JSON, and bounded.
+func text(s string) string {
+	return cut(strings.ToValidUTF8(s, "\uFFFD"), maxCmdline)
+}
+
+// cut shortens s to at most n bytes, never within a character.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && !utf8.RuneStart(s[n]) {
+		n--
+	}
+	return s[:n]
+}

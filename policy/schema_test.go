@@ -1,0 +1,100 @@
+package policy
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"reflect"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/open-policy-agent/opa/v1/ast"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files and the published schema")
+
+func TestThePublishedSchemaAgreesWithTheInput(t *testing.T) {
+	want := schemaJSON(describeInput())
+	if *update {
+		if err := os.WriteFile("input.schema.json", want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if d := cmp.Diff(string(want), string(Schema())); d != "" {
+		t.Errorf("input.schema.json is not what the Go type says: run go generate ./policy\n%s", d)
+	}
+}
+
+func TestEveryFieldOfTheInputIsDescribed(t *testing.T) {
+	// A number means nothing without its unit. These are names, or have none.
+	unitless := map[string]bool{
+		"input.incident.culprit.cgroup_id": true, "input.incident.victims.cgroup_id": true,
+		"input.incident.culprit.root.pid": true, "input.incident.culprit.uid": true,
+	}
+	var walk func(path string, s *schema)
+	walk = func(path string, s *schema) {
+		if path != "input" && s.Description == "" {
+			t.Errorf("%s has no description", path)
+		}
+		if (s.Type == "integer" || s.Type == "number") && s.Unit == "" && !unitless[path] {
+			t.Errorf("%s has no unit", path)
+		}
+		if s.Items != nil {
+			for name, p := range s.Items.Properties {
+				walk(path+"."+name, p)
+			}
+		}
+		for name, p := range s.Properties {
+			walk(path+"."+name, p)
+		}
+	}
+	walk("input", describeInput())
+}
+
+func TestTheValueIsTheJSONOfTheInput(t *testing.T) {
+	for _, in := range []Input{stormInput(), {}} {
+		if in.Incident.Evidence == nil { // JSON has null there; InputOf never does
+			in.Incident.Evidence, in.Incident.Victims = map[string]float64{}, []Victim{}
+		}
+		b, err := json.Marshal(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := ast.ValueFromReader(bytes.NewReader(b))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := in.value()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Compare(want) != 0 {
+			t.Errorf("got  %v\nwant %v", got, want)
+		}
+	}
+}
+
+func TestEveryFieldIsFilledFromTheIncident(t *testing.T) {
+	var walk func(path string, v reflect.Value)
+	walk = func(path string, v reflect.Value) {
+		switch v.Kind() {
+		case reflect.Struct:
+			for i := range v.NumField() {
+				walk(path+"."+v.Type().Field(i).Name, v.Field(i))
+			}
+		case reflect.Slice:
+			if v.Len() == 0 {
+				t.Errorf("%s is empty", path)
+				return
+			}
+			walk(path, v.Index(0))
+		default:
+			if v.IsZero() {
+				t.Errorf("%s is not filled", path)
+			}
+		}
+	}
+	walk("Input", reflect.ValueOf(stormInput()))
+}
