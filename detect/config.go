@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/breakerd/breakerd/model"
@@ -39,4 +40,38 @@ func DefaultConfig() Config {
 		},
 		Hysteresis: Hysteresis{CloseBelow: 0.8, CloseAfter: model.Duration(5 * time.Second)},
 	}
+}
+
+// Check says which value cannot be.
+func (c *Config) Check() error {
+	for _, v := range []struct {
+		key         string
+		value       float64
+		least, most float64
+	}{
+		{"fork_storm.forks_per_second", c.ForkStorm.ForksPerSecond, 1, 1e6},
+		{"cpu_contention.some_percent", c.CPUContention.SomePercent, 1, 100},
+		{"cpu_contention.use_percent", c.CPUContention.UsePercent, 1, 100},
+		{"cpu_contention.victim_ms_per_second", c.CPUContention.VictimMSPerSecond, 1, 1e6},
+		{"cpu_contention.margin", c.CPUContention.Margin, 1, 100},
+		{"cpu_contention.own_quota_part_at_most", c.CPUContention.OwnQuotaPartAtMost, 0, 1},
+		{"hysteresis.close_below", c.Hysteresis.CloseBelow, 0.1, 1},
+	} {
+		if !(v.value >= v.least && v.value <= v.most) { // also where it is no number
+			return fmt.Errorf("detect.%s: %v is not between %v and %v", v.key, v.value, v.least, v.most)
+		}
+	}
+	for _, v := range []struct {
+		key   string
+		value model.Duration
+	}{
+		{"fork_storm.hold", c.ForkStorm.Hold},
+		{"cpu_contention.hold", c.CPUContention.Hold},
+		{"hysteresis.close_after", c.Hysteresis.CloseAfter},
+	} {
+		if v.value <= 0 || v.value.D() > time.Hour {
+			return fmt.Errorf("detect.%s: %v is not between 0s and 1h0m0s", v.key, v.value)
+		}
+	}
+	return nil
 }

@@ -45,8 +45,6 @@ type Record struct {
 // End is the last line.
 type End struct {
 	Records int `json:"records"` // between the header and the end
-	// Missed counts samples that could not be recorded in time.
-	Missed int `json:"missed,omitempty"`
 }
 
 // Encoder writes records as lines.
@@ -69,8 +67,11 @@ func (e *Encoder) Encode(r Record) error {
 }
 
 // End ends the recording.
-func (e *Encoder) End(missed int) error {
-	return e.line(Record{End: &End{Records: e.records, Missed: missed}})
+func (e *Encoder) End() error { return WriteEnd(e.w, e.records) }
+
+// WriteEnd ends a recording of so many records, for whoever copies its lines.
+func WriteEnd(w io.Writer, records int) error {
+	return (&Encoder{w: w}).line(Record{End: &End{Records: records}})
 }
 
 func (e *Encoder) line(r Record) error {

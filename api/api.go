@@ -1,0 +1,119 @@
+// Package api tells people and programs what breakerd sees and does: HTTP on a Unix
+// socket, JSON in snake_case with the unit in the name. The routes stand in routes, and
+// nowhere else; Client is the other side of the same list.
+package api
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// SocketName is the socket's name within the runtime directory.
+const SocketName = "api.sock"
+
+// Status is how breakerd itself is doing.
+type Status struct {
+	Version       string     `json:"version"`
+	PID           int        `json:"pid"`
+	Mode          model.Mode `json:"mode"`
+	StartedAt     time.Time  `json:"started_at"`
+	Kernel        string     `json:"kernel"`
+	CgroupMount   string     `json:"cgroup_mount"`
+	Controllers   []string   `json:"controllers"`
+	Programs      []string   `json:"programs"` // of the kernel that are attached
+	Samples       uint64     `json:"samples"`
+	LastSampleAt  time.Time  `json:"last_sample_at"`
+	TickMS        int64      `json:"tick_ms"`
+	Host          model.Host `json:"host"`
+	LostSinceBoot model.Lost `json:"lost"` // since breakerd started
+	Policies      Policies   `json:"policies"`
+	Enforcer      Enforcer   `json:"enforcer"`
+	OpenIncidents int        `json:"open_incidents"`
+	Incidents     int        `json:"incidents"` // since breakerd started
+	Leases        int        `json:"leases"`
+	Cost          Cost       `json:"cost"`
+	// Problems are what is missing or wrong, each with what to do about it.
+	Problems []string `json:"problems"`
+}
+
+// Policies says which policies are in force.
+type Policies struct {
+	Hash     string    `json:"hash"`
+	Packages []string  `json:"packages"`
+	LoadedAt time.Time `json:"loaded_at"`
+	Error    string    `json:"error"` // why there are none, or why a newer set is not in force
+}
+
+// Enforcer says who carries decisions out.
+type Enforcer struct {
+	// State is "off" in monitor, "dry-run", and in enforce "connected" or "unreachable".
+	State string `json:"state"`
+	Error string `json:"error"`
+}
+
+// Cost is what breakerd itself uses.
+type Cost struct {
+	CPUPercent float64 `json:"cpu_percent"` // of one CPU, since it started
+	RSSBytes   uint64  `json:"rss_bytes"`
+}
+
+// Cgroup names a cgroup.
+type Cgroup struct {
+	Cgroup   string         `json:"cgroup"`
+	CgroupID model.CgroupID `json:"cgroup_id"`
+	Unit     string         `json:"unit"`
+}
+
+// Blame is who made whom wait.
+type Blame struct {
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+	Pairs []Pair    `json:"pairs"` // the longest stall first
+	// Victims say where each one's whole wait went, also what no neighbour is accused of.
+	Victims []VictimShares `json:"victims"`
+}
+
+// Pair is an offender and one that waited for it.
+type Pair struct {
+	Offender Cgroup         `json:"offender"`
+	Victim   Cgroup         `json:"victim"`
+	Resource model.Resource `json:"resource"`
+	StallMS  float64        `json:"stall_ms"`
+}
+
+// VictimShares divide the time that one cgroup's tasks waited for a CPU. Everything
+// after WaitMS adds up to it.
+type VictimShares struct {
+	Cgroup
+	WaitMS      float64 `json:"wait_ms"`
+	NeighbourMS float64 `json:"neighbour_ms"`
+	SelfMS      float64 `json:"self_ms"`
+	OwnQuotaMS  float64 `json:"own_quota_ms"`
+	KernelMS    float64 `json:"kernel_ms"`
+	StealMS     float64 `json:"steal_ms"`
+	UnknownMS   float64 `json:"unknown_ms"`
+}
+
+// Source is what the server asks.
+type Source interface {
+	Status(context.Context) Status
+	// Incidents are all that are remembered, the newest first.
+	Incidents() []model.Incident
+	// Blame sums over the last window; 0 is since breakerd started.
+	Blame(window time.Duration) (Blame, error)
+	Leases(context.Context) ([]model.Lease, error)
+	// Release ends one lease, or all of them where the ID is "".
+	Release(ctx context.Context, id string) error
+	// Record writes a recording until the context ends.
+	Record(context.Context, io.Writer) error
+	// Ready says why breakerd does not see anything (yet); nil if it does.
+	Ready() error
+}
+
+// Error is how the server says what is wrong.
+type Error struct {
+	Message string `json:"error"`
+}

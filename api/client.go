@@ -1,0 +1,132 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// Client asks a running breakerd.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// NewClient is a client of the breakerd that has its sockets in a directory.
+func NewClient(runtimeDir string) *Client {
+	socket := filepath.Join(runtimeDir, SocketName)
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// Status asks how breakerd is doing.
+func (c *Client) Status(ctx context.Context) (Status, error) { return get[Status](ctx, c, "/status") }
+
+// Ready asks whether breakerd sees.
+func (c *Client) Ready(ctx context.Context) error {
+	body, err := c.do(ctx, http.MethodGet, "/readyz")
+	if err != nil {
+		return err
+	}
+	return body.Close()
+}
+
+// Incidents asks for all that are remembered, the newest first.
+func (c *Client) Incidents(ctx context.Context) ([]model.Incident, error) {
+	return get[[]model.Incident](ctx, c, "/incidents")
+}
+
+// Blame asks who made whom wait; a window of 0 is since breakerd started.
+func (c *Client) Blame(ctx context.Context, window time.Duration) (Blame, error) {
+	path := "/blame"
+	if window != 0 {
+		path += "?window=" + url.QueryEscape(window.String())
+	}
+	return get[Blame](ctx, c, path)
+}
+
+// Leases asks what is held.
+func (c *Client) Leases(ctx context.Context) ([]model.Lease, error) {
+	return get[[]model.Lease](ctx, c, "/leases")
+}
+
+// Release ends one lease, or all of them where the ID is "".
+func (c *Client) Release(ctx context.Context, id string) error {
+	path := "/leases/release"
+	if id != "" {
+		path = "/leases/" + url.PathEscape(id) + "/release"
+	}
+	body, err := c.do(ctx, http.MethodPost, path)
+	if err != nil {
+		return err
+	}
+	return body.Close()
+}
+
+// Record streams a recording until the context ends.
+func (c *Client) Record(ctx context.Context) (io.ReadCloser, error) {
+	return c.do(ctx, http.MethodGet, "/recording")
+}
+
+func get[T any](ctx context.Context, c *Client, path string) (v T, err error) {
+	body, err := c.do(ctx, http.MethodGet, path)
+	if err != nil {
+		return v, err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(body).Decode(&v); err != nil {
+		return v, fmt.Errorf("read the answer to %s: %w", path, err)
+	}
+	return v, nil
+}
+
+func (c *Client) do(ctx context.Context, method, path string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://breakerd"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	var said Error
+	if json.Unmarshal(text, &said) != nil {
+		said.Message = string(text)
+	}
+	return nil, errors.New(said.Message)
+}
+
+// explain says what a person can do about a breakerd that does not answer.
+func (c *Client) explain(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("breakerd does not answer on %s: is it running? Start it, or say where it is with --runtime-dir", c.socket)
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("may not talk to breakerd on %s: run as root, or as a member of the socket's group", c.socket)
+	}
+	var op *url.Error
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	return fmt.Errorf("talk to breakerd on %s: %w", c.socket, err)
+}

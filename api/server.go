@@ -1,0 +1,167 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// ErrNotFound says that there is no such incident or lease.
+var ErrNotFound = errors.New("not found")
+
+// ErrBadRequest says that a request makes no sense; the text says why.
+var ErrBadRequest = errors.New("bad request")
+
+// Listen opens the socket. One that a dead process left is replaced; one that somebody
+// answers on is not.
+func Listen(path string) (net.Listener, error) {
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("listen on %s: a running breakerd already answers there: stop it, or choose another --runtime-dir", path)
+	} else if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("remove the socket that a dead breakerd left: %w", err)
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Serve answers until the context ends.
+func Serve(ctx context.Context, l net.Listener, src Source) error {
+	srv := &http.Server{
+		Handler:           Handler(src),
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	stop := context.AfterFunc(ctx, func() {
+		// Streams end with ctx; whatever else is under way gets a moment.
+		bounded, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if srv.Shutdown(bounded) != nil {
+			srv.Close()
+		}
+	})
+	defer stop()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Handler is every route of the server.
+func Handler(src Source) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := src.Ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /status", answer(func(r *http.Request) (any, error) { return src.Status(r.Context()), nil }))
+	mux.HandleFunc("GET /incidents", answer(func(*http.Request) (any, error) { return src.Incidents(), nil }))
+	mux.HandleFunc("GET /incidents/{id}", answer(func(r *http.Request) (any, error) { return incident(src, r.PathValue("id")) }))
+	mux.HandleFunc("GET /blame", answer(func(r *http.Request) (any, error) {
+		window, err := windowOf(r)
+		if err != nil {
+			return nil, err
+		}
+		return src.Blame(window)
+	}))
+	mux.HandleFunc("GET /leases", answer(func(r *http.Request) (any, error) { return src.Leases(r.Context()) }))
+	mux.HandleFunc("POST /leases/release", answer(func(r *http.Request) (any, error) { return nil, src.Release(r.Context(), "") }))
+	mux.HandleFunc("POST /leases/{id}/release", answer(func(r *http.Request) (any, error) {
+		return nil, src.Release(r.Context(), r.PathValue("id"))
+	}))
+	mux.HandleFunc("GET /recording", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/jsonl")
+		// An error in the middle has no other way to be told than a recording without an end.
+		if err := src.Record(r.Context(), flushed{w}); err != nil && r.Context().Err() == nil {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	return mux
+}
+
+func incident(src Source, id string) (*model.Incident, error) {
+	all := src.Incidents()
+	for i := range all {
+		if all[i].ID == id {
+			return &all[i], nil
+		}
+	}
+	return nil, fmt.Errorf("incident %q: %w", id, ErrNotFound)
+}
+
+func windowOf(r *http.Request) (time.Duration, error) {
+	text := r.URL.Query().Get("window")
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return 0, fmt.Errorf("%w: window %q is no duration: write one such as 30s or 5m", ErrBadRequest, text)
+	}
+	return d, nil
+}
+
+// answer writes what a function returns as JSON.
+func answer(f func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		v, err := f(r)
+		if err != nil {
+			w.WriteHeader(statusOf(err))
+			v = Error{strings.TrimPrefix(err.Error(), ErrBadRequest.Error()+": ")}
+		}
+		if v == nil {
+			v = struct{}{}
+		}
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false)
+		_ = enc.Encode(v) // the client has gone: there is nobody to tell
+	}
+}
+
+func statusOf(err error) int {
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return http.StatusNotFound
+	case errors.Is(err, ErrBadRequest):
+		return http.StatusBadRequest
+	}
+	return http.StatusInternalServerError
+}
+
+// flushed sends each write at once: whoever records wants to see each sample come.
+type flushed struct{ http.ResponseWriter }
+
+func (f flushed) Write(p []byte) (int, error) {
+	n, err := f.ResponseWriter.Write(p)
+	if err == nil {
+		err = http.NewResponseController(f.ResponseWriter).Flush()
+	}
+	return n, err
+}

@@ -1,0 +1,19 @@
+package main
+
+const long = `breakerctl asks a running breakerd what it sees, and lets go what it holds.
+
+  breakerctl status          how breakerd is doing, and what is missing
+  breakerctl incidents       what goes wrong, because of whom, and what was done
+  breakerctl blame           who made whom wait for a CPU
+  breakerctl drill           prove the whole chain on this machine
+  breakerctl release --all   let everything go, now
+
+Everything is a table for people and, with -o json, JSON for programs. Names of
+processes and cgroups are shown with control characters escaped.
+
+Files:
+  /run/breakerd/api.sock   breakerd's socket (in --runtime-dir)
+
+Exit codes:
+  0  all is well
+  1  it is not; the message says what, and what to do`

@@ -1,0 +1,56 @@
+// Command breakerctl is the operator's command line to breakerd.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakerd/breakerd/api"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+// errSilent ends with exit status 1 after everything has been said.
+var errSilent = errors.New("")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		if !errors.Is(err, errSilent) {
+			fmt.Fprintln(os.Stderr, "breakerctl:", err)
+		}
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	a := &app{}
+	c := &cobra.Command{
+		Use: "breakerctl", Short: "See what breakerd sees, and let go what it holds", Long: long,
+		Version: version, SilenceUsage: true, SilenceErrors: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return a.output.check() },
+	}
+	c.CompletionOptions.HiddenDefaultCmd = true
+	c.SetVersionTemplate("breakerctl {{.Version}}\n")
+	f := c.PersistentFlags()
+	f.StringVar(&a.runtimeDir, "runtime-dir", "/run/breakerd", "`DIR` of breakerd's sockets")
+	f.VarP(&a.output, "output", "o", "`FORMAT`: table or json")
+	c.AddCommand(a.status(), a.incidents(), a.blame(), a.leases(), a.release(), a.record(), a.replay(), a.doctor(), a.drill(), drillVictim(), drillJanitor())
+	return c
+}
+
+// app is what the subcommands share.
+type app struct {
+	runtimeDir string
+	output     format
+}
+
+func (a *app) client() *api.Client { return api.NewClient(a.runtimeDir) }

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakerd/breakerd/safetext"
+)
+
+func (a *app) release() *cobra.Command {
+	var all bool
+	c := &cobra.Command{
+		Use: "release ID | --all", Short: "Let go what is held, before its time is up", Args: cobra.MaximumNArgs(1),
+		Long: `End a lease, or all of them: what was frozen is thawed, and the command returns when that
+is done. If breakerd does not answer, these let go as well:
+
+  kill -USR2 $(pidof breaker-enforcer)
+  systemctl stop breaker-enforcer        or end the process with SIGTERM
+  breaker-enforcer --undo                if it does not run any more`,
+		RunE: func(c *cobra.Command, args []string) error {
+			id := ""
+			switch {
+			case all == (len(args) == 1):
+				return errors.New("name one lease, or say --all")
+			case !all:
+				if id = args[0]; id == "" {
+					return errors.New("the lease's ID is empty: breakerctl leases lists them")
+				}
+			}
+			if err := a.client().Release(c.Context(), id); err != nil {
+				return err
+			}
+			if a.output == jsonText {
+				return writeJSON(c.OutOrStdout(), map[string]any{"released": or(id, "all")})
+			}
+			fmt.Fprintf(c.OutOrStdout(), "released %s\n", safetext.Printable(or(id, "everything")))
+			return nil
+		},
+	}
+	c.Flags().BoolVar(&all, "all", false, "every lease")
+	return c
+}

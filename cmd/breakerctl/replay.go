@@ -1,0 +1,151 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakerd/breakerd/daemon"
+	"github.com/breakerd/breakerd/detect"
+	"github.com/breakerd/breakerd/judge"
+	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/policy"
+	"github.com/breakerd/breakerd/recording"
+	"github.com/breakerd/breakerd/workload"
+)
+
+func (a *app) replay() *cobra.Command {
+	var o replayOptions
+	c := &cobra.Command{
+		Use: "replay FILE", Short: "Judge a recording again", Args: cobra.ExactArgs(1),
+		Long: `Take a recording through the detectors and the policies again and list the incidents, as
+breakerctl incidents does. The same recording gives the same incidents every time, on any
+machine, without root and without a running breakerd.
+
+By default the thresholds and policies of the recording apply, and so do the answers that
+its decisions got. With --policy or --config others do: then each decision is shown as a
+dry run, and the guards are not asked, because they look at a machine and not at samples.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			all, err := replay(c.Context(), args[0], o)
+			if err != nil {
+				return err
+			}
+			return a.writeIncidents(c.OutOrStdout(), all)
+		},
+	}
+	c.Flags().StringArrayVar(&o.policies, "policy", nil, "`DIR` of .rego files, instead of the recording's policies; may be given more than once")
+	c.Flags().StringVar(&o.config, "config", "", "`FILE` whose thresholds apply, instead of the recording's")
+	c.Flags().BoolVar(&o.partial, "partial", false, "accept a truncated recording, and judge what is whole")
+	return c
+}
+
+type replayOptions struct {
+	policies []string
+	config   string
+	partial  bool
+}
+
+// replay returns the incidents, the newest first.
+func replay(ctx context.Context, path string, o replayOptions) ([]model.Incident, error) {
+	dec, err := recording.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer dec.Close()
+	thresholds, err := o.thresholds(dec.Header())
+	if err != nil {
+		return nil, err
+	}
+	set, err := o.set(dec.Header())
+	if err != nil {
+		return nil, err
+	}
+	r := &replayer{
+		judge: judge.New(thresholds, set, func(path string) string { return workload.Name(path).Unit }),
+		other: o.policies != nil || o.config != "",
+	}
+	for {
+		rec, err := dec.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return r.newestFirst(), nil
+		case errors.Is(err, recording.ErrTruncated) && o.partial:
+			return r.newestFirst(), nil
+		case errors.Is(err, recording.ErrTruncated):
+			return nil, fmt.Errorf("%w: --partial judges those", err)
+		case err != nil:
+			return nil, err
+		}
+		r.take(ctx, rec)
+	}
+}
+
+func (o *replayOptions) thresholds(h recording.Header) (detect.Config, error) {
+	if o.config != "" {
+		cfg, err := daemon.LoadConfig(o.config)
+		return cfg.Detect, err
+	}
+	cfg := detect.DefaultConfig()
+	if err := json.Unmarshal(h.Detect, &cfg); err != nil {
+		return cfg, fmt.Errorf("the recording's thresholds: %w", err)
+	}
+	return cfg, cfg.Check()
+}
+
+func (o *replayOptions) set(h recording.Header) (*policy.Set, error) {
+	if o.policies != nil {
+		return policy.Load(o.policies...)
+	}
+	set, err := policy.LoadSources(h.Policies)
+	if err != nil {
+		return nil, fmt.Errorf("the recording's policies: %w", err)
+	}
+	return set, nil
+}
+
+// replayer collects what a judge says.
+type replayer struct {
+	judge *judge.Judge
+	other bool // not as it was judged when it was recorded
+	all   []model.Incident
+}
+
+func (r *replayer) take(ctx context.Context, rec recording.Record) {
+	switch {
+	case rec.Sample != nil:
+		r.events(r.judge.Sample(ctx, rec.Sample))
+		for _, in := range r.judge.Open() {
+			r.keep(in)
+		}
+	case rec.Outcome != nil && !r.other:
+		r.events(r.judge.Outcome(*rec.Outcome))
+	}
+}
+
+func (r *replayer) events(events []judge.Event) {
+	for _, e := range events {
+		r.keep(e.Incident)
+		if e.Type == judge.Wanted && r.other {
+			r.events(r.judge.Outcome(model.Outcome{DecisionID: e.Decision.ID, DryRun: true}))
+		}
+	}
+}
+
+func (r *replayer) keep(in model.Incident) {
+	i := slices.IndexFunc(r.all, func(x model.Incident) bool { return x.ID == in.ID })
+	if i < 0 {
+		r.all = append(r.all, in)
+		return
+	}
+	r.all[i] = in
+}
+
+func (r *replayer) newestFirst() []model.Incident {
+	slices.Reverse(r.all)
+	return r.all
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/safetext"
+)
+
+func (a *app) status() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Say how breakerd is doing, and what is missing", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			s, err := a.client().Status(c.Context())
+			if err != nil {
+				return err
+			}
+			if a.output == jsonText {
+				return writeJSON(c.OutOrStdout(), s)
+			}
+			if err := facts(c.OutOrStdout(), statusFacts(s)...); err != nil {
+				return err
+			}
+			for _, p := range s.Problems {
+				fmt.Fprintf(c.OutOrStdout(), "! %s\n", safetext.Printable(p))
+			}
+			return nil
+		},
+	}
+}
+
+func statusFacts(s api.Status) []string {
+	return []string{
+		"breakerd", fmt.Sprintf("%s, pid %d, up %s", s.Version, s.PID, span(time.Since(s.StartedAt))),
+		"mode", string(s.Mode),
+		"watching", fmt.Sprintf("%d samples, one each %d ms, the last %s ago", s.Samples, s.TickMS, span(time.Since(s.LastSampleAt))),
+		"kernel", fmt.Sprintf("%s, %s", s.Kernel, strings.Join(s.Programs, " ")),
+		"cgroup2", fmt.Sprintf("%s, controllers: %s", s.CgroupMount, or(strings.Join(s.Controllers, " "), "none")),
+		"lost", lost(s),
+		"policies", policies(s.Policies),
+		"enforcer", strings.TrimSpace(s.Enforcer.State + " " + s.Enforcer.Error),
+		"incidents", fmt.Sprintf("%d open, %d since the start", s.OpenIncidents, s.Incidents),
+		"leases", fmt.Sprint(s.Leases),
+		"own cost", fmt.Sprintf("%.2f %% of one CPU, %d MB", s.Cost.CPUPercent, s.Cost.RSSBytes>>20),
+	}
+}
+
+func lost(s api.Status) string {
+	l := s.LostSinceBoot
+	if l.Events+l.Cells+l.Cgroups == 0 {
+		return "nothing"
+	}
+	return fmt.Sprintf("%d event records, %d waits, %d cgroup counts", l.Events, l.Cells, l.Cgroups)
+}
+
+func policies(p api.Policies) string {
+	switch {
+	case len(p.Packages) == 0 && p.Error != "":
+		return "none, refused: see below"
+	case len(p.Packages) == 0:
+		return "none: nothing will ever be done"
+	}
+	return fmt.Sprintf("%s (%s), loaded %s", strings.Join(p.Packages, " "), short(p.Hash), clock(p.LoadedAt))
+}
+
+func short(hash string) string { return hash[:min(len(hash), len("sha256:")+12)] }

@@ -1,0 +1,57 @@
+package main
+
+const long = `breakerd watches the kernel with eBPF and pressure stall information. It sees which
+process tree keeps which others from running, opens an incident with the culprit, the
+victims and the figures, asks your Rego policies what to do about it, and tells it all
+to the journal and to breakerctl.
+
+By itself it only watches: it has no way to write a cgroup. What acts is
+breaker-enforcer, and only in enforce mode, where a policy asks for it and every guard
+agrees.
+
+Modes:
+  monitor   watch and tell (the default)
+  dry-run   go through everything, guards and leases included, and write nothing
+  enforce   ask breaker-enforcer, which must be running with the same --runtime-dir
+
+Privileges:
+  CAP_BPF and CAP_PERFMON; on Linux before 5.11 the memlock limit must allow 8 MB, too.
+  It needs Linux 5.10 or later with BTF (/sys/kernel/btf/vmlinux) and a mounted cgroup2.
+  Without pressure stall information (psi=1) cpu_contention is not seen.
+
+Policies:
+  No policy means that nothing is ever done. A set with an error is refused whole, with
+  file, line and column; at the start breakerd then runs and acts on nothing.
+
+Signals:
+  SIGTERM, SIGINT  stop
+  SIGHUP           load the policies again; a bad set leaves the old one in force
+
+Files:
+  /etc/breakerd/breakerd.yaml   configuration
+  /run/breakerd/api.sock        for breakerctl and others: HTTP (in --runtime-dir)
+  /run/breakerd/enforcer.sock   breaker-enforcer's
+
+Configuration, with its defaults:
+  mode: monitor
+  tick: 250ms                   between two samples
+  runtime_dir: /run/breakerd
+  policies: []                  directories or files
+  detect:
+    fork_storm:
+      forks_per_second: 10      by one tree
+      hold: 2s
+    cpu_contention:
+      some_percent: 40          CPU pressure of the host
+      use_percent: 90           of all CPUs
+      victim_ms_per_second: 50  that a cgroup is made to wait to be a victim
+      margin: 1.5               by which it is hurt more than it hurts
+      own_quota_part_at_most: 0.25
+      hold: 2s
+    hysteresis:
+      close_below: 0.8          of the threshold
+      close_after: 5s
+
+Exit codes:
+  0  it was told to stop
+  1  it could not start or go on; the message says why and what to do`

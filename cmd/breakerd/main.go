@@ -1,0 +1,56 @@
+// Command breakerd watches this machine, says who stalls whom, and asks the operator's
+// policies what to do about it.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakerd/breakerd/daemon"
+	"github.com/breakerd/breakerd/model"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := command().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "breakerd:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	var file, runtimeDir, stateDir, mode string
+	var policies []string
+	c := &cobra.Command{
+		Use: "breakerd", Short: "Watch who stalls whom on this machine, and ask the policies what to do", Long: long,
+		Version: version, Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := configure(c.Flags(), file, runtimeDir, mode, policies)
+			if err != nil {
+				return err
+			}
+			reload := make(chan os.Signal, 1)
+			signal.Notify(reload, syscall.SIGHUP)
+			return daemon.Run(c.Context(), cfg, version, slog.New(slog.NewJSONHandler(os.Stderr, nil)), reload)
+		},
+	}
+	c.CompletionOptions.DisableDefaultCmd = true
+	c.SetVersionTemplate("breakerd {{.Version}}\n")
+	f := c.Flags()
+	f.StringVar(&file, "config", "", "configuration `FILE` (default "+daemon.DefaultConfigFile+", which may be missing)")
+	f.StringVar(&mode, "mode", string(model.Monitor), "`MODE`: monitor, dry-run or enforce")
+	f.StringArrayVar(&policies, "policy", nil, "`DIR` of .rego files, or one file; may be given more than once")
+	f.StringVar(&runtimeDir, "runtime-dir", daemon.DefaultConfig().RuntimeDir, "`DIR` of the sockets; made if missing")
+	f.StringVar(&stateDir, "state-dir", "/var/lib/breakerd", "`DIR` of records; breakerd itself keeps none yet")
+	return c
+}

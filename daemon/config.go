@@ -1,0 +1,81 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/breakerd/breakerd/config"
+	"github.com/breakerd/breakerd/detect"
+	"github.com/breakerd/breakerd/model"
+)
+
+// DefaultConfigFile is read where no other is named; it may be missing.
+const DefaultConfigFile = "/etc/breakerd/breakerd.yaml"
+
+// Config is the configuration of breakerd.
+type Config struct {
+	// Mode is how far breakerd may go: monitor, dry-run or enforce.
+	Mode model.Mode `yaml:"mode"`
+	// Tick is how often a sample is taken.
+	Tick model.Duration `yaml:"tick"`
+	// RuntimeDir holds the sockets.
+	RuntimeDir string `yaml:"runtime_dir"`
+	// Policies are directories of .rego files, or files.
+	Policies []string `yaml:"policies"`
+	// Detect holds the thresholds.
+	Detect detect.Config `yaml:"detect"`
+}
+
+// DefaultConfig watches and does nothing.
+func DefaultConfig() Config {
+	return Config{
+		Mode:       model.Monitor,
+		Tick:       model.Duration(250 * time.Millisecond),
+		RuntimeDir: "/run/breakerd",
+		Detect:     detect.DefaultConfig(),
+	}
+}
+
+// LoadConfig reads a configuration file. An empty name is the default one, which may be
+// missing.
+func LoadConfig(path string) (Config, error) {
+	c := DefaultConfig()
+	named := path != ""
+	if !named {
+		path = DefaultConfigFile
+	}
+	err := config.Load(path, &c)
+	if !named && errors.Is(err, fs.ErrNotExist) {
+		return DefaultConfig(), nil
+	}
+	if err != nil {
+		return Config{}, err
+	}
+	if err := c.Check(); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Bounds of the tick: a shorter one costs more than it sees, a longer one is slower
+// than the holds of the detectors.
+const (
+	minTick = 50 * time.Millisecond
+	maxTick = 2 * time.Second
+)
+
+// Check says what is wrong with the configuration.
+func (c *Config) Check() error {
+	if _, err := model.ParseMode(string(c.Mode)); err != nil {
+		return err
+	}
+	if t := c.Tick.D(); t < minTick || t > maxTick {
+		return fmt.Errorf("tick: %v is not between %v and %v", t, minTick, maxTick)
+	}
+	if c.RuntimeDir == "" {
+		return errors.New("runtime_dir: it must name a directory")
+	}
+	return c.Detect.Check()
+}

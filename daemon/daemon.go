@@ -1,0 +1,299 @@
+// Package daemon is breakerd: it reads the configuration, starts the parts in their
+// order, joins them, and stops them. It decides nothing itself.
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/bpf"
+	"github.com/breakerd/breakerd/host"
+	"github.com/breakerd/breakerd/judge"
+	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/observe"
+	"github.com/breakerd/breakerd/policy"
+	"github.com/breakerd/breakerd/recording"
+	"github.com/breakerd/breakerd/systemd"
+	"github.com/breakerd/breakerd/workload"
+)
+
+// Daemon is a running breakerd.
+type Daemon struct {
+	cfg      Config
+	version  string
+	log      *slog.Logger
+	teller   *teller
+	observer *observe.Observer
+	enforcer enforcer
+	pipeline *pipeline
+	board    *board
+	started  time.Time
+	kernel   string
+	shelf    shelf
+}
+
+// shelf holds the policies in force.
+type shelf struct {
+	mu       sync.Mutex
+	set      *policy.Set
+	sources  map[string]string
+	loadedAt time.Time
+	err      error
+}
+
+// Run runs breakerd until the context ends. A reload loads the policies again.
+func Run(ctx context.Context, cfg Config, version string, log *slog.Logger, reload <-chan os.Signal) (err error) {
+	journal := systemd.OpenJournal("breakerd", os.Stderr)
+	defer func() { err = errors.Join(err, journal.Close()) }()
+	d := &Daemon{cfg: cfg, version: version, log: log, teller: &teller{journal, log}, started: time.Now().UTC(), kernel: kernelRelease()}
+	if err := d.open(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.close()) }()
+
+	// The socket comes before the work: two breakerds must not both watch and ask.
+	if err := os.MkdirAll(cfg.RuntimeDir, 0o755); err != nil {
+		return fmt.Errorf("make the runtime directory: %w", err)
+	}
+	socket := filepath.Join(cfg.RuntimeDir, api.SocketName)
+	listener, err := api.Listen(socket)
+	if err != nil {
+		return err
+	}
+	defer os.Remove(socket)
+	return d.serve(ctx, listener, reload)
+}
+
+// open attaches what sees, loads what decides and connects what acts. Nothing is left
+// attached after an error.
+func (d *Daemon) open() (err error) {
+	d.status("attaching the kernel programs")
+	if d.observer, err = observe.Open(d.cfg.Tick.D(), bpf.DefaultSizes); err != nil {
+		return err
+	}
+	switch d.cfg.Mode {
+	case model.Enforce:
+		d.enforcer = newRemote(d.cfg.RuntimeDir, d.enforcerChanged)
+	default:
+		if d.enforcer, err = newLocal(d.cfg.Mode, d.observer.Reader().CgroupRoot, d.teller); err != nil {
+			return errors.Join(err, d.observer.Close())
+		}
+	}
+	unit := func(path string) string { return workload.Name(path).Unit }
+	d.board = newBoard(unit)
+	d.loadPolicies()
+	d.pipeline = &pipeline{
+		source:   d.observer,
+		judge:    judge.New(d.cfg.Detect, d.shelf.set, unit),
+		board:    d.board,
+		enforcer: d.enforcer,
+		teller:   d.teller,
+		log:      d.log,
+		outcomes: make(chan model.Outcome),
+		policies: make(chan *policy.Set),
+		tapes:    make(chan *tape),
+	}
+	return nil
+}
+
+func (d *Daemon) close() error {
+	return errors.Join(d.enforcer.close(), d.observer.Close())
+}
+
+// loadPolicies loads the policies, or keeps those that are in force and says so loudly.
+// With none in force nothing is ever done.
+func (d *Daemon) loadPolicies() {
+	d.shelf.mu.Lock()
+	defer d.shelf.mu.Unlock()
+	set, err := policy.Load(d.cfg.Policies...)
+	if err != nil {
+		kept := ""
+		if d.shelf.set != nil {
+			kept = d.shelf.set.Hash()
+		}
+		d.shelf.err = err
+		d.teller.write(systemd.PoliciesRefused(err, kept))
+		return
+	}
+	d.shelf.set, d.shelf.sources, d.shelf.err, d.shelf.loadedAt = set, set.Sources(), nil, time.Now().UTC()
+	d.teller.write(systemd.PoliciesLoaded(set.Hash(), len(set.Packages())))
+}
+
+func (d *Daemon) enforcerChanged(err error) {
+	if err != nil {
+		d.teller.write(systemd.EnforcerLost(err))
+		return
+	}
+	d.teller.write(systemd.EnforcerBack())
+}
+
+// serve runs everything until the context ends or a part fails.
+func (d *Daemon) serve(ctx context.Context, listener net.Listener, reload <-chan os.Signal) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var parts sync.WaitGroup
+	failed := make(chan error, 3)
+	part := func(name string, run func(context.Context) error) {
+		parts.Go(func() {
+			defer cancel()
+			if err := run(ctx); err != nil {
+				failed <- fmt.Errorf("%s: %w", name, err)
+			}
+		})
+	}
+	part("enforcer", func(ctx context.Context) error { d.enforcer.run(ctx); return nil })
+	part("watch", d.pipeline.run)
+	part("api", func(ctx context.Context) error { return api.Serve(ctx, listener, (*view)(d)) })
+	part("reload", func(ctx context.Context) error { d.reloads(ctx, reload); return nil })
+	part("notify", d.notify)
+
+	d.teller.write(systemd.Started(d.version, d.cfg.Mode))
+	parts.Wait()
+	close(failed)
+	var errs []error
+	for err := range failed {
+		errs = append(errs, err)
+	}
+	reason := "asked to stop"
+	if len(errs) > 0 {
+		reason = errs[0].Error()
+	}
+	d.teller.write(systemd.Stopped(reason))
+	return errors.Join(errs...)
+}
+
+func (d *Daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-reload:
+		}
+		if err := systemd.Reloading(); err != nil {
+			d.log.Warn("systemd was not told", "error", err)
+		}
+		d.loadPolicies()
+		d.shelf.mu.Lock()
+		set := d.shelf.set
+		d.shelf.mu.Unlock()
+		select {
+		case d.pipeline.policies <- set:
+		case <-ctx.Done():
+			return
+		}
+		if err := systemd.Ready(d.statusLine()); err != nil {
+			d.log.Warn("systemd was not told", "error", err)
+		}
+	}
+}
+
+// notify tells systemd when the first sample was taken, and then that samples go on
+// being taken.
+func (d *Daemon) notify(ctx context.Context) error {
+	interval, err := systemd.WatchdogInterval()
+	if err != nil {
+		d.log.Warn("the watchdog is not served", "error", err)
+	}
+	if interval == 0 {
+		interval = 10 * time.Second
+	}
+	wait := d.cfg.Tick.D()
+	ready := false
+	var seen uint64
+	for {
+		select {
+		case <-ctx.Done():
+			d.status("stopping")
+			return nil
+		case <-time.After(wait):
+		}
+		samples := d.pipeline.samples.Load()
+		switch {
+		case samples == seen: // a breakerd that sees nothing is not alive
+		case !ready:
+			ready, wait = true, interval
+			err = systemd.Ready(d.statusLine())
+		default:
+			err = errors.Join(systemd.Watchdog(), systemd.Status(d.statusLine()))
+		}
+		seen = samples
+		if err != nil {
+			d.log.Debug("systemd was not told", "error", err)
+		}
+	}
+}
+
+func (d *Daemon) status(line string) {
+	if err := systemd.Status(line); err != nil {
+		d.log.Debug("systemd was not told", "error", err)
+	}
+}
+
+func (d *Daemon) statusLine() string {
+	open, total := d.board.counts()
+	return fmt.Sprintf("%s; %d incidents open, %d since the start", d.cfg.Mode, open, total)
+}
+
+// record writes a recording until the context ends.
+func (d *Daemon) record(ctx context.Context, w io.Writer) error {
+	thresholds, err := json.Marshal(d.cfg.Detect)
+	if err != nil {
+		return err
+	}
+	d.shelf.mu.Lock()
+	sources := d.shelf.sources
+	d.shelf.mu.Unlock()
+	enc, err := recording.NewEncoder(w, recording.Header{Detect: thresholds, Policies: sources})
+	if err != nil {
+		return err
+	}
+	// This many samples, a minute at the default tick, may wait for a slow listener.
+	t := &tape{records: make(chan recording.Record, 256), done: ctx.Done()}
+	select {
+	case d.pipeline.tapes <- t:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return enc.End()
+		case r, ok := <-t.records:
+			if !ok {
+				return errors.New("the recording was read too slowly")
+			}
+			if err := enc.Encode(r); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func kernelRelease() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// controllers are those that cgroup2 has, for a person.
+func controllers(r host.Reader) []string {
+	names, err := r.Controllers()
+	if err != nil {
+		return nil
+	}
+	return names
+}

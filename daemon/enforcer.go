@@ -1,0 +1,163 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/cgroupctl"
+	"github.com/breakerd/breakerd/enforce"
+	"github.com/breakerd/breakerd/model"
+)
+
+// enforcer carries decisions out: here, where nothing is written, or in
+// breaker-enforcer.
+type enforcer interface {
+	propose(context.Context, model.Decision) model.Outcome
+	leases(context.Context) ([]model.Lease, error)
+	release(ctx context.Context, id string) error // every lease where the ID is ""
+	state() api.Enforcer
+	// run does what has to be done in time, until the context ends.
+	run(context.Context)
+	close() error
+}
+
+// local is the engine in breakerd's own process, in monitor and dry-run: the same
+// guards and leases, over cgroups whose writes go nowhere.
+type local struct {
+	engine  *enforce.Engine
+	cgroups *cgroupctl.Controller
+}
+
+func newLocal(mode model.Mode, cgroupMount string, recorder enforce.Recorder) (*local, error) {
+	cgroups, err := cgroupctl.Open(cgroupMount)
+	if err != nil {
+		return nil, err
+	}
+	cfg := enforce.DefaultConfig()
+	cfg.HeartbeatTimeout = 0 // it lives and dies with breakerd
+	engine, err := enforce.Open(enforce.Options{Mode: mode, Config: cfg, Cgroups: cgroupctl.NewDry(cgroups), Recorder: recorder})
+	if err != nil {
+		return nil, errors.Join(err, cgroups.Close())
+	}
+	return &local{engine, cgroups}, nil
+}
+
+func (l *local) propose(ctx context.Context, d model.Decision) model.Outcome {
+	return l.engine.Propose(ctx, d)
+}
+
+func (l *local) leases(context.Context) ([]model.Lease, error) { return l.engine.Leases(), nil }
+
+func (l *local) release(ctx context.Context, id string) error {
+	if id == "" {
+		return l.engine.ReleaseAll(ctx, model.EndReleased)
+	}
+	_, err := l.engine.Release(ctx, id, "breakerctl")
+	return err
+}
+
+func (l *local) state() api.Enforcer {
+	if l.engine.Mode() == model.DryRun {
+		return api.Enforcer{State: "dry-run"}
+	}
+	return api.Enforcer{State: "off"}
+}
+
+func (l *local) run(ctx context.Context) { l.engine.Run(ctx) }
+
+func (l *local) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return errors.Join(l.engine.Close(ctx), l.cgroups.Close())
+}
+
+// beat is how often breakerd is heard of: often enough that a few may be lost within
+// the 10 s after which the enforcer lets everything go.
+const beat = time.Second
+
+// proposeBound is how long an answer may take: the confirmation of a freeze, and the
+// undoing of one that was not confirmed.
+const proposeBound = 5 * time.Second
+
+// remote is breaker-enforcer.
+type remote struct {
+	client *enforce.Client
+	tell   func(err error) // called when it stops or begins to answer; nil where it answers
+
+	mu  sync.Mutex
+	err error // of the last heartbeat
+}
+
+// errNotYet is the state before the first heartbeat.
+var errNotYet = errors.New("not asked yet")
+
+func newRemote(runtimeDir string, tell func(error)) *remote {
+	return &remote{client: enforce.NewClient(runtimeDir), tell: tell, err: errNotYet}
+}
+
+// propose asks the enforcer. Its silence is an outcome too: nothing is known to be held,
+// and if it is, the lease is the enforcer's to end.
+func (r *remote) propose(ctx context.Context, d model.Decision) model.Outcome {
+	ctx, cancel := context.WithTimeout(ctx, proposeBound)
+	defer cancel()
+	o, err := r.client.Propose(ctx, d)
+	if err != nil {
+		return model.Outcome{DecisionID: d.ID, Error: err.Error()}
+	}
+	return o
+}
+
+func (r *remote) leases(ctx context.Context) ([]model.Lease, error) { return r.client.Leases(ctx) }
+
+func (r *remote) release(ctx context.Context, id string) error {
+	if id == "" {
+		_, err := r.client.ReleaseAll(ctx)
+		return err
+	}
+	_, err := r.client.Release(ctx, id)
+	return err
+}
+
+func (r *remote) state() api.Enforcer {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return api.Enforcer{State: "unreachable", Error: r.err.Error()}
+	}
+	return api.Enforcer{State: "connected"}
+}
+
+func (r *remote) run(ctx context.Context) {
+	ticker := time.NewTicker(beat)
+	defer ticker.Stop()
+	for {
+		r.heartbeat(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (r *remote) heartbeat(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*beat)
+	defer cancel()
+	err := r.client.Heartbeat(ctx)
+	if err != nil {
+		err = fmt.Errorf("%w: is breaker-enforcer running, with the same --runtime-dir?", err)
+	}
+	r.mu.Lock()
+	before := r.err
+	r.err = err
+	r.mu.Unlock()
+	if (before == nil) != (err == nil) || errors.Is(before, errNotYet) {
+		r.tell(err)
+	}
+}
+
+func (r *remote) close() error { return r.client.Close() }

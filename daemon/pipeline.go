@@ -1,0 +1,189 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/breakerd/breakerd/judge"
+	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/policy"
+	"github.com/breakerd/breakerd/recording"
+)
+
+// source is where samples come from.
+type source interface {
+	Next(context.Context) (*model.Sample, error)
+}
+
+// pipeline takes samples through the judge to the enforcer. All of it but the waiting
+// for samples and for the enforcer happens in one goroutine, so that what is recorded
+// replays in the same order.
+type pipeline struct {
+	source   source
+	judge    *judge.Judge
+	board    *board
+	enforcer enforcer
+	teller   *teller
+	log      *slog.Logger
+
+	outcomes chan model.Outcome
+	policies chan *policy.Set
+	tapes    chan *tape // of recordings that begin
+	running  sync.WaitGroup
+
+	playing  []*tape
+	samples  atomic.Uint64
+	latest   atomic.Pointer[model.Sample]
+	lost     lostSum
+	degraded bool
+}
+
+// tape is a recording under way.
+type tape struct {
+	records chan recording.Record // closed when a record found no room: a gap is not hidden
+	done    <-chan struct{}       // closed when nobody listens any more
+}
+
+// lostSum adds up what samples could not see.
+type lostSum struct {
+	mu  sync.Mutex
+	sum model.Lost
+}
+
+func (l *lostSum) add(o model.Lost) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sum.Events += o.Events
+	l.sum.Cells += o.Cells
+	l.sum.Cgroups += o.Cgroups
+	l.sum.SuspendedNS += o.SuspendedNS
+	l.sum.LateNS += o.LateNS
+	if o.ClockJumpNS != 0 {
+		l.sum.ClockJumpNS = o.ClockJumpNS
+	}
+}
+
+func (l *lostSum) get() model.Lost {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sum
+}
+
+// run goes on until the context ends or the source fails.
+func (p *pipeline) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	samples := make(chan *model.Sample)
+	failed := make(chan error, 1)
+	p.running.Go(func() {
+		for {
+			s, err := p.source.Next(ctx)
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case samples <- s:
+			case <-ctx.Done():
+				failed <- ctx.Err()
+				return
+			}
+		}
+	})
+	defer p.running.Wait()
+	defer cancel()
+	for {
+		select {
+		case s := <-samples:
+			p.sample(ctx, s)
+		case o := <-p.outcomes:
+			p.record(recording.Record{Outcome: &o})
+			p.events(ctx, p.judge.Outcome(o))
+		case set := <-p.policies:
+			p.judge.SetPolicies(set)
+		case t := <-p.tapes:
+			p.play(t)
+		case err := <-failed:
+			if errors.Is(err, context.Canceled) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+func (p *pipeline) sample(ctx context.Context, s *model.Sample) {
+	p.samples.Add(1)
+	p.latest.Store(s)
+	p.lost.add(s.Lost)
+	p.tellLost(s)
+	p.record(recording.Record{Sample: s})
+	p.board.sample(s)
+	p.events(ctx, p.judge.Sample(ctx, s))
+	for _, in := range p.judge.Open() {
+		p.board.incident(in)
+	}
+}
+
+// tellLost says once that something that matters is not seen, and again only after it
+// was seen for a while.
+func (p *pipeline) tellLost(s *model.Sample) {
+	bad := s.Lost.Events+s.Lost.Cells+s.Lost.Cgroups > 0 || s.Lost.SuspendedNS > int64(time.Second)
+	if bad && !p.degraded {
+		p.teller.degraded(s.Lost)
+	}
+	p.degraded = bad
+}
+
+func (p *pipeline) events(ctx context.Context, events []judge.Event) {
+	for _, e := range events {
+		p.board.incident(e.Incident)
+		switch e.Type {
+		case judge.Wanted:
+			d := *e.Decision
+			p.running.Go(func() {
+				o := p.enforcer.propose(ctx, d)
+				select {
+				case p.outcomes <- o:
+				case <-ctx.Done():
+				}
+			})
+		default:
+			p.teller.event(e)
+		}
+	}
+}
+
+// record gives a record to every recording under way. One that cannot take it in time
+// is ended, because a recording with a gap would replay to something else.
+func (p *pipeline) record(r recording.Record) {
+	playing := p.playing[:0]
+	for _, t := range p.playing {
+		select {
+		case <-t.done:
+			continue
+		default:
+		}
+		select {
+		case t.records <- r:
+			playing = append(playing, t)
+		default:
+			close(t.records)
+		}
+	}
+	clear(p.playing[len(playing):])
+	p.playing = playing
+}
+
+// play begins a recording with everything that the judge knows of the processes.
+func (p *pipeline) play(t *tape) {
+	if p.latest.Load() != nil {
+		key := p.judge.Keyframe()
+		t.records <- recording.Record{Sample: &key} // it has room: nothing was recorded yet
+	}
+	p.playing = append(p.playing, t)
+}

@@ -1,0 +1,137 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/model"
+)
+
+// view is the daemon as the API shows it.
+type view Daemon
+
+var _ api.Source = (*view)(nil)
+
+// Status implements api.Source.
+func (v *view) Status(ctx context.Context) api.Status {
+	s := api.Status{
+		Version:       v.version,
+		PID:           os.Getpid(),
+		Mode:          v.cfg.Mode,
+		StartedAt:     v.started,
+		Kernel:        v.kernel,
+		CgroupMount:   v.observer.Reader().CgroupRoot,
+		Controllers:   controllers(v.observer.Reader()),
+		Programs:      v.observer.Programs(),
+		Samples:       v.pipeline.samples.Load(),
+		TickMS:        v.cfg.Tick.D().Milliseconds(),
+		LostSinceBoot: v.pipeline.lost.get(),
+		Policies:      v.policies(),
+		Enforcer:      v.enforcer.state(),
+		Cost:          cost(v.started),
+		Problems:      []string{},
+	}
+	if latest := v.pipeline.latest.Load(); latest != nil {
+		s.LastSampleAt, s.Host = latest.Time, latest.Host
+	}
+	s.OpenIncidents, s.Incidents = v.board.counts()
+	if leases, err := v.enforcer.leases(ctx); err == nil {
+		s.Leases = len(leases)
+	}
+	s.Problems = append(s.Problems, problems(&s)...)
+	return s
+}
+
+func (v *view) policies() api.Policies {
+	v.shelf.mu.Lock()
+	defer v.shelf.mu.Unlock()
+	p := api.Policies{Packages: []string{}, LoadedAt: v.shelf.loadedAt}
+	if v.shelf.set != nil {
+		p.Hash, p.Packages = v.shelf.set.Hash(), v.shelf.set.Packages()
+	}
+	if v.shelf.err != nil {
+		p.Error = v.shelf.err.Error()
+	}
+	return p
+}
+
+// problems says what is missing or wrong, and what to do about it.
+func problems(s *api.Status) []string {
+	var all []string
+	if s.Host.PressureAbsent {
+		all = append(all, "pressure stall information is off: cpu_contention cannot be seen. Boot with psi=1 on the kernel's command line")
+	}
+	if s.Policies.Error != "" {
+		all = append(all, "policies refused: "+s.Policies.Error)
+	}
+	if s.Mode != model.Monitor && len(s.Policies.Packages) == 0 && s.Policies.Error == "" {
+		all = append(all, fmt.Sprintf("mode is %s and there are no policies: nothing will ever be done. Name a directory with --policy, or under policies in the configuration", s.Mode))
+	}
+	if s.Enforcer.State == "unreachable" {
+		all = append(all, "the enforcer does not answer, so that nothing can be done: "+s.Enforcer.Error)
+	}
+	if l := s.LostSinceBoot; l.Cells+l.Cgroups > 0 {
+		all = append(all, fmt.Sprintf("kernel tables were full: %d waits and %d cgroup counts are missing", l.Cells, l.Cgroups))
+	}
+	return all
+}
+
+// Incidents implements api.Source.
+func (v *view) Incidents() []model.Incident { return v.board.all() }
+
+// Blame implements api.Source.
+func (v *view) Blame(window time.Duration) (api.Blame, error) { return v.board.blame(window) }
+
+// Leases implements api.Source.
+func (v *view) Leases(ctx context.Context) ([]model.Lease, error) {
+	leases, err := v.enforcer.leases(ctx)
+	if leases == nil {
+		leases = []model.Lease{}
+	}
+	return leases, err
+}
+
+// Release implements api.Source.
+func (v *view) Release(ctx context.Context, id string) error { return v.enforcer.release(ctx, id) }
+
+// Record implements api.Source.
+func (v *view) Record(ctx context.Context, w io.Writer) error { return (*Daemon)(v).record(ctx, w) }
+
+// Ready implements api.Source.
+func (v *view) Ready() error {
+	latest := v.pipeline.latest.Load()
+	if latest == nil {
+		return errors.New("no sample has been taken yet")
+	}
+	if age := time.Since(latest.Time); age > 10*v.cfg.Tick.D() {
+		return fmt.Errorf("the last sample is %v old", age.Round(time.Millisecond))
+	}
+	return nil
+}
+
+// cost is what this process has used. What the kernel programs cost is not in it.
+func cost(since time.Time) api.Cost {
+	var c api.Cost
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) == nil {
+		used := time.Duration(u.Utime.Nano() + u.Stime.Nano())
+		c.CPUPercent = float64(int(used.Seconds()/time.Since(since).Seconds()*10000)) / 100
+	}
+	// The second number of /proc/self/statm is resident pages.
+	if text, err := os.ReadFile("/proc/self/statm"); err == nil {
+		if fields := strings.Fields(string(text)); len(fields) > 1 {
+			pages, _ := strconv.ParseUint(fields[1], 10, 64)
+			c.RSSBytes = pages * uint64(os.Getpagesize())
+		}
+	}
+	return c
+}

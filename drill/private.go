@@ -1,0 +1,151 @@
+package drill
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/breakerd/breakerd/api"
+)
+
+// Private is a breakerd and a breaker-enforcer of the drill's own, side by side with
+// whatever is installed. They end with the drill.
+type Private struct {
+	Client *api.Client
+	dir    string
+	parts  []*part
+}
+
+// part is one of the two programs.
+type part struct {
+	name   string
+	cmd    *exec.Cmd
+	output bytes.Buffer
+	ended  chan struct{}
+}
+
+// startBound is how long a program may take to be ready. Loading the kernel programs
+// takes 0.1 s, and on an emulated processor a second and more.
+const startBound = 15 * time.Second
+
+// StartPrivate starts both programs with a policy that freezes the drill's offenders and
+// nothing else. policy is the text of drill.rego.
+func StartPrivate(ctx context.Context, policy []byte) (_ *Private, err error) {
+	dir, err := os.MkdirTemp("", "breakerd-drill-")
+	if err != nil {
+		return nil, err
+	}
+	p := &Private{Client: api.NewClient(filepath.Join(dir, "run")), dir: dir}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Stop())
+		}
+	}()
+	policies := filepath.Join(dir, "policies")
+	if err := errors.Join(os.Mkdir(policies, 0o755), os.WriteFile(filepath.Join(policies, "drill.rego"), policy, 0o644)); err != nil {
+		return nil, err
+	}
+	config := filepath.Join(dir, "empty.yaml") // the drill is not about the machine's configuration
+	if err := os.WriteFile(config, nil, 0o644); err != nil {
+		return nil, err
+	}
+	dirs := []string{"--config", config, "--runtime-dir", filepath.Join(dir, "run"), "--state-dir", filepath.Join(dir, "state")}
+	if err := p.start("breaker-enforcer", dirs...); err != nil {
+		return nil, err
+	}
+	if err := p.start("breakerd", append(dirs, "--mode", "enforce", "--policy", policies)...); err != nil {
+		return nil, err
+	}
+	return p, p.awaitReady(ctx)
+}
+
+func (p *Private) start(name string, args ...string) error {
+	path, err := sibling(name)
+	if err != nil {
+		return err
+	}
+	s := &part{name: name, cmd: exec.Command(path, args...), ended: make(chan struct{})}
+	s.cmd.Stdout, s.cmd.Stderr = &s.output, &s.output
+	// They must not outlive the drill, and a terminal's Ctrl-C is not for them: they end
+	// after the offenders have been let go.
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := s.cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", path, err)
+	}
+	go func() {
+		_ = s.cmd.Wait() // whoever waits for ended looks at how it ended
+		close(s.ended)
+	}()
+	p.parts = append(p.parts, s)
+	return nil
+}
+
+// sibling finds a program of ours: beside this one, or where packages put it.
+func sibling(name string) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	for _, dir := range []string{filepath.Dir(self), "/usr/sbin", "/usr/libexec/breakerd"} {
+		if path := filepath.Join(dir, name); exec.Command(path, "--version").Run() == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s is neither beside %s nor in /usr/sbin or /usr/libexec/breakerd: build it with make build", name, self)
+}
+
+// awaitReady waits until breakerd sees and the enforcer answers it.
+func (p *Private) awaitReady(ctx context.Context) error {
+	var last error
+	for deadline := time.Now().Add(startBound); time.Now().Before(deadline); {
+		for _, s := range p.parts {
+			select {
+			case <-s.ended:
+				return fmt.Errorf("%s did not start:\n%s", s.name, bytes.TrimSpace(s.output.Bytes()))
+			default:
+			}
+		}
+		last = p.Client.Ready(ctx)
+		if last == nil {
+			status, err := p.Client.Status(ctx)
+			if err == nil && status.Enforcer.State == "connected" {
+				return nil
+			}
+			last = errors.Join(err, errors.New("the enforcer: "+status.Enforcer.State))
+		}
+		if err := sleep(ctx, poll); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("breakerd is not ready after %v: %w", startBound, last)
+}
+
+// Stop ends both programs, breakerd first, and removes their directories.
+func (p *Private) Stop() error {
+	var errs []error
+	for i := len(p.parts) - 1; i >= 0; i-- {
+		s := p.parts[i]
+		_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		select {
+		case <-s.ended:
+		case <-time.After(startBound):
+			errs = append(errs, fmt.Errorf("%s did not end when asked", s.name), s.cmd.Process.Kill())
+		}
+	}
+	return errors.Join(append(errs, os.RemoveAll(p.dir))...)
+}
+
+// Output is what the programs said, for a person who looks for what went wrong.
+func (p *Private) Output() string {
+	var b bytes.Buffer
+	for _, s := range p.parts {
+		fmt.Fprintf(&b, "%s:\n%s\n", s.name, s.output.Bytes())
+	}
+	return b.String()
+}
