@@ -25,13 +25,14 @@ import (
 	"github.com/breakerd/breakerd/observe"
 	"github.com/breakerd/breakerd/policy"
 	"github.com/breakerd/breakerd/recording"
+	"github.com/breakerd/breakerd/settings"
 	"github.com/breakerd/breakerd/systemd"
 	"github.com/breakerd/breakerd/workload"
 )
 
 // Daemon is a running breakerd.
 type Daemon struct {
-	cfg      Config
+	cfg      settings.Settings
 	version  string
 	log      *slog.Logger
 	teller   *teller
@@ -54,7 +55,7 @@ type shelf struct {
 }
 
 // Run runs breakerd until the context ends. A reload loads the policies again.
-func Run(ctx context.Context, cfg Config, version string, log *slog.Logger, reload <-chan os.Signal) (err error) {
+func Run(ctx context.Context, cfg settings.Settings, version string, log *slog.Logger, reload <-chan os.Signal) (err error) {
 	journal := systemd.OpenJournal("breakerd", os.Stderr)
 	defer func() { err = errors.Join(err, journal.Close()) }()
 	d := &Daemon{cfg: cfg, version: version, log: log, teller: &teller{journal, log}, started: time.Now().UTC(), kernel: kernelRelease()}

@@ -34,8 +34,11 @@ type Result struct {
 	ConfirmMS      *float64   `json:"confirm_ms"` // decided → the kernel says frozen
 	UndoMS         *float64   `json:"undo_ms"`    // lease at its end → the kernel says thawed
 	IncidentID     string     `json:"incident_id"`
-	Passed         bool       `json:"passed"`
-	Failures       []string   `json:"failures"`
+	// HostBusyPercent is how busy all CPUs were with other things before it began. On a
+	// busy machine others really are made to wait.
+	HostBusyPercent float64  `json:"host_busy_percent"`
+	Passed          bool     `json:"passed"`
+	Failures        []string `json:"failures"`
 }
 
 // Report is the score of a drill.
@@ -66,8 +69,11 @@ const (
 	// How long breakerd may take to freeze after the incident opened, before the drill
 	// concludes that nothing will be done.
 	actBound = 3 * time.Second
-	// A calm before each scenario, in which the last one's incident is of no account.
-	calm = 1500 * time.Millisecond
+	// Before each scenario the machine is given time to calm down, so that the victims of
+	// the drill are the only ones: until all CPUs together are less busy than this.
+	calmPercent = 20.0
+	calmBound   = 20 * time.Second
+	calmLook    = time.Second
 )
 
 // driller is a drill under way.
@@ -137,7 +143,7 @@ func (d *driller) run(ctx context.Context, s scenario) (Result, error) {
 		return r, err
 	}
 	defer scene.clear()
-	if err := sleep(ctx, calm); err != nil {
+	if r.HostBusyPercent, err = d.calm(ctx); err != nil {
 		return r, err
 	}
 	started := time.Now()
@@ -159,7 +165,36 @@ func (d *driller) run(ctx context.Context, s scenario) (Result, error) {
 	for _, f := range r.Failures {
 		d.Narrate("  FAILED: %s", f)
 	}
+	if !r.Passed && r.HostBusyPercent >= calmPercent {
+		d.Narrate("  The CPUs were %.0f %% busy with other things, which a drill cannot tell from its own: try again on a calmer machine.", r.HostBusyPercent)
+	}
 	return r, nil
+}
+
+// calm waits until nothing else keeps the CPUs busy, or for so long, and returns how busy
+// they are.
+func (d *driller) calm(ctx context.Context) (percent float64, err error) {
+	for deadline := time.Now().Add(calmBound); ; {
+		before, err := d.Client.Status(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if err := sleep(ctx, calmLook); err != nil {
+			return 0, err
+		}
+		after, err := d.Client.Status(ctx)
+		if err != nil {
+			return 0, err
+		}
+		busy := float64(after.Host.CPUBusyNS - before.Host.CPUBusyNS)
+		all := busy + float64(after.Host.CPUIdleNS-before.Host.CPUIdleNS)
+		if all > 0 {
+			percent = 100 * busy / all
+		}
+		if percent < calmPercent || !time.Now().Before(deadline) {
+			return percent, nil
+		}
+	}
 }
 
 func (r *Result) fail(format string, args ...any) {
@@ -177,15 +212,6 @@ type scene struct {
 type latencies struct {
 	mu  sync.Mutex
 	all []Latency
-}
-
-func (l *latencies) last() (Latency, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.all) == 0 {
-		return Latency{}, false
-	}
-	return l.all[len(l.all)-1], true
 }
 
 // worst is the highest p99 of the reports between two moments.

@@ -112,7 +112,7 @@ func (d *driller) act(ctx context.Context, sc *scene, in *model.Incident, starte
 	}
 	if sc.victim != nil {
 		d.Narrate("              the service's slowest requests: %.1f ms before, %.1f ms beside the hogs, %.1f ms while they were frozen",
-			sc.latency.worst(started.Add(-calm), started), sc.latency.worst(started.Add(reportEvery), frozenAt), sc.latency.worst(frozenAt.Add(reportEvery), thawedAt))
+			sc.latency.worst(started.Add(-calmLook), started), sc.latency.worst(started.Add(reportEvery), frozenAt), sc.latency.worst(frozenAt.Add(reportEvery), thawedAt))
 	}
 	return nil
 }

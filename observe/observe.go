@@ -40,16 +40,15 @@ type Observer struct {
 	tree      *host.Tree
 	tick      time.Duration
 
-	due       time.Time // of the next sample
-	clocks    host.Clocks
-	last      model.Host
-	started   bool
-	scanned   time.Time
-	scanCost  time.Duration
-	walked    time.Time
-	walkCost  time.Duration
-	interest  map[model.CgroupID]time.Time // when a cgroup last deserved to be read
-	processes int
+	due      time.Time // of the next sample
+	clocks   host.Clocks
+	last     model.Host
+	started  bool
+	scanned  time.Time
+	scanCost time.Duration
+	walked   time.Time
+	walkCost time.Duration
+	interest map[model.CgroupID]time.Time // when a cgroup last deserved to be read
 }
 
 // Open attaches the kernel programs and looks once at everything there is.

@@ -10,12 +10,12 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/breakerd/breakerd/daemon"
 	"github.com/breakerd/breakerd/detect"
 	"github.com/breakerd/breakerd/judge"
 	"github.com/breakerd/breakerd/model"
 	"github.com/breakerd/breakerd/policy"
 	"github.com/breakerd/breakerd/recording"
+	"github.com/breakerd/breakerd/settings"
 	"github.com/breakerd/breakerd/workload"
 )
 
@@ -87,7 +87,7 @@ func replay(ctx context.Context, path string, o replayOptions) ([]model.Incident
 
 func (o *replayOptions) thresholds(h recording.Header) (detect.Config, error) {
 	if o.config != "" {
-		cfg, err := daemon.LoadConfig(o.config)
+		cfg, err := settings.Load(o.config)
 		return cfg.Detect, err
 	}
 	cfg := detect.DefaultConfig()

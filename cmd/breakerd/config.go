@@ -3,15 +3,15 @@ package main
 import (
 	"github.com/spf13/pflag"
 
-	"github.com/breakerd/breakerd/daemon"
 	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/settings"
 )
 
 // configure reads the file, and puts what the command line says above it.
-func configure(f *pflag.FlagSet, file, runtimeDir, mode string, policies []string) (daemon.Config, error) {
-	cfg, err := daemon.LoadConfig(file)
+func configure(f *pflag.FlagSet, file, runtimeDir, mode string, policies []string) (settings.Settings, error) {
+	cfg, err := settings.Load(file)
 	if err != nil {
-		return daemon.Config{}, err
+		return settings.Settings{}, err
 	}
 	if f.Changed("mode") {
 		cfg.Mode = model.Mode(mode)

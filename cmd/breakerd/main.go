@@ -14,6 +14,7 @@ import (
 
 	"github.com/breakerd/breakerd/daemon"
 	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/settings"
 )
 
 // version is set by the linker.
@@ -47,10 +48,10 @@ func command() *cobra.Command {
 	c.CompletionOptions.DisableDefaultCmd = true
 	c.SetVersionTemplate("breakerd {{.Version}}\n")
 	f := c.Flags()
-	f.StringVar(&file, "config", "", "configuration `FILE` (default "+daemon.DefaultConfigFile+", which may be missing)")
+	f.StringVar(&file, "config", "", "configuration `FILE` (default "+settings.DefaultFile+", which may be missing)")
 	f.StringVar(&mode, "mode", string(model.Monitor), "`MODE`: monitor, dry-run or enforce")
 	f.StringArrayVar(&policies, "policy", nil, "`DIR` of .rego files, or one file; may be given more than once")
-	f.StringVar(&runtimeDir, "runtime-dir", daemon.DefaultConfig().RuntimeDir, "`DIR` of the sockets; made if missing")
+	f.StringVar(&runtimeDir, "runtime-dir", settings.Default().RuntimeDir, "`DIR` of the sockets; made if missing")
 	f.StringVar(&stateDir, "state-dir", "/var/lib/breakerd", "`DIR` of records; breakerd itself keeps none yet")
 	return c
 }

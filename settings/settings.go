@@ -1,4 +1,6 @@
-package daemon
+// Package settings is what an operator can set for breakerd: the keys of breakerd.yaml
+// with their defaults and bounds. The enforcer's own are in package enforce.
+package settings
 
 import (
 	"errors"
@@ -11,11 +13,11 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
-// DefaultConfigFile is read where no other is named; it may be missing.
-const DefaultConfigFile = "/etc/breakerd/breakerd.yaml"
+// DefaultFile is read where no other is named; it may be missing.
+const DefaultFile = "/etc/breakerd/breakerd.yaml"
 
-// Config is the configuration of breakerd.
-type Config struct {
+// Settings are the keys of breakerd.yaml.
+type Settings struct {
 	// Mode is how far breakerd may go: monitor, dry-run or enforce.
 	Mode model.Mode `yaml:"mode"`
 	// Tick is how often a sample is taken.
@@ -28,9 +30,9 @@ type Config struct {
 	Detect detect.Config `yaml:"detect"`
 }
 
-// DefaultConfig watches and does nothing.
-func DefaultConfig() Config {
-	return Config{
+// Default watches and does nothing.
+func Default() Settings {
+	return Settings{
 		Mode:       model.Monitor,
 		Tick:       model.Duration(250 * time.Millisecond),
 		RuntimeDir: "/run/breakerd",
@@ -38,23 +40,23 @@ func DefaultConfig() Config {
 	}
 }
 
-// LoadConfig reads a configuration file. An empty name is the default one, which may be
+// Load reads a configuration file. An empty name is the default one, which may be
 // missing.
-func LoadConfig(path string) (Config, error) {
-	c := DefaultConfig()
+func Load(path string) (Settings, error) {
+	c := Default()
 	named := path != ""
 	if !named {
-		path = DefaultConfigFile
+		path = DefaultFile
 	}
 	err := config.Load(path, &c)
 	if !named && errors.Is(err, fs.ErrNotExist) {
-		return DefaultConfig(), nil
+		return Default(), nil
 	}
 	if err != nil {
-		return Config{}, err
+		return Settings{}, err
 	}
 	if err := c.Check(); err != nil {
-		return Config{}, fmt.Errorf("%s: %w", path, err)
+		return Settings{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
 }
@@ -67,7 +69,7 @@ const (
 )
 
 // Check says what is wrong with the configuration.
-func (c *Config) Check() error {
+func (c *Settings) Check() error {
 	if _, err := model.ParseMode(string(c.Mode)); err != nil {
 		return err
 	}

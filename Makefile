@@ -1,0 +1,36 @@
+# breakerd: `sudo make demo` shows it at work, `sudo make test` proves it.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+
+# sudo's PATH does not have Go where go.dev's archive puts it.
+GO      ?= $(firstword $(shell command -v go) $(wildcard /usr/local/go/bin/go /usr/lib/go-1.*/bin/go /snap/bin/go))
+VERSION ?= $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo devel)
+export PATH := $(dir $(GO)):$(PATH)
+
+PROGRAMS := breakerd breaker-enforcer breakerctl
+
+.PHONY: build demo test check race kernel bench generate check-generated clean
+
+build: ## the three programs, into bin/
+	@test -n "$(GO)" || { echo "make: Go 1.26 or later is needed and was not found: install it from https://go.dev/dl/"; exit 1; }
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ $(PROGRAMS:%=./cmd/%)
+
+demo: build ## watch breakerd catch a fork storm and a CPU fight on this machine (as root)
+	@bin/breakerctl drill
+
+test: build ## everything: needs root, installs what it needs on Debian and Ubuntu
+	@scripts/test
+
+bench: ## what the kernel programs and the policies cost
+	@scripts/bench
+
+generate: ## the eBPF objects again; needs clang 14
+	@scripts/install clang-14 llvm-14 libbpf-dev linux-libc-dev
+	$(GO) generate ./bpf ./bench/...
+
+check-generated: generate ## fails if the committed objects are not what the sources give
+	@git -c safe.directory='*' diff --exit-code --stat -- bpf bench || { echo "the generated files differ from the committed ones: run make generate and commit"; exit 1; }
+
+clean:
+	rm -rf bin

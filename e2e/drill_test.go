@@ -1,0 +1,139 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/breakerd/breakerd/drill"
+	"github.com/breakerd/breakerd/internal/kerneltest"
+	"github.com/breakerd/breakerd/model"
+)
+
+// The whole chain, recorded: the drill passes, and what was recorded of it replays to the
+// very incidents that breakerd told.
+func TestADrillPassesAndItsRecordingReplaysToTheSameIncidents(t *testing.T) {
+	h := newHouse(t)
+	h.drillPolicy()
+	h.enforcer()
+	h.breakerd("enforce")
+	h.ready()
+
+	file := filepath.Join(h.dir, "drill.jsonl.gz")
+	recorder := exec.Command(bin(t, "breakerctl"), "record", file, "--runtime-dir", h.run)
+	if err := recorder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	// The detectors look back for some seconds; what they saw before is not recorded.
+	time.Sleep(5 * time.Second)
+
+	out, err := h.ctl("drill", "--running", "-o", "json")
+	report := decode[drill.Report](t, out)
+	if err != nil || report.Failed != 0 || report.Passed != 3 {
+		t.Errorf("the drill did not pass: %v\n%s", err, out)
+	}
+	h.eventually(30*time.Second, "every incident is closed", func(ctx context.Context) bool {
+		all, err := h.client.Incidents(ctx)
+		for _, in := range all {
+			if in.State == model.Open {
+				return false
+			}
+		}
+		return err == nil
+	})
+	live, err := h.ctl("incidents", "-o", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	recorder.Process.Signal(os.Interrupt)
+	if err := recorder.Wait(); err != nil {
+		t.Fatalf("breakerctl record: %v", err)
+	}
+	for range 2 {
+		replayed, err := h.ctl("replay", file, "-o", "json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if replayed != live {
+			t.Fatalf("the recording replays to other incidents\nlive:\n%s\nreplayed:\n%s", live, replayed)
+		}
+	}
+	if !strings.Contains(live, `"lease_id": "`) {
+		t.Errorf("no incident tells of a lease:\n%s", live)
+	}
+}
+
+// A drill that is killed leaves neither cgroups nor processes behind.
+func TestAKilledDrillLeavesNothingBehind(t *testing.T) {
+	h := newHouse(t)
+	h.breakerd("monitor")
+	h.ready()
+	status, err := h.client.Status(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	drills := func() []string {
+		left, _ := filepath.Glob(filepath.Join(status.CgroupMount, "breakerd-drill-*"))
+		return left
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+		cmd := exec.Command(bin(t, "breakerctl"), "drill", "--running", "--runtime-dir", h.run)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		h.eventually(30*time.Second, "the drill has begun", func(context.Context) bool {
+			procs, _ := filepath.Glob(filepath.Join(status.CgroupMount, "breakerd-drill-*", "fork-storm", "offender", "cgroup.procs"))
+			if len(procs) == 0 {
+				return false
+			}
+			text, _ := os.ReadFile(procs[0])
+			return len(text) > 0
+		})
+		cmd.Process.Signal(sig)
+		cmd.Wait()
+		h.eventually(5*time.Second, "the drill's cgroups are gone", func(context.Context) bool { return len(drills()) == 0 })
+	}
+}
+
+// In monitor nothing is touched, and in dry-run everything is decided and nothing touched.
+func TestMonitorAndDryRunTouchNothing(t *testing.T) {
+	for _, mode := range []string{"monitor", "dry-run"} {
+		t.Run(mode, func(t *testing.T) {
+			h := newHouse(t)
+			scratch := kerneltest.ScratchCgroup(t)
+			h.file("rules/freeze.rego", `package breaker.all
+
+import rego.v1
+
+action contains {"kind": "freeze", "scope": "tree", "for": "2s", "reason": "test"} if input.incident.kind == "fork_storm"
+`)
+			h.breakerd(mode)
+			h.ready()
+			scratch.Start("sh", "-c", "i=0; while [ $i -lt 300 ]; do sleep 20 & sleep 0.02; i=$((i+1)); done; wait")
+			var in model.Incident
+			h.eventually(10*time.Second, "a decision was made", func(ctx context.Context) bool {
+				all, err := h.client.Incidents(ctx)
+				if err != nil || len(all) == 0 {
+					return false
+				}
+				in = all[len(all)-1]
+				return len(in.Decisions) > 0
+			})
+			d := in.Decisions[0]
+			if scratch.Read("cgroup.freeze") != "0" || scratch.Frozen() {
+				t.Fatal("the cgroup was frozen")
+			}
+			switch {
+			case mode == "monitor" && (d.RefusedBy != "mode" || !d.DryRun):
+				t.Errorf("in monitor the decision is %+v, want it refused by the guard mode", d)
+			case mode == "dry-run" && (d.RefusedBy != "" || !d.DryRun || d.LeaseID == ""):
+				t.Errorf("in dry-run the decision is %+v, want a lease that is not real", d)
+			}
+		})
+	}
+}

@@ -1,0 +1,119 @@
+package breakerd_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/breakerd/breakerd/"
+
+// rooms says for each package which packages of ours it may import, and why that is all:
+// what sees cannot touch, what touches cannot decide, what decides cannot open a file.
+var rooms = map[string]struct {
+	may []string
+	why string
+}{
+	"model":    {nil, "the values between the stages belong to no stage"},
+	"safetext": {nil, "text is text"},
+	"config":   {nil, "reading YAML strictly has nothing to do with what is read"},
+
+	"bpf":     {[]string{"model"}, "what sees fills samples and knows nobody else"},
+	"host":    {[]string{"model"}, "what sees fills samples and knows nobody else"},
+	"observe": {[]string{"model", "bpf", "host"}, "only what sees makes samples"},
+
+	"blame":    {[]string{"model"}, "blame is a pure function of samples"},
+	"detect":   {[]string{"model", "blame"}, "incidents are a pure function of samples"},
+	"policy":   {[]string{"model"}, "policies see an incident and nothing else"},
+	"workload": {[]string{"model"}, "naming is a pure function of a path"},
+	"judge":    {[]string{"model", "detect", "policy"}, "what decides only joins pure functions, so that a recording replays"},
+
+	"recording": {[]string{"model"}, "a recording is samples and outcomes"},
+	"systemd":   {[]string{"model", "safetext"}, "telling is not doing"},
+	"cgroupctl": {[]string{"model"}, "the only writer of cgroups must be small enough to read"},
+	"enforce":   {[]string{"model", "cgroupctl", "systemd", "config"}, "the enforcer must be small enough to read, and cannot decide"},
+	"api":       {[]string{"model"}, "the API shows values and asks a small interface"},
+	"daemon": {[]string{"model", "settings", "bpf", "host", "observe", "blame", "detect", "policy", "judge", "workload", "recording", "systemd", "cgroupctl", "enforce", "api"},
+		"the daemon wires everything, and does nothing else"},
+	"settings": {[]string{"model", "config", "detect"}, "settings are values and bounds"},
+	"drill":    {[]string{"model", "api"}, "a drill looks at breakerd from outside"},
+
+	"cmd/breakerd":         {[]string{"model", "settings", "daemon"}, "main only starts the daemon"},
+	"cmd/breaker-enforcer": {[]string{"model", "enforce", "cgroupctl", "systemd"}, "the enforcer must be small enough to read"},
+	"cmd/breakerctl": {[]string{"model", "api", "detect", "policy", "judge", "workload", "recording", "host", "settings", "drill", "safetext"},
+		"the command line asks breakerd, and judges recordings itself"},
+
+	"internal/kerneltest": {[]string{"model", "cgroupctl"}, "tests share scratch cgroups"},
+	"cgroupctl/suite":     {[]string{"model", "cgroupctl"}, "one suite for every writer of cgroups"},
+}
+
+// closed says what a package must not reach, also not through others.
+var closed = map[string]struct {
+	to  []string
+	why string
+}{
+	"enforce":              {[]string{"github.com/open-policy-agent/", "net/http", "github.com/cilium/ebpf"}, "what touches cannot decide, serve or see"},
+	"cgroupctl":            {[]string{"github.com/open-policy-agent/", "net/http", "github.com/cilium/ebpf"}, "what touches cannot decide, serve or see"},
+	"cmd/breaker-enforcer": {[]string{"github.com/open-policy-agent/", "net/http", "github.com/cilium/ebpf"}, "what touches cannot decide, serve or see"},
+	"bpf":                  {[]string{module + "cgroupctl", module + "enforce"}, "what sees cannot touch"},
+	"host":                 {[]string{module + "cgroupctl", module + "enforce"}, "what sees cannot touch"},
+	"observe":              {[]string{module + "cgroupctl", module + "enforce"}, "what sees cannot touch"},
+	"judge":                {[]string{module + "cgroupctl", module + "enforce", module + "bpf", module + "host"}, "what decides sees only samples and touches nothing"},
+}
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+}
+
+func TestImportsKeepToTheHouseRule(t *testing.T) {
+	for _, p := range packages(t) {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if name == strings.TrimSuffix(module, "/") || strings.HasPrefix(name, "bench") {
+			continue
+		}
+		room, known := rooms[name]
+		if !known {
+			t.Errorf("%s has no place in the house: say in rooms what it may import, and why", name)
+			continue
+		}
+		for _, imported := range p.Imports {
+			other, ours := strings.CutPrefix(imported, module)
+			if ours && !slices.Contains(room.may, other) {
+				t.Errorf("%s imports %s, and may only import %v: %s", name, other, room.may, room.why)
+			}
+		}
+		for _, dep := range p.Deps {
+			for _, door := range closed[name].to {
+				if dep == door || strings.HasPrefix(dep, strings.TrimSuffix(door, "/")+"/") {
+					t.Errorf("%s reaches %s: %s", name, dep, closed[name].why)
+				}
+			}
+		}
+	}
+}
+
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	list := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", "./...")
+	list.Stderr = t.Output()
+	out, err := list.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []pkg
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
