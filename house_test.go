@@ -27,7 +27,7 @@ var rooms = map[string]struct {
 	"observe": {[]string{"model", "bpf", "host"}, "only what sees makes samples"},
 
 	"blame":    {[]string{"model"}, "blame is a pure function of samples"},
-	"detect":   {[]string{"model", "blame"}, "incidents are a pure function of samples"},
+	"detect":   {[]string{"model", "blame", "config"}, "incidents are a pure function of samples; config is for durations with their units"},
 	"policy":   {[]string{"model"}, "policies see an incident and nothing else"},
 	"workload": {[]string{"model"}, "naming is a pure function of a path"},
 	"judge":    {[]string{"model", "detect", "policy"}, "what decides only joins pure functions, so that a recording replays"},
@@ -47,6 +47,7 @@ var rooms = map[string]struct {
 	"cmd/breakerctl": {[]string{"model", "api", "detect", "policy", "judge", "workload", "recording", "host", "settings", "drill", "safetext"},
 		"the command line asks breakerd, and judges recordings itself"},
 
+	"e2e":                 {nil, "the programs are tested from outside"},
 	"internal/kerneltest": {[]string{"model", "cgroupctl"}, "tests share scratch cgroups"},
 	"cgroupctl/suite":     {[]string{"model", "cgroupctl"}, "one suite for every writer of cgroups"},
 }

@@ -12,8 +12,8 @@ import (
 // A bare number is refused, because no two programs agree on what it means.
 type Duration time.Duration
 
-// Duration is the value as the time package has it.
-func (d Duration) Duration() time.Duration { return time.Duration(d) }
+// D is the value as the time package has it.
+func (d Duration) D() time.Duration { return time.Duration(d) }
 
 func (d Duration) String() string { return time.Duration(d).String() }
 

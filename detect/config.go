@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/config"
 )
 
 // Config holds every threshold. The defaults are in DefaultConfig and nowhere else.
@@ -20,7 +20,7 @@ type Hysteresis struct {
 	// its way to close.
 	CloseBelow float64 `json:"close_below" yaml:"close_below"`
 	// CloseAfter is how long it must stay there.
-	CloseAfter model.Duration `json:"close_after" yaml:"close_after"`
+	CloseAfter config.Duration `json:"close_after" yaml:"close_after"`
 }
 
 // DefaultConfig is what applies where the operator says nothing.
@@ -28,7 +28,7 @@ func DefaultConfig() Config {
 	return Config{
 		ForkStorm: ForkStormConfig{
 			ForksPerSecond: 10,
-			Hold:           model.Duration(2 * time.Second),
+			Hold:           config.Duration(2 * time.Second),
 		},
 		CPUContention: CPUContentionConfig{
 			SomePercent:        40,
@@ -36,9 +36,9 @@ func DefaultConfig() Config {
 			VictimMSPerSecond:  50,
 			Margin:             1.5,
 			OwnQuotaPartAtMost: 0.25,
-			Hold:               model.Duration(2 * time.Second),
+			Hold:               config.Duration(2 * time.Second),
 		},
-		Hysteresis: Hysteresis{CloseBelow: 0.8, CloseAfter: model.Duration(5 * time.Second)},
+		Hysteresis: Hysteresis{CloseBelow: 0.8, CloseAfter: config.Duration(5 * time.Second)},
 	}
 }
 
@@ -63,7 +63,7 @@ func (c *Config) Check() error {
 	}
 	for _, v := range []struct {
 		key   string
-		value model.Duration
+		value config.Duration
 	}{
 		{"fork_storm.hold", c.ForkStorm.Hold},
 		{"cpu_contention.hold", c.CPUContention.Hold},

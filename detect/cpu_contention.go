@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/breakerd/breakerd/blame"
+	"github.com/breakerd/breakerd/config"
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -26,7 +27,7 @@ type CPUContentionConfig struct {
 	// quota's, or the hypervisor's, before nobody else is accused.
 	OwnQuotaPartAtMost float64 `json:"own_quota_part_at_most" yaml:"own_quota_part_at_most"`
 	// Hold is how long it must go on.
-	Hold model.Duration `json:"hold" yaml:"hold"`
+	Hold config.Duration `json:"hold" yaml:"hold"`
 }
 
 // cpuSpan is the span over which waits are weighed. A hurt that is smaller than a few

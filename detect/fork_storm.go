@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/breakerd/breakerd/config"
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -12,7 +13,7 @@ type ForkStormConfig struct {
 	// ForksPerSecond is how many processes one tree may make in each second.
 	ForksPerSecond float64 `json:"forks_per_second" yaml:"forks_per_second"`
 	// Hold is how long it must go on.
-	Hold model.Duration `json:"hold" yaml:"hold"`
+	Hold config.Duration `json:"hold" yaml:"hold"`
 }
 
 // Figures of a fork storm's severity. Making processes that end again is what builds

@@ -106,15 +106,10 @@ func TestMonitorAndDryRunTouchNothing(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			h := newHouse(t)
 			scratch := kerneltest.ScratchCgroup(t)
-			h.file("rules/freeze.rego", `package breaker.all
-
-import rego.v1
-
-action contains {"kind": "freeze", "scope": "tree", "for": "2s", "reason": "test"} if input.incident.kind == "fork_storm"
-`)
+			h.file("rules/freeze.rego", freezeAll)
 			h.breakerd(mode)
 			h.ready()
-			scratch.Start("sh", "-c", "i=0; while [ $i -lt 300 ]; do sleep 20 & sleep 0.02; i=$((i+1)); done; wait")
+			scratch.Start("sh", "-c", storm)
 			var in model.Incident
 			h.eventually(10*time.Second, "a decision was made", func(ctx context.Context) bool {
 				all, err := h.client.Incidents(ctx)

@@ -21,7 +21,7 @@ type Settings struct {
 	// Mode is how far breakerd may go: monitor, dry-run or enforce.
 	Mode model.Mode `yaml:"mode"`
 	// Tick is how often a sample is taken.
-	Tick model.Duration `yaml:"tick"`
+	Tick config.Duration `yaml:"tick"`
 	// RuntimeDir holds the sockets.
 	RuntimeDir string `yaml:"runtime_dir"`
 	// Policies are directories of .rego files, or files.
@@ -34,7 +34,7 @@ type Settings struct {
 func Default() Settings {
 	return Settings{
 		Mode:       model.Monitor,
-		Tick:       model.Duration(250 * time.Millisecond),
+		Tick:       config.Duration(250 * time.Millisecond),
 		RuntimeDir: "/run/breakerd",
 		Detect:     detect.DefaultConfig(),
 	}
