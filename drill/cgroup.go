@@ -77,6 +77,12 @@ func (g *ground) frozen() bool {
 	return err == nil && strings.Contains(string(text), "frozen 1")
 }
 
+// processes counts those in the cgroup.
+func (g *ground) processes() int {
+	text, _ := os.ReadFile(filepath.Join(g.dir(), "cgroup.procs"))
+	return len(strings.Fields(string(text)))
+}
+
 // awaitFrozen waits until the cgroup is frozen, or thawed, and says when it saw that. It
 // asks the kernel, not breakerd.
 func (g *ground) awaitFrozen(want bool, bound time.Duration) (time.Time, bool) {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -102,6 +103,7 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 	}
 	defer func() { err = errors.Join(err, Clear(d.ground.dir()), stopJanitor()) }()
 
+	d.introduce()
 	for _, s := range scenarios() {
 		r, err := d.run(ctx, s)
 		if err != nil {
@@ -115,6 +117,23 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 		}
 	}
 	return report, nil
+}
+
+// introduce says what is drilled.
+func (d *driller) introduce() {
+	s := d.status
+	d.Narrate("breakerd %s on Linux %s, %d CPUs, %d processes", s.Version, s.Kernel, s.Host.CPUs, s.Host.Processes)
+	d.Narrate("  sees     %s, a sample each %d ms", strings.Join(s.Programs, " "), s.TickMS)
+	decides := strings.Join(s.Policies.Packages, " ")
+	if decides == "" {
+		decides = "nothing: no policy is loaded"
+	}
+	d.Narrate("  decides  %s", decides)
+	acts := "nobody: in " + string(s.Mode) + " nothing is written"
+	if s.Mode == model.Enforce {
+		acts = "breaker-enforcer, below " + s.CgroupMount + d.ground.path + " only"
+	}
+	d.Narrate("  acts     %s", acts)
 }
 
 // janitor starts the process that clears up if this one is killed.

@@ -52,7 +52,7 @@ func (d *driller) expectIncident(ctx context.Context, s scenario, sc *scene, sta
 	if err := d.act(ctx, sc, in, started, r); err != nil {
 		return err
 	}
-	return d.checkCulprit(ctx, s, sc, r)
+	return d.checkCulprit(ctx, sc, started, r)
 }
 
 // await waits until the expected incident is open.
@@ -96,7 +96,7 @@ func (d *driller) act(ctx context.Context, sc *scene, in *model.Incident, starte
 	decided := lease.Decision.At
 	r.ActMS, r.ConfirmMS = between(decided, lease.CreatedAt), between(decided, frozenAt)
 	d.Narrate("  %7.0f ms  decided by %s: %s for %v", ms(decided.Sub(started)), lease.Decision.Policy, lease.Decision.Action.Kind, lease.Decision.Action.For())
-	d.Narrate("  %7.0f ms  frozen, and confirmed by the kernel %.0f ms after the decision", ms(frozenAt.Sub(started)), *r.ConfirmMS)
+	d.Narrate("  %7.0f ms  frozen: %d processes stand still, confirmed by the kernel %.0f ms after the decision", ms(frozenAt.Sub(started)), sc.offender.processes(), *r.ConfirmMS)
 	if most := time.Duration(d.status.TickMS)*time.Millisecond + confirmSlack; frozenAt.Sub(decided) > most {
 		r.fail("frozen %.0f ms after the decision, later than %v", *r.ConfirmMS, most)
 	}
@@ -164,7 +164,7 @@ func (d *driller) lease(ctx context.Context, incident string) (*model.Lease, err
 }
 
 // checkCulprit holds what breakerd said against what the drill did.
-func (d *driller) checkCulprit(ctx context.Context, s scenario, sc *scene, r *Result) error {
+func (d *driller) checkCulprit(ctx context.Context, sc *scene, started time.Time, r *Result) error {
 	found, err := d.incidents(ctx, sc)
 	if err != nil {
 		return err
@@ -186,12 +186,12 @@ func (d *driller) checkCulprit(ctx context.Context, s scenario, sc *scene, r *Re
 		r.CulpritCorrect = false
 		r.fail("the service is not among the victims: %v", in.Victims)
 	}
-	return d.checkBlame(ctx, sc, r)
+	return d.checkBlame(ctx, sc, started, r)
 }
 
 // checkBlame says who made the victim wait: the offender, and nobody else.
-func (d *driller) checkBlame(ctx context.Context, sc *scene, r *Result) error {
-	b, err := d.Client.Blame(ctx, 0)
+func (d *driller) checkBlame(ctx context.Context, sc *scene, started time.Time, r *Result) error {
+	b, err := d.Client.Blame(ctx, time.Since(started))
 	if err != nil {
 		return err
 	}
