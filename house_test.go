@@ -43,7 +43,7 @@ var rooms = map[string]struct {
 	"drill":    {[]string{"model", "api"}, "a drill looks at breakerd from outside"},
 
 	"cmd/breakerd":         {[]string{"model", "settings", "daemon"}, "main only starts the daemon"},
-	"cmd/breaker-enforcer": {[]string{"model", "enforce", "cgroupctl", "systemd"}, "the enforcer must be small enough to read"},
+	"cmd/breaker-enforcer": {[]string{"model", "enforce", "systemd"}, "the enforcer must be small enough to read"},
 	"cmd/breakerctl": {[]string{"model", "api", "detect", "policy", "judge", "workload", "recording", "host", "settings", "drill", "safetext"},
 		"the command line asks breakerd, and judges recordings itself"},
 

@@ -100,7 +100,7 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got := defaults()
-			err := parse("c.yaml", []byte(tt.text), &got)
+			err := Parse("c.yaml", []byte(tt.text), &got)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got  %v\nwant %s", err, tt.want)
 			}
@@ -110,7 +110,7 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 
 func TestAllMistakesAreToldAtOnce(t *testing.T) {
 	got := defaults()
-	err := parse("c.yaml", []byte("mdoe: enforce\ntick: 10\nenabled: 3\n"), &got)
+	err := Parse("c.yaml", []byte("mdoe: enforce\ntick: 10\nenabled: 3\n"), &got)
 	var all Errors
 	if !errors.As(err, &all) || len(all) != 3 {
 		t.Fatalf("got %v", err)
@@ -172,7 +172,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		got := defaults()
-		if err := parse("c.yaml", text, &got); err != nil {
+		if err := Parse("c.yaml", text, &got); err != nil {
 			if !strings.HasPrefix(err.Error(), "c.yaml:") {
 				t.Errorf("the error does not name the file: %v", err)
 			}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/breakerd/breakerd/api"
 	"github.com/breakerd/breakerd/bpf"
+	"github.com/breakerd/breakerd/enforce"
 	"github.com/breakerd/breakerd/host"
 	"github.com/breakerd/breakerd/judge"
 	"github.com/breakerd/breakerd/model"
@@ -88,7 +89,7 @@ func (d *Daemon) open() (err error) {
 	case model.Enforce:
 		d.enforcer = newRemote(d.cfg.RuntimeDir, d.enforcerChanged)
 	default:
-		if d.enforcer, err = newLocal(d.cfg.Mode, d.observer.Reader().CgroupRoot, d.teller); err != nil {
+		if d.enforcer, err = newLocal(d.cfg.Mode, d.observer.Reader().CgroupRoot, enforce.NewJournalRecorder(d.teller.journal, d.log)); err != nil {
 			return errors.Join(err, d.observer.Close())
 		}
 	}
@@ -160,7 +161,7 @@ func (d *Daemon) serve(ctx context.Context, listener net.Listener, reload <-chan
 	part("reload", func(ctx context.Context) error { d.reloads(ctx, reload); return nil })
 	part("notify", d.notify)
 
-	d.teller.write(systemd.Started(d.version, d.cfg.Mode))
+	d.teller.write(systemd.Started("breakerd", d.version, d.cfg.Mode))
 	parts.Wait()
 	close(failed)
 	var errs []error
@@ -171,7 +172,7 @@ func (d *Daemon) serve(ctx context.Context, listener net.Listener, reload <-chan
 	if len(errs) > 0 {
 		reason = errs[0].Error()
 	}
-	d.teller.write(systemd.Stopped(reason))
+	d.teller.write(systemd.Stopped("breakerd", reason))
 	return errors.Join(errs...)
 }
 

@@ -33,20 +33,6 @@ func (t *teller) event(e judge.Event) {
 	}
 }
 
-// Lease implements enforce.Recorder.
-func (t *teller) Lease(l model.Lease) {
-	switch l.State {
-	case model.LeaseHeld:
-		t.write(systemd.LeaseHeld(l))
-	case model.LeaseEnded:
-		t.write(systemd.LeaseEnded(l))
-	}
-}
-
-// Refused implements enforce.Recorder. The refusal is told with the incident that it
-// belongs to, by event.
-func (t *teller) Refused(model.Decision, model.Outcome) {}
-
 func (t *teller) degraded(l model.Lost) {
 	t.write(systemd.ObservationDegraded(fmt.Sprintf(
 		"lost in one tick: %d fork, exec and exit records, %d waits, %d cgroup counts; the machine slept %.1f s",

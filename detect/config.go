@@ -58,7 +58,7 @@ func (c *Config) Check() error {
 		{"hysteresis.close_below", c.Hysteresis.CloseBelow, 0.1, 1},
 	} {
 		if !(v.value >= v.least && v.value <= v.most) { // also where it is no number
-			return fmt.Errorf("detect.%s: %v is not between %v and %v", v.key, v.value, v.least, v.most)
+			return &config.BadValue{Key: "detect." + v.key, What: fmt.Sprintf("%v is not between %v and %v", v.value, v.least, v.most)}
 		}
 	}
 	for _, v := range []struct {
@@ -70,7 +70,7 @@ func (c *Config) Check() error {
 		{"hysteresis.close_after", c.Hysteresis.CloseAfter},
 	} {
 		if v.value <= 0 || v.value.D() > time.Hour {
-			return fmt.Errorf("detect.%s: %v is not between 0s and 1h0m0s", v.key, v.value)
+			return &config.BadValue{Key: "detect." + v.key, What: fmt.Sprintf("%v is not between 0s and 1h0m0s", v.value)}
 		}
 	}
 	return nil

@@ -12,42 +12,52 @@ import (
 // detector.
 const kept = 15 * time.Second
 
+// maxSamples bounds the window also where a recording says that a tick took nothing: it
+// is more than the shortest tick (50 ms) needs.
+const maxSamples = 512
+
 // window holds the samples of the last seconds, the process table after the last of
 // them, and what each sample charged to whom.
 type window struct {
 	table   *table
 	samples []*model.Sample
 	charges []charges // beside samples
-	paths   map[model.CgroupID]string
-	shares  map[time.Duration]map[model.CgroupID]*blame.Shares // of this tick, made when asked for
+	names   names
+
+	// Of this tick, made when asked for.
+	shares   map[time.Duration]map[model.CgroupID]*blame.Shares
+	offences map[model.CgroupID][]hurt // by offender, over hurtSpan
 }
 
 func newWindow() *window {
-	return &window{table: newTable(), paths: make(map[model.CgroupID]string)}
+	return &window{table: newTable(), names: newNames()}
 }
 
 // feed takes in a sample. It forgets everything but the processes where time did not
-// run as the samples assume: nothing may be concluded from what lies across a suspend.
+// run as the samples assume: nothing may be concluded from what lies across a suspend,
+// or across the seam of two recordings.
 func (w *window) feed(s *model.Sample) (broken bool) {
 	broken = s.Keyframe || s.Lost.SuspendedNS > int64(time.Second)
+	if len(w.samples) > 0 {
+		before := w.now()
+		broken = broken || s.BootNS <= before.BootNS || s.Host.BootID != before.Host.BootID
+	}
 	if broken {
 		w.samples, w.charges = nil, nil
 	}
-	w.samples = append(w.samples, s)
+	light := *s
+	light.Procs = model.ProcChanges{} // 1 MB each second at 20,000 processes, and in the table now
+	w.samples = append(w.samples, &light)
 	w.charges = append(w.charges, w.table.apply(s))
-	w.shares = nil
+	w.shares, w.offences = nil, nil
 
-	old := 0
+	old := max(0, len(w.samples)-maxSamples)
 	for s.BootNS-w.samples[old].BootNS > int64(kept) {
 		old++
 	}
 	w.samples = slices.Delete(w.samples, 0, old)
 	w.charges = slices.Delete(w.charges, 0, old)
-	for _, c := range s.Cgroups {
-		if c.Path != "" {
-			w.paths[c.ID] = c.Path
-		}
-	}
+	w.names.learn(s)
 	return broken
 }
 
@@ -112,13 +122,16 @@ func (w *window) somePercent(d time.Duration) (float64, bool) {
 	return us / 1e6 * 100, ok
 }
 
-// usePercent is how much of all CPUs was busy in the last d.
+// usePercent is how much of the time of all CPUs in the last d was not idle. It is held
+// against the time that the kernel accounted for, not the clock's: an emulated CPU loses
+// ticks, and with them up to a third of the busy time.
 func (w *window) usePercent(d time.Duration) (float64, bool) {
-	ns, ok := w.growth(d, func(h *model.Host) uint64 { return h.CPUBusyNS + h.StealNS })
-	if cpus := w.now().Host.CPUs; ok && cpus > 0 {
-		return ns / 1e9 / float64(cpus) * 100, true
+	busy, ok := w.growth(d, func(h *model.Host) uint64 { return h.CPUBusyNS + h.StealNS })
+	idle, known := w.growth(d, func(h *model.Host) uint64 { return h.CPUIdleNS })
+	if !ok || !known || busy+idle == 0 {
+		return 0, false
 	}
-	return 0, false
+	return busy / (busy + idle) * 100, true
 }
 
 // charged adds up what was charged to each living process in the last d.
@@ -160,6 +173,3 @@ func (w *window) cgroupTotals(d time.Duration, pick func(*model.CgroupSample) ui
 	}
 	return sum
 }
-
-// path names a cgroup as well as it can be named.
-func (w *window) path(id model.CgroupID) string { return w.paths[id] }

@@ -10,7 +10,7 @@ import (
 )
 
 // poll is how often breakerd is asked.
-const poll = 50 * time.Millisecond
+const poll = 100 * time.Millisecond
 
 // expectSilence watches for a while that nothing is opened because of the offender.
 func (d *driller) expectSilence(ctx context.Context, s scenario, sc *scene, r *Result) error {

@@ -55,5 +55,5 @@ func ParseMode(s string) (Mode, error) {
 	case Monitor, DryRun, Enforce:
 		return m, nil
 	}
-	return "", fmt.Errorf("mode %q is none of monitor, dry-run, enforce", s)
+	return "", fmt.Errorf("%q is none of monitor, dry-run, enforce", s)
 }

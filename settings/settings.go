@@ -55,9 +55,6 @@ func Load(path string) (Settings, error) {
 	if err != nil {
 		return Settings{}, err
 	}
-	if err := c.Check(); err != nil {
-		return Settings{}, fmt.Errorf("%s: %w", path, err)
-	}
 	return c, nil
 }
 
@@ -71,13 +68,13 @@ const (
 // Check says what is wrong with the configuration.
 func (c *Settings) Check() error {
 	if _, err := model.ParseMode(string(c.Mode)); err != nil {
-		return err
+		return &config.BadValue{Key: "mode", What: err.Error()}
 	}
 	if t := c.Tick.D(); t < minTick || t > maxTick {
-		return fmt.Errorf("tick: %v is not between %v and %v", t, minTick, maxTick)
+		return &config.BadValue{Key: "tick", What: fmt.Sprintf("%v is not between %v and %v", t, minTick, maxTick)}
 	}
 	if c.RuntimeDir == "" {
-		return errors.New("runtime_dir: it must name a directory")
+		return &config.BadValue{Key: "runtime_dir", What: "it must name a directory"}
 	}
 	return c.Detect.Check()
 }

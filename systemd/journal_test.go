@@ -120,7 +120,7 @@ func TestWithoutJournaldEntriesAreJSONLines(t *testing.T) {
 		if j.Native() {
 			t.Error("native")
 		}
-		for _, e := range []Entry{Started("0.1.0", "dry-run"), ObservationDegraded(`a "quoted" <b>` + "\n\x1b[2J")} {
+		for _, e := range []Entry{Started("breakerd", "0.1.0", "dry-run"), ObservationDegraded(`a "quoted" <b>` + "\n\x1b[2J")} {
 			if err := j.Write(e); err != nil {
 				t.Fatal(err)
 			}
@@ -153,7 +153,7 @@ func TestEntriesFallBackWhileJournaldIsAwayAndReturnToIt(t *testing.T) {
 	var out bytes.Buffer
 	j := openJournal(path, "breakerd", &out)
 	_ = conn.Close()
-	if err := j.Write(Stopped("journald is away")); err != nil {
+	if err := j.Write(Stopped("breakerd", "journald is away")); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Remove(path); err != nil {
@@ -164,7 +164,7 @@ func TestEntriesFallBackWhileJournaldIsAwayAndReturnToIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer back.Close()
-	if err := j.Write(Stopped("journald is back")); err != nil {
+	if err := j.Write(Stopped("breakerd", "journald is back")); err != nil {
 		t.Fatal(err)
 	}
 	if got := receive(t, back); !strings.Contains(got, "journald is back") {
@@ -188,7 +188,7 @@ func TestWriteNeverWaits(t *testing.T) {
 		j := openJournal(path, "breakerd", nobody)
 		start, lost := time.Now(), 0
 		for i := range 2 * queued {
-			switch err := j.Write(Stopped(fmt.Sprint(i))); {
+			switch err := j.Write(Stopped("breakerd", fmt.Sprint(i))); {
 			case errors.Is(err, ErrEntryLost):
 				lost++
 			case err != nil:
@@ -201,7 +201,7 @@ func TestWriteNeverWaits(t *testing.T) {
 		if err := j.Close(); !errors.Is(err, ErrEntryLost) || time.Since(start) != time.Second {
 			t.Errorf("close: %v after %v", err, time.Since(start))
 		}
-		if err := j.Write(Stopped("too late")); !errors.Is(err, os.ErrClosed) {
+		if err := j.Write(Stopped("breakerd", "too late")); !errors.Is(err, os.ErrClosed) {
 			t.Errorf("after close: %v", err)
 		}
 		close(nobody.release)

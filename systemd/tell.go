@@ -9,15 +9,15 @@ import (
 )
 
 // Started tells that a program is at work.
-func Started(version string, mode model.Mode) Entry {
-	return entry(MsgStarted, Info, fmt.Sprintf("breakerd %s started in mode %s", version, mode), map[Field]string{
+func Started(program, version string, mode model.Mode) Entry {
+	return entry(MsgStarted, Info, fmt.Sprintf("%s %s started in mode %s", program, version, mode), map[Field]string{
 		FieldVersion: version, FieldMode: string(mode),
 	})
 }
 
 // Stopped tells that a program ended in good order, and why.
-func Stopped(reason string) Entry {
-	return entry(MsgStopped, Info, "stopped: "+reason, map[Field]string{FieldReason: reason})
+func Stopped(program, reason string) Entry {
+	return entry(MsgStopped, Info, program+" stopped: "+reason, map[Field]string{FieldReason: reason})
 }
 
 // IncidentOpened tells of a new incident.

@@ -57,8 +57,8 @@ func decision(change func(*model.DecisionRecord)) Entry {
 func everyEntry() map[string]Entry {
 	failure := errors.New("write cgroup.freeze of /a: permission denied")
 	return map[string]Entry{
-		"started":              Started("0.1.0", model.DryRun),
-		"stopped":              Stopped("terminated"),
+		"started":              Started("breakerd", "0.1.0", model.DryRun),
+		"stopped":              Stopped("breakerd", "terminated"),
 		"opened":               IncidentOpened(incident()),
 		"opened, nobody known": IncidentOpened(model.Incident{ID: "i-2", Kind: model.PSISaturation, Level: model.Info, Summary: "x"}),
 		"closed":               IncidentClosed(incident()),

@@ -1,0 +1,255 @@
+package cgroupctl
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// Fake is a writer over cgroups in memory, for tests. It passes the same suite as
+// the real one, and it can be told to fail.
+type Fake struct {
+	mu     sync.Mutex
+	fault  func(op string, r Ref) error
+	stuck  func(r Ref) bool
+	groups map[string]*fakeGroup
+	lastID model.CgroupID
+	writes []string
+}
+
+type fakeGroup struct {
+	id       model.CgroupID
+	freeze   string
+	pids     []int32
+	omit     bool
+	threaded bool
+}
+
+// NewFake makes an empty hierarchy.
+func NewFake() *Fake { return &Fake{groups: map[string]*fakeGroup{}, lastID: 1} }
+
+// SetFault has fault asked before each operation ("inspect", "apply", "confirm",
+// "restore"); an error that it returns is the operation's.
+func (f *Fake) SetFault(fault func(op string, r Ref) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.fault = fault
+}
+
+// SetStuck says which cgroups the kernel never confirms as frozen.
+func (f *Fake) SetStuck(stuck func(r Ref) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stuck = stuck
+}
+
+// Make makes a cgroup, and those above it, with a new id.
+func (f *Fake) Make(p string, pids ...int32) Ref {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for dir := path.Dir(p); dir != "/"; dir = path.Dir(dir) {
+		if f.groups[dir] == nil {
+			f.lastID++
+			f.groups[dir] = &fakeGroup{id: f.lastID, freeze: "0"}
+		}
+	}
+	f.lastID++
+	f.groups[p] = &fakeGroup{id: f.lastID, freeze: "0", pids: pids}
+	return Ref{Path: p, ID: f.lastID}
+}
+
+// Remove removes a cgroup and all below it.
+func (f *Fake) Remove(p string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for q := range f.groups {
+		if q == p || strings.HasPrefix(q, p+"/") {
+			delete(f.groups, q)
+		}
+	}
+}
+
+// SetPIDs says which processes a cgroup holds.
+func (f *Fake) SetPIDs(p string, pids ...int32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.groups[p].pids = pids
+}
+
+// SetFreeze writes cgroup.freeze as somebody else would.
+func (f *Fake) SetFreeze(p, value string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.groups[p].freeze = value
+}
+
+// SetThreaded makes a cgroup threaded.
+func (f *Fake) SetThreaded(p string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.groups[p].threaded = true
+}
+
+// SetOmit marks a cgroup to be left alone.
+func (f *Fake) SetOmit(p string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.groups[p].omit = true
+}
+
+// Freeze is what cgroup.freeze of a cgroup holds; "" if there is no such cgroup.
+func (f *Fake) Freeze(p string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if g := f.groups[p]; g != nil {
+		return g.freeze
+	}
+	return ""
+}
+
+// Writes are the writes that were made, each as "path file=value".
+func (f *Fake) Writes() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.writes)
+}
+
+func (f *Fake) begin(op string, r Ref) error {
+	f.mu.Lock()
+	fault := f.fault
+	f.mu.Unlock()
+	if fault == nil {
+		return nil
+	}
+	return fault(op, r)
+}
+
+func (f *Fake) open(r Ref) (*fakeGroup, error) {
+	if g := f.groups[r.Path]; g != nil && g.id == r.ID {
+		return g, nil
+	}
+	return nil, fmt.Errorf("open cgroup %s: %w", r, ErrGone)
+}
+
+// Inspect reads the state of a cgroup.
+func (f *Fake) Inspect(r Ref) (State, error) {
+	if err := f.begin("inspect", r); err != nil {
+		return State{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	g, err := f.open(r)
+	if err != nil {
+		return State{}, err
+	}
+	if g.threaded {
+		return State{}, fmt.Errorf("read cgroup.procs of %s: %w", r, ErrThreaded)
+	}
+	s := State{Freeze: g.freeze, Frozen: f.frozen(r.Path)}
+	for q, sub := range f.groups {
+		if q != r.Path && !strings.HasPrefix(q, r.Path+"/") {
+			continue
+		}
+		s.PIDs = append(s.PIDs, sub.pids...)
+		if q != r.Path {
+			s.Below = append(s.Below, q)
+		}
+		if sub.omit {
+			s.Omit = q
+		}
+	}
+	slices.Sort(s.PIDs)
+	slices.Sort(s.Below)
+	return s, nil
+}
+
+func (f *Fake) frozen(p string) bool {
+	for ; p != "/" && p != "."; p = path.Dir(p) {
+		if g := f.groups[p]; g != nil && g.freeze == "1" {
+			return true
+		}
+	}
+	return false
+}
+
+// Apply writes a file that must still hold what it held.
+func (f *Fake) Apply(r Ref, w model.FileWrite) error {
+	if err := CheckWrite(w); err != nil {
+		return err
+	}
+	if err := f.begin("apply", r); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	g, err := f.open(r)
+	if err != nil {
+		return err
+	}
+	if g.freeze != w.Was {
+		return owned(r, w, g.freeze)
+	}
+	f.set(g, r, w.Wrote)
+	return nil
+}
+
+func (f *Fake) set(g *fakeGroup, r Ref, value string) {
+	g.freeze = value
+	f.writes = append(f.writes, r.Path+" "+freezeFile+"="+value)
+}
+
+// Confirm answers at once, or waits for the context's end where it is stuck.
+func (f *Fake) Confirm(ctx context.Context, r Ref, frozen bool) error {
+	if err := f.begin("confirm", r); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	_, err := f.open(r)
+	is := f.frozen(r.Path)
+	stuck := f.stuck
+	f.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if is == frozen && !(frozen && stuck != nil && stuck(r)) {
+		return nil
+	}
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, DefaultConfirm)
+		defer cancel()
+	}
+	<-ctx.Done()
+	return unconfirmed(ctx, r, frozen)
+}
+
+// Restore puts back what was there before a write.
+func (f *Fake) Restore(_ context.Context, r Ref, w model.FileWrite) (string, error) {
+	if err := CheckWrite(w); err != nil {
+		return "", err
+	}
+	if err := f.begin("restore", r); err != nil {
+		return "", err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	g, err := f.open(r)
+	if err != nil {
+		return noteGone, nil
+	}
+	if g.freeze != w.Wrote {
+		return noteOwned(w, g.freeze), nil
+	}
+	f.set(g, r, w.Was)
+	for dir := path.Dir(r.Path); dir != "/"; dir = path.Dir(dir) {
+		if up := f.groups[dir]; up != nil && up.freeze == "1" {
+			return noteAbove(dir), nil
+		}
+	}
+	return "", nil
+}

@@ -1,0 +1,114 @@
+package cgroupctl
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxFile bounds what is read of one file: cgroup.procs with the four million pids
+// that a kernel can have stays below it.
+const maxFile = 64 << 20
+
+// openBeneath opens a name beneath a held directory. The kernel itself refuses
+// (openat2, since 5.6) to leave that directory, to follow a symlink, or to cross
+// into another mount, so nobody can move the file from under us.
+func openBeneath(dir int, name string, flags uint64) (int, error) {
+	how := unix.OpenHow{
+		Flags:   flags | unix.O_CLOEXEC | unix.O_NOCTTY,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,
+	}
+	for {
+		fd, err := unix.Openat2(dir, name, &how)
+		if err != unix.EINTR {
+			return fd, err
+		}
+	}
+}
+
+// gone turns the kernel's ways to say that a cgroup was removed into ErrGone:
+// ENOENT from an open, ENODEV from a file that was open already, ENOTDIR from a
+// path whose parent is something else by now.
+func gone(err error) error {
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOTDIR) {
+		return ErrGone
+	}
+	return err
+}
+
+// read returns what a file of the open cgroup holds, without the last newline.
+func read(dir int, r Ref, file string) (string, error) {
+	fd, err := openBeneath(dir, file, unix.O_RDONLY)
+	if err != nil {
+		return "", fmt.Errorf("open %s of %s: %w", file, r, fileGone(dir, err))
+	}
+	defer unix.Close(fd)
+	b, err := readAll(fd)
+	if err != nil {
+		return "", fmt.Errorf("read %s of %s: %w", file, r, gone(err))
+	}
+	return strings.TrimSuffix(string(b), "\n"), nil
+}
+
+func readAll(fd int) ([]byte, error) {
+	var out bytes.Buffer
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := unix.Read(fd, buf)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return out.Bytes(), nil
+		}
+		out.Write(buf[:n])
+		if out.Len() > maxFile {
+			return nil, unix.EFBIG
+		}
+	}
+}
+
+// write writes a file of the open cgroup and reads it back.
+func write(dir int, r Ref, file, value string) error {
+	fd, err := openBeneath(dir, file, unix.O_WRONLY)
+	if err != nil {
+		return fmt.Errorf("open %s of %s: %w", file, r, fileGone(dir, err))
+	}
+	defer unix.Close(fd)
+	for {
+		_, err = unix.Write(fd, []byte(value))
+		if err != unix.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("write %s to %s of %s: %w", value, file, r, gone(err))
+	}
+	got, err := read(dir, r, file)
+	if err != nil {
+		return err
+	}
+	if got != value {
+		return fmt.Errorf("write %s to %s of %s: it reads %s afterwards: %w", value, file, r, got, ErrOwned)
+	}
+	return nil
+}
+
+// fileGone tells a cgroup that was removed from one that never had the file: the
+// root cgroup has no cgroup.freeze, and no cgroup had one before 5.2.
+func fileGone(dir int, err error) error {
+	if !errors.Is(err, unix.ENOENT) {
+		return gone(err)
+	}
+	fd, stillThere := openBeneath(dir, "cgroup.procs", unix.O_RDONLY)
+	if stillThere != nil {
+		return ErrGone
+	}
+	unix.Close(fd)
+	return err
+}

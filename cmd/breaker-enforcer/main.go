@@ -1,0 +1,56 @@
+// Command breaker-enforcer is the only program of breakerd that writes a cgroup.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/breakerd/breakerd/enforce"
+	"github.com/breakerd/breakerd/systemd"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+func main() {
+	if err := command().ExecuteContext(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "breaker-enforcer:", err)
+		os.Exit(1)
+	}
+}
+
+func command() *cobra.Command {
+	p := enforce.Program{Version: version, Log: slog.New(slog.NewJSONHandler(os.Stderr, nil))}
+	var undo bool
+	c := &cobra.Command{
+		Use:           "breaker-enforcer",
+		Short:         "Freeze a cgroup for a limited time, if every guard agrees, and thaw it again",
+		Long:          long,
+		Version:       version,
+		Args:          cobra.NoArgs,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(c *cobra.Command, _ []string) error {
+			journal := systemd.OpenJournal("breaker-enforcer", os.Stderr)
+			defer journal.Close()
+			p.Recorder = enforce.NewJournalRecorder(journal, p.Log)
+			if undo {
+				return undoAll(c, p)
+			}
+			return run(c, p, journal)
+		},
+	}
+	c.CompletionOptions.DisableDefaultCmd = true
+	c.SetVersionTemplate("breaker-enforcer {{.Version}}\n")
+	f := c.Flags()
+	f.StringVar(&p.ConfigFile, "config", "", "configuration `FILE` (default "+enforce.DefaultConfigFile+", which may be missing)")
+	f.StringVar(&p.RuntimeDir, "runtime-dir", "/run/breakerd", "`DIR` of the socket; made if missing")
+	f.StringVar(&p.StateDir, "state-dir", "/var/lib/breakerd", "`DIR` of the records of leases; made if missing")
+	f.StringVar(&p.CgroupRoot, "cgroup-root", "", "`DIR` where cgroup2 is mounted (default: found in /proc/self/mountinfo)")
+	f.BoolVar(&undo, "undo", false, "undo every lease that is left, report, and exit; refused while an enforcer runs")
+	return c
+}

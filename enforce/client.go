@@ -1,0 +1,199 @@
+package enforce
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// Client talks to breaker-enforcer. It may be used by many at once; it connects when
+// it has to, and again when the enforcer was restarted.
+type Client struct {
+	socket string
+	idle   chan *clientConn
+}
+
+type clientConn struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+// clientTimeout bounds a request whose context has no deadline: a confirmation and
+// an undo, both at their default bounds, and time to spare.
+const clientTimeout = 15 * time.Second
+
+// NewClient makes a client for the enforcer of a runtime directory. It connects with
+// the first request.
+func NewClient(runtimeDir string) *Client {
+	return &Client{socket: filepath.Join(runtimeDir, SocketName), idle: make(chan *clientConn, 2)}
+}
+
+// Propose asks for a decision to be carried out. The error says that the enforcer
+// did not answer; the decision may be proposed again, and is carried out once.
+func (c *Client) Propose(ctx context.Context, d model.Decision) (model.Outcome, error) {
+	out, err := c.do(ctx, request{Op: opPropose, Decision: &d})
+	if err == nil && out.Outcome == nil {
+		err = errors.New("propose: the enforcer answered without an outcome")
+	}
+	if err != nil {
+		return model.Outcome{}, err
+	}
+	return *out.Outcome, nil
+}
+
+// Heartbeat tells the enforcer that breakerd lives.
+func (c *Client) Heartbeat(ctx context.Context) error {
+	_, err := c.do(ctx, request{Op: opHeartbeat})
+	return err
+}
+
+// Leases are the leases that have not ended.
+func (c *Client) Leases(ctx context.Context) ([]model.Lease, error) {
+	out, err := c.do(ctx, request{Op: opLeases})
+	return out.Leases, err
+}
+
+// Release ends a lease and waits until it is undone.
+func (c *Client) Release(ctx context.Context, id string) (model.Lease, error) {
+	out, err := c.do(ctx, request{Op: opRelease, Lease: id})
+	if err != nil || out.Lease == nil {
+		return model.Lease{}, err
+	}
+	return *out.Lease, nil
+}
+
+// ReleaseAll ends every lease, waits until all are undone, and returns them as they
+// were before.
+func (c *Client) ReleaseAll(ctx context.Context) ([]model.Lease, error) {
+	out, err := c.do(ctx, request{Op: opReleaseAll})
+	return out.Leases, err
+}
+
+// Status is what the enforcer says about itself.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	out, err := c.do(ctx, request{Op: opStatus})
+	if err != nil || out.Status == nil {
+		return Status{}, err
+	}
+	return *out.Status, nil
+}
+
+// Close closes the connections that are not in use.
+func (c *Client) Close() error {
+	for {
+		select {
+		case conn := <-c.idle:
+			conn.Close()
+		default:
+			return nil
+		}
+	}
+}
+
+func (c *Client) do(ctx context.Context, r request) (response, error) {
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, clientTimeout)
+		defer cancel()
+	}
+	r.V = protocolVersion
+	line, err := json.Marshal(r)
+	if err != nil {
+		return response{}, fmt.Errorf("%s: %w", r.Op, err)
+	}
+	line = append(line, '\n')
+	if len(line) > maxLine {
+		return response{}, fmt.Errorf("%s: the request of %d bytes is longer than %d", r.Op, len(line), maxLine)
+	}
+	// Connections that were idle may have died with an enforcer. Every operation can be
+	// asked twice, so it is, on a new connection.
+	for {
+		conn, fresh, err := c.conn(ctx)
+		if err != nil {
+			return response{}, fmt.Errorf("%s: connect to breaker-enforcer: %w", r.Op, err)
+		}
+		out, err := conn.ask(ctx, line)
+		if err != nil {
+			conn.Close()
+			if !fresh && ctx.Err() == nil {
+				continue
+			}
+			return response{}, fmt.Errorf("%s: ask breaker-enforcer at %s: %w", r.Op, c.socket, err)
+		}
+		select {
+		case c.idle <- conn:
+		default:
+			conn.Close()
+		}
+		if out.Error != "" {
+			return response{}, errors.New(out.Error)
+		}
+		if out.V != protocolVersion {
+			return response{}, fmt.Errorf("%s: the enforcer answers in version %d of the protocol, not %d", r.Op, out.V, protocolVersion)
+		}
+		return out, nil
+	}
+}
+
+func (c *Client) conn(ctx context.Context) (conn *clientConn, fresh bool, err error) {
+	select {
+	case conn := <-c.idle:
+		return conn, false, nil
+	default:
+	}
+	var d net.Dialer
+	raw, err := d.DialContext(ctx, "unix", c.socket)
+	if err != nil {
+		return nil, false, err
+	}
+	return &clientConn{raw, bufio.NewReader(raw)}, true, nil
+}
+
+func (c *clientConn) ask(ctx context.Context, line []byte) (response, error) {
+	deadline, _ := ctx.Deadline()
+	if err := c.SetDeadline(deadline); err != nil {
+		return response{}, err
+	}
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := c.Write(line); err != nil {
+		return response{}, err
+	}
+	b, err := readLine(c.in)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return response{}, err
+	}
+	// Unlike a request, an answer may have fields that this client does not know.
+	var out response
+	if err := json.Unmarshal(b, &out); err != nil {
+		return response{}, fmt.Errorf("read answer: %w", err)
+	}
+	return out, nil
+}
+
+func readLine(in *bufio.Reader) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := in.ReadSlice('\n')
+		line = append(line, part...)
+		switch {
+		case err == nil:
+			return bytes.TrimSuffix(line, []byte("\n")), nil
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, err
+		case len(line) > maxAnswer:
+			return nil, fmt.Errorf("read answer: longer than %d bytes", maxAnswer)
+		}
+	}
+}

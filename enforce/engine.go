@@ -1,0 +1,218 @@
+// Package enforce stands between a decision and a cgroup. It asks the guards,
+// writes down a lease before the write that the lease covers, and undoes every
+// lease: when its time is up, when somebody asks, when breakerd is not heard of,
+// when the enforcer stops, and at its next start if it was killed.
+//
+// One Engine serves every mode. breaker-enforcer runs it over the real cgroups;
+// breakerd runs it in its own process over a writer that writes nowhere, so that a
+// dry run gives the answers that the real one would.
+//
+// Nothing here ever kills a process, and doubt means no action.
+package enforce
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/breakerd/breakerd/cgroupctl"
+	"github.com/breakerd/breakerd/model"
+)
+
+// Cgroups is a writer of cgroups: *cgroupctl.Controller, Dry or Fake.
+type Cgroups interface {
+	Inspect(cgroupctl.Ref) (cgroupctl.State, error)
+	Apply(cgroupctl.Ref, model.FileWrite) error
+	Confirm(ctx context.Context, r cgroupctl.Ref, frozen bool) error
+	Restore(context.Context, cgroupctl.Ref, model.FileWrite) (note string, err error)
+}
+
+// Recorder is told of every change. It must not block for long.
+type Recorder interface {
+	// Lease tells that a lease has come to a new state.
+	Lease(model.Lease)
+	// Refused tells that a guard refused a decision.
+	Refused(model.Decision, model.Outcome)
+}
+
+// Options are what an Engine works with.
+type Options struct {
+	Mode    model.Mode
+	Config  Config // from DefaultConfig or LoadConfig
+	Cgroups Cgroups
+	// StateDir keeps the records of the leases. "" keeps them in memory only, which
+	// is enough where nothing is really written.
+	StateDir string
+	Recorder Recorder
+	Log      *slog.Logger
+	// Now is the clock; nil is time.Now. A replay gives the time of its samples and
+	// calls Advance.
+	Now func() time.Time
+	// Proc is where proc is mounted; "" is /proc.
+	Proc string
+
+	// at is called at each labelled moment between two steps; tests kill there.
+	at func(point string)
+}
+
+// Engine holds the guards and the leases.
+type Engine struct {
+	mode     model.Mode
+	config   Config
+	cgroups  Cgroups
+	recorder Recorder
+	log      *slog.Logger
+	now      func() time.Time
+	proc     procReader
+	records  *records
+	at       func(string)
+
+	turn    chan struct{} // holds a token: one proposal at a time
+	wake    chan struct{} // tells Run that Next may have changed
+	undoing sync.WaitGroup
+
+	mu        sync.Mutex
+	active    map[string]*lease
+	done      outcomes
+	limits    limits
+	lastBeat  time.Time
+	peers     map[int32]int // pids that may propose, and how many connections each has
+	unfiled   []model.Lease // ended, but their records could not be moved yet
+	refile    time.Time
+	stopping  bool
+	recovered int
+}
+
+// lease is a lease that has not ended.
+type lease struct {
+	model.Lease // guarded by Engine.mu
+
+	established int // processes that count for the reach guard
+	// flying says that Propose is still at it and will undo it itself.
+	flying bool
+	flight context.Context // of its Propose; cancel ends it
+	cancel context.CancelCauseFunc
+	// claimed says that somebody undoes it: only one ever does.
+	claimed bool
+	// unwritten says that there is nothing to put back.
+	unwritten bool
+	retryAt   time.Time // not zero: an undo failed and is tried again
+	tries     int
+	done      chan struct{} // closed when it has ended
+
+	// telling orders what is written and told of the lease. It is taken for disks and
+	// journals, so nothing that is to thaw may wait for it. It comes before Engine.mu.
+	telling sync.Mutex
+}
+
+func (l *lease) ref() cgroupctl.Ref {
+	return cgroupctl.Ref{Path: l.Decision.Target.Cgroup, ID: l.Decision.Target.CgroupID}
+}
+
+// Open makes an engine. With a state directory it takes that directory's lock, so
+// that two engines can never hold leases for one another; the leases found there
+// are undone by Recover, which has to come before the first Propose.
+func Open(o Options) (*Engine, error) {
+	if _, err := model.ParseMode(string(o.Mode)); err != nil {
+		return nil, err
+	}
+	if err := o.Config.check(); err != nil {
+		return nil, err
+	}
+	if o.Mode == model.Enforce && o.StateDir == "" {
+		return nil, fmt.Errorf("open enforcer: enforcing needs a state directory for the records of its leases")
+	}
+	e := &Engine{
+		mode: o.Mode, config: o.Config, cgroups: o.Cgroups, recorder: o.Recorder,
+		log: o.Log, now: o.Now, at: o.at,
+		proc:   procReader{dir: o.Proc, self: int32(os.Getpid())},
+		turn:   make(chan struct{}, 1),
+		wake:   make(chan struct{}, 1),
+		active: map[string]*lease{},
+		peers:  map[int32]int{},
+		limits: newLimits(o.Config.Rate),
+	}
+	if e.now == nil {
+		e.now = time.Now
+	}
+	if e.proc.dir == "" {
+		e.proc.dir = "/proc"
+	}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	if e.recorder == nil {
+		e.recorder = silent{}
+	}
+	if e.at == nil {
+		e.at = func(string) {}
+	}
+	if o.StateDir == "" {
+		return e, nil
+	}
+	var err error
+	if e.records, err = openRecords(o.StateDir); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// Close refuses what is proposed from now on, undoes every lease and lets go of the
+// state directory. If a lease could not be undone its record stays, and the error
+// says so.
+func (e *Engine) Close(ctx context.Context) error {
+	e.mu.Lock()
+	e.stopping = true
+	e.mu.Unlock()
+	err := e.ReleaseAll(ctx, model.EndShutdown)
+	if err == nil {
+		e.undoing.Wait()
+	}
+	if cerr := e.records.close(); err == nil {
+		err = cerr
+	}
+	return err
+}
+
+// Mode is the mode that the engine runs in.
+func (e *Engine) Mode() model.Mode { return e.mode }
+
+// Leases are the leases that have not ended, the oldest first.
+func (e *Engine) Leases() []model.Lease {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.leasesLocked()
+}
+
+// Heartbeat tells that breakerd lives.
+func (e *Engine) Heartbeat() {
+	e.mu.Lock()
+	e.lastBeat = e.now()
+	e.mu.Unlock()
+}
+
+// Protect adds a process, and all above it, to what is never touched, until the
+// returned function is called. The server protects whoever may propose.
+func (e *Engine) Protect(pid int32) (release func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.peers[pid]++
+	return func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.peers[pid]--; e.peers[pid] == 0 {
+			delete(e.peers, pid)
+		}
+	}
+}
+
+// ring tells Run that its schedule may have moved.
+func (e *Engine) ring() {
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,66 @@
+package enforce
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/breakerd/breakerd/cgroupctl"
+	"github.com/breakerd/breakerd/model"
+)
+
+// maxDecisionAge bounds how old a decision may be. What was right about a process
+// tree a minute ago says little about it now.
+const maxDecisionAge = time.Minute
+
+// guardFeasibility refuses what cannot be done, or could not be undone cleanly.
+func guardFeasibility(d *model.Decision, f *facts) string {
+	a := d.Action
+	switch a.Kind {
+	case model.Freeze:
+	case model.Throttle:
+		return "this build cannot throttle, only freeze"
+	case model.NoAction, "":
+		return "no action was asked for"
+	default:
+		return fmt.Sprintf("action %q is none of freeze, throttle", a.Kind)
+	}
+	if s := scopeOf(d); s != model.ScopeTree && s != model.ScopeCgroup {
+		return fmt.Sprintf("scope %q is none of tree, cgroup", s)
+	}
+	// Bounded before it is multiplied: a number of milliseconds that overflows must
+	// not become a short or a negative time.
+	if a.ForMS <= 0 || a.ForMS > int64(365*24*time.Hour/time.Millisecond) {
+		return fmt.Sprintf("a lease of %d ms cannot be given", a.ForMS)
+	}
+	if err := cgroupctl.CheckPath(d.Target.Cgroup); err != nil {
+		return err.Error()
+	}
+	if d.Target.CgroupID == 0 {
+		return "the cgroup's id is missing"
+	}
+	if age := f.now.Sub(d.At); age > maxDecisionAge || age < -maxDecisionAge {
+		return fmt.Sprintf("the decision is of %s and it is %s now: too old to be true still (at most %s)",
+			d.At.Format(time.RFC3339), f.now.Format(time.RFC3339), maxDecisionAge)
+	}
+	for _, l := range f.held {
+		if other := l.Decision.Target.Cgroup; within(other, d.Target.Cgroup) || within(d.Target.Cgroup, other) {
+			return fmt.Sprintf("lease %s holds %s already", l.ID, other)
+		}
+	}
+	switch {
+	case errors.Is(f.err, cgroupctl.ErrThreaded):
+		return fmt.Sprintf("%s is a threaded cgroup: a freeze would stop some threads of a process and not others", d.Target.Cgroup)
+	case f.state.Freeze == "1":
+		return fmt.Sprintf("%s was frozen by somebody else, and is theirs to thaw", d.Target.Cgroup)
+	case f.state.Frozen:
+		return fmt.Sprintf("%s stands still already, because a cgroup above it was frozen by somebody else", d.Target.Cgroup)
+	}
+	return ""
+}
+
+// within reports whether path p is dir or lies below it.
+func within(p, dir string) bool {
+	return p == dir || dir == "/" || strings.HasPrefix(p, dir+"/")
+}

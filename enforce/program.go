@@ -1,0 +1,163 @@
+package enforce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/breakerd/breakerd/cgroupctl"
+	"github.com/breakerd/breakerd/model"
+)
+
+// Program is breaker-enforcer.
+type Program struct {
+	ConfigFile string // "" is DefaultConfigFile, which may be missing
+	RuntimeDir string
+	StateDir   string
+	CgroupRoot string // "" is found in mountinfo
+	Version    string
+	Log        *slog.Logger
+	Recorder   Recorder // nil tells nobody
+	// Ready, if set, is called once the socket is open, and Stopping when the end begins.
+	Ready, Stopping func()
+
+	at func(point string) // see Options
+}
+
+// closeBound is how long the end may take. Whatever is not undone by then is undone
+// by --undo, or at the next start.
+const closeBound = 10 * time.Second
+
+// Run undoes what an enforcer before left behind, then serves until ctx ends or
+// SIGTERM or SIGINT comes, then releases every lease. SIGUSR2 releases every lease
+// and goes on.
+func (p Program) Run(ctx context.Context) error {
+	// Signals are taken from the start on: one that comes while we recover ends us
+	// afterwards, not in between.
+	ctx, unhook := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
+	defer unhook()
+	releaseAll := make(chan os.Signal, 1)
+	signal.Notify(releaseAll, unix.SIGUSR2)
+	defer signal.Stop(releaseAll)
+
+	e, done, err := p.open()
+	if err != nil {
+		return err
+	}
+	defer done()
+	p.recover(e)
+	if err := os.MkdirAll(p.RuntimeDir, 0o755); err != nil {
+		return errors.Join(fmt.Errorf("make runtime directory: %w", err), p.close(e))
+	}
+	s := NewServer(e, e.config.Allow, p.Version, p.Log)
+	ln, err := s.Listen(p.RuntimeDir)
+	if err != nil {
+		return errors.Join(err, p.close(e))
+	}
+	defer os.Remove(filepath.Join(p.RuntimeDir, SocketName))
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	ran := make(chan struct{})
+	go func() {
+		defer close(ran)
+		e.Run(running)
+	}()
+	go func() {
+		for {
+			select {
+			case <-running.Done():
+				return
+			case <-releaseAll:
+				p.Log.Warn("SIGUSR2: every lease is released")
+				// Not waited for: what cannot be undone is tried again.
+				all, cancel := context.WithTimeout(running, undoTimeout)
+				if err := e.ReleaseAll(all, model.EndReleased); err != nil {
+					p.Log.Error("release failed", keyError, err)
+				}
+				cancel()
+			}
+		}
+	}()
+	if p.Ready != nil {
+		p.Ready()
+	}
+	p.Log.Info("breaker-enforcer is ready", keyPath, p.RuntimeDir+"/"+SocketName)
+	err = s.Serve(ctx, ln)
+	if p.Stopping != nil {
+		p.Stopping()
+	}
+	err = errors.Join(err, p.close(e))
+	stop()
+	<-ran
+	return err
+}
+
+// Undo undoes every lease that an enforcer left behind, and returns them. It refuses
+// while one is running.
+func (p Program) Undo(ctx context.Context) ([]model.Lease, error) {
+	e, done, err := p.open()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	leases, err := e.Recover(ctx)
+	// What could not be undone at once is tried again while we close.
+	running, stop := context.WithCancel(ctx)
+	defer stop()
+	go e.Run(running)
+	if cerr := p.close(e); cerr != nil {
+		return leases, errors.Join(err, cerr)
+	}
+	return leases, err
+}
+
+// open reads the configuration and opens the cgroups and the records.
+func (p Program) open() (*Engine, func(), error) {
+	config, err := LoadConfig(p.ConfigFile)
+	if err != nil {
+		return nil, nil, err
+	}
+	root := p.CgroupRoot
+	if root == "" {
+		if root, err = cgroupctl.FindRoot(); err != nil {
+			return nil, nil, err
+		}
+	}
+	c, err := cgroupctl.Open(root)
+	if err != nil {
+		return nil, nil, err
+	}
+	e, err := Open(Options{
+		Mode: model.Enforce, Config: config, Cgroups: c, StateDir: p.StateDir,
+		Recorder: p.Recorder, Log: p.Log, at: p.at,
+	})
+	if err != nil {
+		c.Close()
+		return nil, nil, err
+	}
+	return e, func() { c.Close() }, nil
+}
+
+// recover undoes what is left. Whatever is wrong with it is told and does not keep
+// the enforcer from starting: what could not be undone is tried again.
+func (p Program) recover(e *Engine) {
+	leases, err := e.Recover(context.Background())
+	if len(leases) > 0 {
+		p.Log.Warn("leases of an enforcer before this one were undone", keyCount, len(leases))
+	}
+	if err != nil {
+		p.Log.Error("recovery is not complete", keyError, err)
+	}
+}
+
+func (p Program) close(e *Engine) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeBound)
+	defer cancel()
+	return e.Close(ctx)
+}

@@ -1,0 +1,184 @@
+package enforce
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/breakerd/breakerd/internal/kerneltest"
+	"github.com/breakerd/breakerd/model"
+)
+
+// The real program answers signals, refuses a second one, and its --undo refuses
+// while it runs.
+func TestProgram(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Root, kerneltest.Cgroup2)
+	k := &killer{t: t, program: build(t), run: t.TempDir(), state: t.TempDir(), proposed: map[string]bool{}}
+	g := kerneltest.ScratchCgroup(t)
+	root := g.Start("sleep", "600").Process.Pid
+	k.groups, k.roots = []*kerneltest.Cgroup{g}, []int{root}
+	k.config = filepath.Join(t.TempDir(), "enforcer.yaml")
+	if err := os.WriteFile(k.config, []byte("# the defaults\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k.client = NewClient(k.run)
+	cmd := k.start("")
+	k.answers(cmd)
+
+	k.propose(0, time.Minute)
+	if !g.Frozen() {
+		t.Fatal("not frozen")
+	}
+	if err := cmd.Process.Signal(unix.SIGUSR2); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "thawed after SIGUSR2", func() bool { return !g.Frozen() })
+	k.answers(cmd)
+
+	for _, c := range []struct {
+		name string
+		args []string
+		want string
+	}{
+		{"a second one with the same state", []string{"--runtime-dir", t.TempDir(), "--state-dir", k.state}, "another breaker-enforcer is running with it"},
+		{"a second one on the same socket", []string{"--runtime-dir", k.run, "--state-dir", t.TempDir()}, "another breaker-enforcer answers there"},
+		{"an undo while it runs", []string{"--undo", "--state-dir", k.state}, "another breaker-enforcer is running"},
+		{"a configuration that is not there", []string{"--config", "/nonexistent"}, "/nonexistent"},
+		{"a root that is no cgroup2", []string{"--cgroup-root", "/tmp"}, "no cgroup2"},
+		{"a flag nobody knows", []string{"--force"}, "--force"},
+		{"an argument", []string{"x"}, `"x"`},
+		{"a state directory that is a file", []string{"--state-dir", k.config}, "state directory"},
+	} {
+		out, err := exec.Command(k.program, c.args...).CombinedOutput()
+		if err == nil || !bytes.Contains(out, []byte(c.want)) || bytes.Contains(out, []byte("is ready")) {
+			t.Errorf("%s: %v: %s, want %s", c.name, err, out, c.want)
+		}
+	}
+
+	k.propose(0, time.Minute)
+	if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || g.Frozen() {
+		t.Errorf("SIGTERM: %v, frozen %v\n%s", err, g.Frozen(), k.log())
+	}
+	if _, err := os.Stat(filepath.Join(k.run, SocketName)); err == nil {
+		t.Error("the socket was left behind")
+	}
+
+	// --undo after a kill, as a unit's ExecStopPost does.
+	cmd = k.start("")
+	k.answers(cmd)
+	id := k.propose(0, time.Minute)
+	cmd.Process.Kill()
+	cmd.Wait()
+	if !g.Frozen() {
+		t.Fatal("not frozen")
+	}
+	out, err := exec.Command(k.program, "--undo", "--state-dir", k.state).CombinedOutput()
+	if err != nil || g.Frozen() || !bytes.Contains(out, []byte("undone: lease "+id)) {
+		t.Errorf("--undo: %v: %s, frozen %v", err, out, g.Frozen())
+	}
+	out, err = exec.Command(k.program, "--undo", "--state-dir", k.state).CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("nothing to undo")) {
+		t.Errorf("a second --undo: %v: %s", err, out)
+	}
+}
+
+// A disk that is full: what was held is thawed, and nothing new is begun.
+func TestAFullDisk(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Root)
+	w := newWorld(t)
+	if err := unix.Mount("none", w.state, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("cannot mount a small disk: %v", err)
+	}
+	defer unix.Unmount(w.state, unix.MNT_DETACH)
+	w.open()
+	held := w.decide(w.tree("/a", 100), 100, time.Minute)
+	w.mustHold(held)
+	fill, err := os.Create(filepath.Join(w.state, "fill"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err = fill.Write(make([]byte, 4096)); err == nil; {
+		_, err = fill.Write(make([]byte, 4096))
+	}
+	fill.Close()
+	out := w.e.Propose(t.Context(), w.decide(w.tree("/b", 200), 200, time.Minute))
+	if !strings.Contains(out.Error, "no space left") || out.LeaseID != "" || w.held("/b") {
+		t.Errorf("got %+v", out)
+	}
+	w.release(held.ID)
+	w.wantHeld("/a", false)
+	w.wantFiled(held.ID, endedDir)
+	os.Remove(fill.Name())
+	w.crash()
+	w.open()
+	if again := w.e.Propose(t.Context(), held); again.LeaseID != held.ID || w.held("/a") {
+		t.Errorf("done twice: %+v", again)
+	}
+	w.close()
+}
+
+// What the enforcer is made of stays small enough to read: it can reach neither the
+// policy engine, nor HTTP, nor eBPF.
+func TestTheEnforcerReachesNothingItMustNot(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "../enforce", "../cgroupctl", "../cmd/breaker-enforcer").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dep := range strings.Lines(string(out)) {
+		for _, bad := range []string{"net/http", "open-policy-agent", "cilium/ebpf", "breakerd/host", "breakerd/bpf", "breakerd/policy", "breakerd/detect"} {
+			if strings.Contains(dep, bad) {
+				t.Errorf("depends on %s", strings.TrimSpace(dep))
+			}
+		}
+	}
+}
+
+// Many leases left by a killed enforcer are undone together, well within the bound.
+func TestRecoveryOfManyLeasesIsQuick(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Root, kerneltest.Cgroup2)
+	e, _ := kernelEngine(t, model.Enforce)
+	e.config.Reach.Leases = 100
+	var groups []*kerneltest.Cgroup
+	for range 40 {
+		g := kerneltest.ScratchCgroup(t)
+		root := g.Start("sleep", "600").Process.Pid
+		if out := e.Propose(t.Context(), about(t, g, "many-"+g.Path[len("/breakerd-test-"):], root, time.Minute)); out.ConfirmedAt == nil {
+			t.Fatalf("got %+v", out)
+		}
+		groups = append(groups, g)
+	}
+	// The killed one: its lock is free, its leases are on the disk.
+	state := filepath.Dir(e.records.root.Name())
+	e.records.lock.Close()
+	next, err := Open(Options{Mode: model.Enforce, Config: DefaultConfig(), Cgroups: e.cgroups, StateDir: state})
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	leases, err := next.Recover(context.Background())
+	took := time.Since(began)
+	if err != nil || len(leases) != len(groups) || took > time.Second {
+		t.Errorf("%d leases in %s, %v", len(leases), took, err)
+	}
+	for _, g := range groups {
+		if g.Frozen() {
+			t.Errorf("%s is frozen", g.Path)
+		}
+	}
+	t.Logf("%d leases recovered in %s", len(leases), took)
+	next.Close(context.Background())
+	e.mu.Lock()
+	e.active = map[string]*lease{} // it is dead
+	e.records = nil
+	e.mu.Unlock()
+}

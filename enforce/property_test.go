@@ -1,0 +1,149 @@
+package enforce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/breakerd/breakerd/cgroupctl"
+	"github.com/breakerd/breakerd/config"
+	"github.com/breakerd/breakerd/model"
+)
+
+// Whatever happens, in whatever order: nothing protected is ever written, never more
+// is held than the reach, nothing longer than its maximum, what is frozen is a lease,
+// and in the end every file holds what it held before.
+func TestWhateverHappens(t *testing.T) {
+	for seed := range uint64(12) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { storm(t, rand.New(rand.NewPCG(seed, 1))) })
+		})
+	}
+}
+
+func storm(t *testing.T, random *rand.Rand) {
+	w := newWorld(t)
+	var stop context.CancelFunc
+	start := func() {
+		w.open(func(o *Options) {
+			o.Config.MaxLease = config.Duration(20 * time.Second)
+			o.Config.Rate.PerTarget = Bucket{config.Duration(time.Second), 5}
+			o.Config.Rate.Overall = Bucket{config.Duration(time.Second), 20}
+			o.Config.Protected.Cgroups = []string{"/kept"}
+		})
+		if _, err := w.e.Recover(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var ctx context.Context
+		ctx, stop = context.WithCancel(context.Background())
+		go w.e.Run(ctx)
+	}
+	start()
+	refs := map[string]cgroupctl.Ref{}
+	roots := map[string]int32{}
+	for i, p := range []string{"/a", "/b", "/c", "/d", "/e/f", "/kept/g", "/system.slice/ssh.service"} {
+		pid := int32(100 + 10*i)
+		refs[p], roots[p] = w.tree(p, pid), pid
+	}
+	w.process(77, 1, oldStart, "sshd", "/usr/sbin/sshd")
+	refs["/h"], roots["/h"] = w.tree("/h", 300), 300
+	w.fake.SetPIDs("/h", 77, 300, 301)
+	protected := []string{"/kept/g", "/system.slice/ssh.service", "/h"}
+	var paths []string
+	for p := range refs {
+		paths = append(paths, p)
+	}
+	var failing atomic.Value // the operation that fails
+	failing.Store("")
+	w.fake.SetFault(func(op string, r cgroupctl.Ref) error {
+		if op == failing.Load() {
+			return errors.New("made to fail")
+		}
+		return nil
+	})
+	var stuck atomic.Bool
+	w.fake.SetStuck(func(cgroupctl.Ref) bool { return stuck.Load() })
+	since := map[string]time.Time{} // when a cgroup was first seen frozen
+
+	for range 300 {
+		p := paths[random.IntN(len(paths))]
+		switch random.IntN(12) {
+		case 0, 1, 2, 3:
+			d := w.decide(refs[p], roots[p], time.Duration(random.Int64N(int64(40*time.Second)))+time.Millisecond)
+			if random.IntN(4) == 0 {
+				d.Action.Scope = model.ScopeCgroup
+			}
+			w.e.Propose(t.Context(), d)
+		case 4, 5:
+			time.Sleep(time.Duration(random.Int64N(int64(4 * time.Second))))
+		case 6:
+			w.e.Heartbeat()
+		case 7:
+			for _, l := range w.e.Leases() {
+				if failing.Load() == "" {
+					w.e.Release(t.Context(), l.ID, "somebody")
+				}
+			}
+		case 8:
+			failing.Store([]string{"", "", "apply", "confirm", "restore", "inspect"}[random.IntN(6)])
+		case 9:
+			stuck.Store(random.IntN(3) == 0)
+		case 10: // removed and made again, as another one
+			if p != "/h" {
+				w.fake.Remove(p)
+				refs[p] = w.tree(p, roots[p])
+				delete(since, p)
+			}
+		case 11:
+			failing.CompareAndSwap("restore", "")
+			synctest.Wait()
+			stop()
+			w.crash()
+			start()
+		}
+		synctest.Wait()
+		active := map[string]bool{}
+		for _, l := range w.e.Leases() {
+			active[l.Decision.Target.Cgroup] = true
+			if l.State == model.LeaseHeld && (time.Now().After(l.ExpiresAt) || l.ExpiresAt.Sub(l.CreatedAt) > 20*time.Second) {
+				t.Fatalf("held for too long: %+v", l)
+			}
+		}
+		if len(active) > DefaultConfig().Reach.Leases {
+			t.Fatalf("%d are held", len(active))
+		}
+		for p := range refs {
+			switch {
+			case !w.held(p):
+				delete(since, p)
+			case !active[p]:
+				t.Fatalf("%s is frozen without a lease", p)
+			case since[p].IsZero():
+				since[p] = time.Now()
+			}
+		}
+		for _, line := range w.fake.Writes() {
+			for _, p := range protected {
+				if strings.HasPrefix(line, p+" ") {
+					t.Fatalf("written: %s", line)
+				}
+			}
+		}
+	}
+	failing.Store("")
+	stuck.Store(false)
+	time.Sleep(30 * time.Second)
+	synctest.Wait()
+	for p := range refs {
+		w.wantHeld(p, false)
+	}
+	stop()
+	synctest.Wait()
+	w.close()
+}

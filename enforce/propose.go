@@ -1,0 +1,345 @@
+package enforce
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/breakerd/breakerd/cgroupctl"
+	"github.com/breakerd/breakerd/model"
+)
+
+// Propose asks the guards and, if all agree, carries the decision out. It returns
+// when the kernel has confirmed it, or when nothing is held any more. A decision is
+// carried out at most once: the second time it is told what became of it.
+//
+// When ctx ends before the confirmation, what was begun is undone.
+func (e *Engine) Propose(ctx context.Context, d model.Decision) model.Outcome {
+	if err := checkID(d.ID); err != nil {
+		return e.refuse(d, "feasibility", err.Error())
+	}
+	select {
+	case e.turn <- struct{}{}:
+		defer func() { <-e.turn }()
+	case <-ctx.Done():
+		return e.failed(d, fmt.Errorf("wait for the proposal before: %w", context.Cause(ctx)))
+	}
+	e.mu.Lock()
+	stops := e.stopping
+	e.mu.Unlock()
+	if stops {
+		return e.refuse(d, "mode", stopping)
+	}
+	if out, ok := e.recall(d.ID); ok {
+		return out
+	}
+	f := e.look(&d, nil)
+	if by, why := judge(guards, &d, f); by != "" {
+		return e.refuse(d, by, why)
+	}
+	l, out := e.take(ctx, &d, f)
+	if l == nil {
+		return e.refuse(d, "mode", stopping)
+	}
+	defer l.cancel(nil)
+	out = e.carry(l.flight, l, f, out)
+	e.mu.Lock()
+	e.done.put(out)
+	e.mu.Unlock()
+	return out
+}
+
+// take makes the lease and counts it, in memory. Nothing is written yet. There is no
+// lease if the engine stops.
+func (e *Engine) take(ctx context.Context, d *model.Decision, f *facts) (*lease, model.Outcome) {
+	out := e.outcome(d)
+	out.LeaseID = d.ID
+	hold := d.Action.For()
+	if most := e.config.MaxLease.D(); hold > most {
+		out.Reason = fmt.Sprintf("the lease is shortened from %s to the maximum of %s", hold, most)
+		hold = most
+	}
+	l := &lease{flying: true, done: make(chan struct{}), established: f.established()}
+	l.flight, l.cancel = context.WithCancelCause(ctx)
+	l.Lease = model.Lease{
+		Version: model.LeaseVersion, ID: d.ID, State: model.LeaseIntended, DryRun: out.DryRun,
+		Decision: *d, Writes: []model.FileWrite{cgroupctl.FreezeWrite()},
+		CreatedAt: f.now, ExpiresAt: f.now.Add(hold),
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.stopping {
+		return nil, out
+	}
+	e.limits.take(d.Target.Cgroup, f.now)
+	e.active[l.ID] = l
+	return l, out
+}
+
+// carry writes the record, then the cgroup, and waits for the kernel. On every way
+// out the lease is either held or ended.
+func (e *Engine) carry(ctx context.Context, l *lease, f *facts, out model.Outcome) model.Outcome {
+	d := &l.Decision
+	e.at("before record")
+	if err := e.records.write(e.copyOf(l), durable); err != nil {
+		// No record, no write: there is nothing to undo.
+		e.records.forget(l.ID)
+		e.mu.Lock()
+		delete(e.active, l.ID)
+		e.mu.Unlock()
+		close(l.done)
+		out.LeaseID = ""
+		out.Error = fmt.Sprintf("nothing was done: %v", err)
+		return out
+	}
+	e.at("after record")
+	e.recorder.Lease(e.copyOf(l))
+
+	// Writing the record may have taken long, so look again right before the write.
+	f = e.look(d, f)
+	if by, why := judge(secondLook, d, f); by != "" {
+		return e.revoke(l, out, by, why)
+	}
+	if err := e.mayStillWrite(ctx, l); err != nil {
+		return e.abandon(l, out, model.EndFailed, err, true)
+	}
+	if err := e.cgroups.Apply(l.ref(), l.Writes[0]); err != nil {
+		return e.abandon(l, out, model.EndFailed, err, cgroupctl.Untouched(err))
+	}
+	written := e.now()
+	out.WrittenAt = &written
+	e.at("after write")
+
+	bounded, cancel := context.WithTimeout(ctx, e.config.ConfirmTimeout.D())
+	defer cancel()
+	if err := e.cgroups.Confirm(bounded, l.ref(), true); err != nil {
+		if errors.Is(err, cgroupctl.ErrUnconfirmed) {
+			err = fmt.Errorf("%w; %s", err, e.blockers(l.ref()))
+		}
+		return e.abandon(l, out, model.EndUnconfirmed, err, false)
+	}
+	confirmed := e.now()
+	out.ConfirmedAt = &confirmed
+	e.at("after confirm")
+
+	// Everything stands still now, so this look cannot be outrun: whoever slipped in
+	// since the last one is seen, and set free again at once.
+	f = e.look(d, nil)
+	if by, why := judge(secondLook, d, f); by != "" {
+		return e.revoke(l, out, by, why)
+	}
+	e.mu.Lock()
+	l.flying = false
+	ended := l.claimed
+	if !ended {
+		l.State, l.HeldAt = model.LeaseHeld, &confirmed
+		l.established = f.established()
+	}
+	e.mu.Unlock()
+	if ended {
+		return e.abandon(l, out, model.EndFailed, context.Cause(ctx), false)
+	}
+	e.ring()
+	e.tell(l, model.LeaseHeld)
+	e.at("after held")
+	return out
+}
+
+// tell brings the record of a lease up to date and tells the recorder, unless the
+// lease has gone on to another state meanwhile: that is told by whoever did it.
+func (e *Engine) tell(l *lease, state model.LeaseState) {
+	l.telling.Lock()
+	defer l.telling.Unlock()
+	now := e.copyOf(l)
+	if now.State != state {
+		return
+	}
+	if err := e.records.write(now, quick); err != nil {
+		// The record says an earlier state: it is undone all the same.
+		e.log.Warn("lease record not brought up to date", keyLease, l.ID, keyError, err)
+	}
+	e.recorder.Lease(now)
+}
+
+// mayStillWrite says why the write must not be made any more.
+func (e *Engine) mayStillWrite(ctx context.Context, l *lease) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if !e.now().Before(l.ExpiresAt) {
+		return errors.New("its time was up before it could be written")
+	}
+	return nil
+}
+
+// revoke ends a lease under way because a guard refuses on a later look.
+func (e *Engine) revoke(l *lease, out model.Outcome, by, why string) model.Outcome {
+	wrote := out.WrittenAt != nil
+	e.finishFlight(l, model.EndRefused, by+": "+why, !wrote)
+	out.RefusedBy, out.Reason = by, why
+	e.recorder.Refused(l.Decision, out)
+	return out
+}
+
+// abandon ends a lease under way because something failed, or because it was ended
+// by somebody else meanwhile.
+func (e *Engine) abandon(l *lease, out model.Outcome, reason model.EndReason, err error, unwritten bool) model.Outcome {
+	out.Error = err.Error()
+	e.finishFlight(l, reason, err.Error(), unwritten)
+	if l.unwritten {
+		out.WrittenAt = nil
+	}
+	return out
+}
+
+// finishFlight undoes a lease from within Propose.
+func (e *Engine) finishFlight(l *lease, reason model.EndReason, note string, unwritten bool) {
+	e.mu.Lock()
+	l.flying = false
+	l.unwritten = unwritten
+	if !l.claimed {
+		l.claimed = true
+		l.EndReason = reason
+	}
+	l.addNote(note)
+	e.mu.Unlock()
+	e.undo(l)
+}
+
+// maxNote bounds a note, in bytes: an undo that fails for hours fails for few reasons.
+const maxNote = 2 << 10
+
+func (l *lease) addNote(note string) {
+	switch {
+	case note == "" || strings.Contains(l.Note, note) || len(l.Note)+len(note) > maxNote:
+	case l.Note == "":
+		l.Note = note
+	default:
+		l.Note += "; " + note
+	}
+}
+
+// recall finds what became of a decision that was carried out before.
+func (e *Engine) recall(id string) (model.Outcome, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if out, ok := e.done.get(id); ok {
+		return out, true
+	}
+	if l, ok := e.active[id]; ok {
+		return outcomeOf(l.Lease), true
+	}
+	l, ok, err := e.records.ended(id)
+	switch {
+	case !ok:
+		return model.Outcome{}, false
+	case err != nil:
+		return model.Outcome{
+			DecisionID: id, DryRun: e.mode != model.Enforce, LeaseID: id,
+			Error: fmt.Sprintf("the decision was carried out before: %v", err),
+		}, true
+	}
+	return outcomeOf(l), true
+}
+
+// outcomeOf tells from a lease what became of its decision.
+func outcomeOf(l model.Lease) model.Outcome {
+	out := model.Outcome{DecisionID: l.ID, DryRun: l.DryRun, LeaseID: l.ID, ConfirmedAt: l.HeldAt}
+	switch l.EndReason {
+	case model.EndUnconfirmed, model.EndFailed:
+		out.Error = l.Note
+	case model.EndRefused:
+		out.RefusedBy, out.Reason, _ = strings.Cut(l.Note, ": ")
+	case model.EndRecovered:
+		if l.HeldAt == nil {
+			out.Error = "the enforcer was stopped before the freeze was confirmed; it is undone"
+		}
+	}
+	return out
+}
+
+func (e *Engine) outcome(d *model.Decision) model.Outcome {
+	return model.Outcome{DecisionID: d.ID, DryRun: e.mode != model.Enforce}
+}
+
+func (e *Engine) refuse(d model.Decision, by, why string) model.Outcome {
+	out := e.outcome(&d)
+	out.RefusedBy, out.Reason = by, why
+	e.recorder.Refused(d, out)
+	return out
+}
+
+func (e *Engine) failed(d model.Decision, err error) model.Outcome {
+	out := e.outcome(&d)
+	out.Error = err.Error()
+	return out
+}
+
+func (e *Engine) copyOf(l *lease) model.Lease {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return l.Lease
+}
+
+func (e *Engine) leasesLocked() []model.Lease {
+	out := make([]model.Lease, 0, len(e.active))
+	for _, l := range e.active {
+		out = append(out, l.Lease)
+	}
+	sortByCreation(out)
+	return out
+}
+
+func sortByCreation(leases []model.Lease) {
+	slices.SortFunc(leases, func(a, b model.Lease) int {
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), strings.Compare(a.ID, b.ID))
+	})
+}
+
+// maxID bounds an ID, which becomes a file name.
+const maxID = 128
+
+// checkID refuses an ID that could be anything else than a plain file name.
+func checkID(id string) error {
+	if id == "" || len(id) > maxID {
+		return fmt.Errorf("decision id of %d bytes: it must have 1 to %d", len(id), maxID)
+	}
+	for i, c := range []byte(id) {
+		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !letter && (i == 0 || !strings.ContainsRune("-_.:@", rune(c))) {
+			return fmt.Errorf("decision id %q: it may have letters, digits and -_.:@ and must begin with a letter or digit", id)
+		}
+	}
+	return nil
+}
+
+// outcomes remembers the last decisions that were carried out.
+type outcomes struct {
+	byID  map[string]model.Outcome
+	order []string
+}
+
+// maxOutcomes bounds that memory; older ones are found in the records.
+const maxOutcomes = 4096
+
+func (o *outcomes) get(id string) (model.Outcome, bool) {
+	out, ok := o.byID[id]
+	return out, ok
+}
+
+func (o *outcomes) put(out model.Outcome) {
+	if o.byID == nil {
+		o.byID = map[string]model.Outcome{}
+	}
+	if _, ok := o.byID[out.DecisionID]; !ok {
+		o.order = append(o.order, out.DecisionID)
+	}
+	o.byID[out.DecisionID] = out
+	if len(o.order) > maxOutcomes {
+		delete(o.byID, o.order[0])
+		o.order = o.order[1:]
+	}
+}

@@ -1,0 +1,98 @@
+package enforce
+
+import (
+	"iter"
+	"path"
+	"slices"
+	"strings"
+)
+
+// protectedUnits are units that a machine or its operator cannot do without. A name
+// is exact, but one * in it stands for any part of a name.
+var protectedUnits = []string{
+	// breakerd
+	"breakerd.service", "breaker-enforcer.service",
+	// systemd and its helpers
+	"init.scope", "systemd-*.service", "dbus.service", "dbus-broker.service", "polkit.service",
+	// the ways in
+	"ssh.service", "sshd.service", "ssh@*.service", "sshd@*.service", "getty@*.service",
+	"serial-getty@*.service", "console-getty.service", "display-manager.service", "gdm.service",
+	"lightdm.service", "sddm.service", "tailscaled.service", "qemu-guest-agent.service",
+	"amazon-ssm-agent.service", "google-guest-agent.service", "walinuxagent.service", "waagent.service",
+	// the network
+	"NetworkManager.service", "networking.service", "wpa_supplicant.service", "connman.service",
+	"dhcpcd.service", "firewalld.service", "nftables.service", "wg-quick@*.service",
+	// storage and files
+	"iscsid.service", "multipathd.service", "lvm2-*.service", "dm-event.service", "rpcbind.service",
+	"nfs-server.service", "ceph-*.service",
+	// logs, audit, time
+	"auditd.service", "rsyslog.service", "syslog-ng.service", "chrony.service", "chronyd.service",
+	// containers and virtual machines
+	"kubelet.service", "containerd.service", "docker.service", "crio.service", "cri-docker.service",
+	"podman.service", "k3s.service", "k3s-agent.service", "rke2-server.service", "rke2-agent.service",
+	"lxc.service", "lxcfs.service", "libvirtd.service", "virtqemud.service", "virtlogd.service",
+}
+
+// trustedDirs are where the programs of a distribution or of root lie. Only there
+// does a file's name say what it is: /home/joe/sshd is nobody's sshd.
+var trustedDirs = []string{
+	"/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/libexec", "/usr/local/sbin", "/usr/local/bin",
+	"/usr/lib/openssh", "/usr/lib/polkit-1", "/usr/lib/podman", "/usr/libexec/podman",
+}
+
+// systemdDirs hold nothing but systemd's own programs.
+var systemdDirs = []string{"/usr/lib/systemd", "/lib/systemd"}
+
+// protectedNames are names of programs that are protected in the trusted directories.
+var protectedNames = []string{
+	"breakerd", "breaker-enforcer",
+	"init", "runit", "s6-svscan", "openrc-init", "dbus-daemon", "dbus-broker", "dbus-broker-launch", "polkitd",
+	"sshd", "sshd-session", "sshd-auth", "dropbear", "agetty", "login", "tailscaled", "qemu-ga",
+	"amazon-ssm-agent", "google_guest_agent",
+	"NetworkManager", "wpa_supplicant", "dhclient", "dhcpcd", "connmand",
+	"iscsid", "multipathd", "dmeventd", "rpcbind", "lxcfs", "mount.fuse",
+	"auditd", "rsyslogd", "syslog-ng", "chronyd", "ntpd",
+	"kubelet", "containerd", "containerd-shim", "containerd-shim-runc-v2", "dockerd", "docker-proxy",
+	"crio", "conmon", "cri-dockerd", "podman", "k3s", "rke2", "runc", "crun", "libvirtd", "virtqemud", "virtlogd",
+}
+
+// deleted is what the kernel adds to the name of a program whose file was removed
+// or replaced, as an upgrade does while the old one runs on.
+const deleted = " (deleted)"
+
+// protectedExe reports whether a program is protected: a name of ours in a trusted
+// directory, anything of systemd's, or exactly what the operator lists.
+func protectedExe(exe string, extra []string) bool {
+	for _, name := range []string{exe, strings.TrimSuffix(exe, deleted)} {
+		dir, base := path.Split(name)
+		dir = path.Clean(dir)
+		switch {
+		case slices.Contains(extra, name),
+			slices.Contains(systemdDirs, dir),
+			slices.Contains(trustedDirs, dir) && (slices.Contains(protectedNames, base) || strings.HasPrefix(base, "systemd-")):
+			return true
+		}
+	}
+	return false
+}
+
+// protectedComm judges by the name that a process gives itself, of which the kernel
+// keeps 15 bytes. Anybody can choose it, so it never frees anybody who is written to.
+func protectedComm(comm string) bool {
+	const kept = 15 // TASK_COMM_LEN less the zero byte
+	return comm == "systemd" || strings.HasPrefix(comm, "systemd-") || strings.HasPrefix(comm, "(sd-") ||
+		slices.ContainsFunc(protectedNames, func(name string) bool { return name[:min(len(name), kept)] == comm })
+}
+
+// unitMatches compares a unit's name with a pattern that may hold one *.
+func unitMatches(pattern, name string) bool {
+	before, after, wild := strings.Cut(pattern, "*")
+	if !wild {
+		return pattern == name
+	}
+	return len(name) >= len(before)+len(after) && strings.HasPrefix(name, before) && strings.HasSuffix(name, after)
+}
+
+func components(p string) iter.Seq[string] {
+	return strings.SplitSeq(strings.TrimPrefix(p, "/"), "/")
+}

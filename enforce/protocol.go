@@ -1,0 +1,99 @@
+package enforce
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// SocketName is the enforcer's socket within the runtime directory.
+const SocketName = "enforcer.sock"
+
+// The protocol is one JSON object a line in each direction, each request answered in
+// its turn:
+//
+//	{"v":1,"op":"heartbeat"}
+//	{"v":1}
+//	{"v":1,"op":"release","lease":"fs-1-1"}
+//	{"v":1,"error":"release \"fs-1-1\": no such lease"}
+const (
+	protocolVersion = 1
+	// maxLine bounds a request. A decision is about 1 KiB.
+	maxLine = 64 << 10
+	// maxAnswer bounds what a client reads: leases by the hundred.
+	maxAnswer = 4 << 20
+)
+
+// The operations.
+const (
+	opPropose    = "propose"     // decision → outcome; counts as a heartbeat
+	opHeartbeat  = "heartbeat"   // breakerd lives
+	opLeases     = "leases"      // → leases that have not ended
+	opRelease    = "release"     // lease → lease, ended
+	opReleaseAll = "release_all" // → leases, ended
+	opStatus     = "status"      // → status
+)
+
+type request struct {
+	V        int             `json:"v"`
+	Op       string          `json:"op"`
+	Decision *model.Decision `json:"decision,omitempty"`
+	Lease    string          `json:"lease,omitempty"`
+}
+
+type response struct {
+	V       int            `json:"v"`
+	Error   string         `json:"error,omitempty"`
+	Outcome *model.Outcome `json:"outcome,omitempty"`
+	Lease   *model.Lease   `json:"lease,omitempty"`
+	Leases  []model.Lease  `json:"leases,omitempty"`
+	Status  *Status        `json:"status,omitempty"`
+}
+
+// Status is what the enforcer says about itself.
+type Status struct {
+	PID                int        `json:"pid"`
+	Mode               model.Mode `json:"mode"`
+	Version            string     `json:"version"`
+	StartedAt          time.Time  `json:"started_at"`
+	Leases             int        `json:"leases"`
+	Recovered          int        `json:"recovered"` // leases undone when it started
+	LastHeartbeat      *time.Time `json:"last_heartbeat"`
+	HeartbeatTimeoutMS int64      `json:"heartbeat_timeout_ms"`
+	MaxLeaseMS         int64      `json:"max_lease_ms"`
+}
+
+// parseRequest refuses everything that it does not know, so that a peer of another
+// version is told, instead of half understood.
+func parseRequest(line []byte) (request, error) {
+	var r request
+	dec := json.NewDecoder(bytes.NewReader(line))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&r); err != nil {
+		return request{}, fmt.Errorf("read request: %w", err)
+	}
+	if dec.More() {
+		return request{}, errors.New("read request: something follows it on its line")
+	}
+	if r.V != protocolVersion {
+		return request{}, fmt.Errorf("read request: it is of version %d, and this enforcer speaks %d", r.V, protocolVersion)
+	}
+	switch r.Op {
+	case opPropose:
+		if r.Decision == nil {
+			return request{}, errors.New("read request: propose needs a decision")
+		}
+	case opRelease:
+		if r.Lease == "" {
+			return request{}, errors.New("read request: release needs a lease")
+		}
+	case opHeartbeat, opLeases, opReleaseAll, opStatus:
+	default:
+		return request{}, fmt.Errorf("read request: op %q is none of propose, heartbeat, leases, release, release_all, status", r.Op)
+	}
+	return r, nil
+}

@@ -1,0 +1,75 @@
+package enforce
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strconv"
+
+	"github.com/breakerd/breakerd/cgroupctl"
+	"github.com/breakerd/breakerd/model"
+)
+
+// parseRecord reads the record of a lease as we write it. It accepts nothing that it
+// does not know: a record says what will be written to a cgroup.
+func parseRecord(id string, b []byte) (model.Lease, error) {
+	var l model.Lease
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&l); err != nil {
+		return model.Lease{}, fmt.Errorf("read record of lease %s: %w", id, err)
+	}
+	var err error
+	switch {
+	case dec.More():
+		err = errors.New("something follows it")
+	case l.Version != model.LeaseVersion:
+		err = fmt.Errorf("it is of version %d, and this enforcer knows %d", l.Version, model.LeaseVersion)
+	case l.ID != id || l.Decision.ID != id:
+		err = fmt.Errorf("it is of lease %q", l.ID)
+	case len(l.Writes) == 0:
+		err = errors.New("it has no writes")
+	case l.Decision.Target.CgroupID == 0:
+		err = errors.New("it has no cgroup id")
+	default:
+		err = cgroupctl.CheckPath(l.Decision.Target.Cgroup)
+		for _, w := range l.Writes {
+			err = errors.Join(err, cgroupctl.CheckWrite(w))
+		}
+	}
+	if err != nil {
+		return model.Lease{}, fmt.Errorf("read record of lease %s: %w", id, err)
+	}
+	return l, nil
+}
+
+// The target in a record, whatever became of the rest of it:
+//
+//	"target": {
+//		"cgroup": "/system.slice/batch.service",
+//		"cgroup_id": 4711,
+var recordTarget = regexp.MustCompile(`"target"\s*:\s*\{\s*"cgroup"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"cgroup_id"\s*:\s*([0-9]+)`)
+
+// salvage finds out of a record that is cut off, spoilt or of another version which
+// cgroup it was about. A path and an id are all that a thaw needs, since nothing but
+// a freeze is ever written.
+func salvage(b []byte) (cgroupctl.Ref, bool) {
+	m := recordTarget.FindSubmatch(b)
+	if m == nil {
+		return cgroupctl.Ref{}, false
+	}
+	var r cgroupctl.Ref
+	if json.Unmarshal(m[1], &r.Path) != nil || cgroupctl.CheckPath(r.Path) != nil {
+		return cgroupctl.Ref{}, false
+	}
+	// Digits cut off at the end of a file would be another cgroup's id; then the path
+	// has a cgroup with a different id, and nothing is touched.
+	id, err := strconv.ParseUint(string(m[2]), 10, 64)
+	if err != nil || id == 0 {
+		return cgroupctl.Ref{}, false
+	}
+	r.ID = model.CgroupID(id)
+	return r, true
+}

@@ -1,0 +1,223 @@
+package enforce
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// serve runs a server for the world's engine.
+func serve(t *testing.T, w *world) (client *Client, dir string, stop func()) {
+	t.Helper()
+	dir = t.TempDir()
+	s := NewServer(w.e, DefaultConfig().Allow, "test", w.e.log)
+	ln, err := s.Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var work sync.WaitGroup
+	work.Go(func() { w.e.Run(ctx) })
+	work.Go(func() {
+		if err := s.Serve(ctx, ln); err != nil {
+			t.Error(err)
+		}
+	})
+	client = NewClient(dir)
+	return client, dir, func() { cancel(); work.Wait(); client.Close() }
+}
+
+func TestClientAndServer(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	defer w.close()
+	c, _, stop := serve(t, w)
+	defer stop()
+	ctx := t.Context()
+	if err := c.Heartbeat(ctx); err != nil {
+		t.Fatal(err)
+	}
+	d := w.decide(w.tree("/a", 100), 100, time.Minute)
+	out, err := c.Propose(ctx, d)
+	if err != nil || out.LeaseID != d.ID || out.ConfirmedAt == nil {
+		t.Fatalf("propose: %+v, %v", out, err)
+	}
+	if l, err := c.Leases(ctx); err != nil || len(l) != 1 || l[0].State != model.LeaseHeld {
+		t.Errorf("leases: %+v, %v", l, err)
+	}
+	if st, err := c.Status(ctx); err != nil || st.Leases != 1 || st.Mode != model.Enforce || st.LastHeartbeat == nil || st.Version != "test" {
+		t.Errorf("status: %+v, %v", st, err)
+	}
+	if _, err := c.Release(ctx, "other"); err == nil || !strings.Contains(err.Error(), "no such lease") {
+		t.Errorf("release of another: %v", err)
+	}
+	if l, err := c.Release(ctx, d.ID); err != nil || l.EndReason != model.EndReleased || !strings.Contains(l.Note, "uid ") {
+		t.Errorf("release: %+v, %v", l, err)
+	}
+	w.wantHeld("/a", false)
+	d = w.decide(w.tree("/b", 200), 200, time.Minute)
+	if _, err := c.Propose(ctx, d); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := c.ReleaseAll(ctx); err != nil || len(l) != 1 {
+		t.Errorf("release all: %+v, %v", l, err)
+	}
+	w.wantHeld("/b", false)
+	if l, err := c.Leases(ctx); err != nil || len(l) != 0 {
+		t.Errorf("leases: %+v, %v", l, err)
+	}
+}
+
+func TestAClientFindsTheEnforcerThatWasRestarted(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	defer w.close()
+	c, dir, stop := serve(t, w)
+	if err := c.Heartbeat(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	c = &Client{socket: c.socket, idle: c.idle}
+	if err := c.Heartbeat(t.Context()); err == nil {
+		t.Error("nobody is there and the heartbeat was heard")
+	}
+	s := NewServer(w.e, DefaultConfig().Allow, "test", w.e.log)
+	ln, err := s.Listen(dir) // over the socket that was left behind
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go s.Serve(ctx, ln)
+	if err := c.Heartbeat(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Listen(dir); err == nil || !strings.Contains(err.Error(), "another breaker-enforcer answers") {
+		t.Errorf("a second one listens: %v", err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, SocketName)); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("the socket is %v, %v", info.Mode(), err)
+	}
+}
+
+func TestWhatTheServerRefuses(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	defer w.close()
+	_, dir, stop := serve(t, w)
+	defer stop()
+	for _, c := range []struct{ name, line, want string }{
+		{"no JSON", "hello", "read request"},
+		{"nothing", "", "read request"},
+		{"an unknown operation", `{"v":1,"op":"kill"}`, `op "kill" is none of`},
+		{"no operation", `{"v":1}`, `op "" is none of`},
+		{"an unknown field", `{"v":1,"op":"leases","x":1}`, `unknown field "x"`},
+		{"an unknown field in a decision", `{"v":1,"op":"propose","decision":{"x":1}}`, `unknown field "x"`},
+		{"another version", `{"v":2,"op":"leases"}`, "version 2"},
+		{"no version", `{"op":"leases"}`, "version 0"},
+		{"a proposal without a decision", `{"v":1,"op":"propose"}`, "needs a decision"},
+		{"a release without a lease", `{"v":1,"op":"release"}`, "needs a lease"},
+		{"two requests on a line", `{"v":1,"op":"leases"} {"v":1,"op":"leases"}`, "follows it"},
+		{"a line without an end", strings.Repeat("x", maxLine+1), "longer than 65536"},
+		{"deep nesting", `{"v":1,"op":"propose","decision":` + strings.Repeat("[", 30000), "read request"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			conn, err := net.Dial("unix", filepath.Join(dir, SocketName))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			go conn.Write([]byte(c.line + "\n"))
+			line, err := bufio.NewReader(conn).ReadBytes('\n')
+			var out response
+			if err != nil || json.Unmarshal(line, &out) != nil || !strings.Contains(out.Error, c.want) || out.V != 1 {
+				t.Errorf("got %s, %v, want %s", line, err, c.want)
+			}
+		})
+	}
+}
+
+func TestTheServerHasRoomForSoManyConnections(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	defer w.close()
+	c, dir, stop := serve(t, w)
+	defer stop()
+	var conns []net.Conn
+	for range maxConns {
+		conn, err := net.Dial("unix", filepath.Join(dir, SocketName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, conn)
+		// An answer says that the connection has its place.
+		conn.Write([]byte("{\"v\":1,\"op\":\"leases\"}\n"))
+		bufio.NewReader(conn).ReadBytes('\n')
+	}
+	if err := c.Heartbeat(t.Context()); err == nil || !strings.Contains(err.Error(), "connections") {
+		t.Errorf("got %v", err)
+	}
+	for _, conn := range conns {
+		conn.Close()
+	}
+	eventually(t, "room again", func() bool { return c.Heartbeat(t.Context()) == nil })
+}
+
+func TestAccess(t *testing.T) {
+	a := access{self: 50, user: 100, group: 200, users: true, named: true}
+	for _, c := range []struct {
+		name             string
+		p                peer
+		propose, release bool
+	}{
+		{"root", peer{uid: 0}, true, true},
+		{"the enforcer's own user", peer{uid: 50}, true, true},
+		{"breakerd", peer{uid: 100}, true, true},
+		{"a member of the group", peer{uid: 1000, groups: []uint32{1000, 200}}, false, true},
+		{"somebody else", peer{uid: 1000, groups: []uint32{1000, 0}}, false, false},
+	} {
+		if a.mayPropose(c.p) != c.propose || a.mayRelease(c.p) != c.release {
+			t.Errorf("%s: propose %v, release %v", c.name, a.mayPropose(c.p), a.mayRelease(c.p))
+		}
+	}
+	// A user or group that the machine does not have lets nobody in, not even uid 0's group.
+	none := newAccess(AllowConfig{User: "no-such-user", Group: "no-such-group"})
+	if p := (peer{uid: 4242, groups: []uint32{0}}); none.mayPropose(p) || none.mayRelease(p) {
+		t.Error("somebody else may, where no user and no group is known")
+	}
+}
+
+func TestListenRefusesWhatIsNoSocket(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	defer w.close()
+	s := NewServer(w.e, DefaultConfig().Allow, "test", w.e.log)
+	dir := t.TempDir()
+	os.WriteFile(filepath.Join(dir, SocketName), nil, 0o600)
+	if _, err := s.Listen(dir); err == nil || !strings.Contains(err.Error(), "something else") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := s.Listen("/" + strings.Repeat("x", 120)); err == nil || !strings.Contains(err.Error(), "longer") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzRequest(f *testing.F) {
+	f.Add([]byte(`{"v":1,"op":"heartbeat"}`))
+	f.Add([]byte(`{"v":1,"op":"propose","decision":{"id":"a","action":{"kind":"freeze","for_ms":1e99}}}`))
+	f.Add([]byte(`{"v":1,"op":"release","lease":"\ud800"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if r, err := parseRequest(b); err == nil && (r.V != protocolVersion || r.Op == "" || r.Op == opPropose && r.Decision == nil) {
+			t.Errorf("accepted %+v", r)
+		}
+	})
+}

@@ -1,0 +1,186 @@
+package enforce
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/breakerd/breakerd/cgroupctl"
+	"github.com/breakerd/breakerd/model"
+)
+
+// ErrNoLease says that there is no such lease, or that it has ended.
+var ErrNoLease = errors.New("no such lease")
+
+// Release ends a lease because somebody asked, and waits until it has ended.
+func (e *Engine) Release(ctx context.Context, id, who string) (model.Lease, error) {
+	e.mu.Lock()
+	l := e.active[id]
+	if l == nil {
+		e.mu.Unlock()
+		return model.Lease{}, fmt.Errorf("release %q: %w", id, ErrNoLease)
+	}
+	if !l.claimed {
+		l.addNote("released by " + who)
+	}
+	e.endLocked(l, model.EndReleased)
+	e.mu.Unlock()
+	select {
+	case <-l.done:
+		return e.copyOf(l), nil
+	case <-ctx.Done():
+		return e.copyOf(l), fmt.Errorf("release %s: not thawed yet, and tried again until it is: %w", id, context.Cause(ctx))
+	}
+}
+
+// ReleaseAll ends every lease, and waits until all have ended.
+func (e *Engine) ReleaseAll(ctx context.Context, reason model.EndReason) error {
+	e.mu.Lock()
+	var all []*lease
+	for _, l := range e.active {
+		e.endLocked(l, reason)
+		all = append(all, l)
+	}
+	e.mu.Unlock()
+	for _, l := range all {
+		select {
+		case <-l.done:
+		case <-ctx.Done():
+			return fmt.Errorf("release all leases: %s is not thawed yet: %w", l.ID, context.Cause(ctx))
+		}
+	}
+	return nil
+}
+
+// endLocked begins to undo a lease, unless somebody does already. A lease in flight
+// is undone by its Propose, which is told to give up.
+func (e *Engine) endLocked(l *lease, reason model.EndReason) {
+	if l.claimed {
+		return
+	}
+	l.claimed = true
+	l.EndReason = reason
+	if l.flying {
+		l.cancel(fmt.Errorf("the lease was ended at once: %s", reason))
+		return
+	}
+	e.undoing.Go(func() { e.undo(l) })
+}
+
+// undo puts everything back, then brings the record up to date: a thaw never waits
+// for a disk. It is safe to be killed in between, because putting back compares
+// first and can be done twice.
+func (e *Engine) undo(l *lease) {
+	e.mu.Lock()
+	l.State = model.LeaseEnding
+	l.retryAt = time.Time{}
+	e.mu.Unlock()
+	e.at("before restore")
+	if !l.unwritten {
+		if err := e.restore(l); err != nil {
+			e.retry(l, err)
+			return
+		}
+	}
+	e.at("after restore")
+	e.finish(l)
+}
+
+func (e *Engine) restore(l *lease) error {
+	ctx, cancel := context.WithTimeout(context.Background(), e.config.ConfirmTimeout.D())
+	defer cancel()
+	for i := len(l.Writes) - 1; i >= 0; i-- {
+		note, err := e.cgroups.Restore(ctx, l.ref(), l.Writes[i])
+		if err != nil {
+			return err
+		}
+		e.mu.Lock()
+		l.addNote(note)
+		e.mu.Unlock()
+	}
+	return nil
+}
+
+// Bounds of the pause between two tries of an undo.
+const (
+	firstRetry = 50 * time.Millisecond
+	lastRetry  = 5 * time.Second
+)
+
+// retry plans the next try of an undo that failed. It never gives up.
+func (e *Engine) retry(l *lease, err error) {
+	e.mu.Lock()
+	pause := min(firstRetry<<min(l.tries, 10), lastRetry)
+	l.tries++
+	l.retryAt = e.now().Add(pause)
+	l.addNote("an undo failed: " + err.Error())
+	e.mu.Unlock()
+	e.log.Error("undo failed, will be tried again", keyLease, l.ID, keyCgroup, l.Decision.Target.Cgroup, keyError, err, keyRetryIn, pause)
+	e.ring()
+	e.tell(l, model.LeaseEnding)
+}
+
+// finish marks a lease as ended. Everything is thawed already.
+func (e *Engine) finish(l *lease) {
+	now := e.now()
+	e.mu.Lock()
+	l.State = model.LeaseEnded
+	l.EndedAt = &now
+	e.mu.Unlock()
+	l.telling.Lock()
+	defer l.telling.Unlock()
+	ended := e.copyOf(l)
+	if err := e.file(ended); err != nil {
+		e.log.Warn("record of an ended lease not put away, will be tried again", keyLease, l.ID, keyError, err)
+		e.mu.Lock()
+		e.unfiled = append(e.unfiled, ended)
+		e.refile = now.Add(refileEvery)
+		e.mu.Unlock()
+	}
+	e.mu.Lock()
+	delete(e.active, l.ID)
+	if _, ok := e.done.get(l.ID); !ok {
+		e.done.put(outcomeOf(ended))
+	}
+	e.mu.Unlock()
+	e.recorder.Lease(ended)
+	close(l.done)
+	e.ring()
+}
+
+// refileEvery is how often a record that could not be put away is tried again.
+const refileEvery = 5 * time.Second
+
+func (e *Engine) file(l model.Lease) error {
+	// A full disk leaves the record as it was; where it lies says that it has ended.
+	werr := e.records.write(l, quick)
+	e.at("after end record")
+	if err := e.records.putAway(l.ID, e.now()); err != nil {
+		return errors.Join(werr, err)
+	}
+	e.at("after put away")
+	if werr != nil {
+		e.log.Warn("lease record not brought up to date", keyLease, l.ID, keyError, werr)
+	}
+	return nil
+}
+
+// blockers names what keeps a cgroup from standing still.
+func (e *Engine) blockers(r cgroupctl.Ref) string {
+	s, err := e.cgroups.Inspect(r)
+	if err != nil {
+		return "what blocked it is not known: " + err.Error()
+	}
+	var names []string
+	for _, pid := range s.PIDs {
+		if e.proc.blocks(pid) {
+			p, _ := e.proc.read(pid)
+			names = append(names, p.String())
+		}
+	}
+	if len(names) == 0 {
+		return "no process was seen in the way"
+	}
+	return "in the way: " + list(names)
+}
