@@ -26,6 +26,8 @@ type Collector struct {
 	scanBuf  []byte
 	known    map[model.ProcID]*knownProcess
 
+	lastCgroups, lastWaits int // how many grew in the last tick
+
 	drained chan struct{} // the reader has emptied the buffer after a Flush
 	reader  sync.WaitGroup
 
@@ -53,8 +55,8 @@ func Open(sizes Sizes) (*Collector, error) {
 	}
 	c := &Collector{
 		programs: p,
-		cgroups:  newTotals[uint64](p.Cgroups, minusCounts),
-		waits:    newTotals[collectorWaitCell](p.Waits, minusNumber),
+		cgroups:  newTotals[uint64](p.Cgroups, idleTicks, minusCounts),
+		waits:    newTotals[collectorWaitCell](p.Waits, idleTicks, minusNumber),
 		scanBuf:  make([]byte, 64<<10),
 		known:    make(map[model.ProcID]*knownProcess),
 		drained:  make(chan struct{}),
@@ -143,16 +145,25 @@ func (c *Collector) collectEvents(s *model.Sample) error {
 	s.Lost.Events += c.dropped
 	c.records, c.dropped = 0, 0
 
+	// A forker can be held up after the scan could find its child and before it tells.
+	s.Procs.Forked = slices.DeleteFunc(s.Procs.Forked, func(p model.Proc) bool { return c.known[p.ProcID] != nil })
 	for _, p := range s.Procs.Forked {
 		c.known[p.ProcID] = &knownProcess{cgroup: p.Cgroup}
 	}
-	for _, p := range s.Procs.Exited {
+	for i, p := range s.Procs.Exited {
+		// Of threads that ended at once, the last can lack the time of the others.
+		if k := c.known[p.ProcID]; k != nil {
+			s.Procs.Exited[i].CPUNS = max(p.CPUNS, k.cpuNS)
+		}
 		delete(c.known, p.ProcID)
 	}
 	return nil
 }
 
 func (c *Collector) collectCounts(s *model.Sample) error {
+	// About as many as in the last tick.
+	s.Cgroups = make([]model.CgroupSample, 0, c.lastCgroups+c.lastCgroups/8)
+	s.Waits = make([]model.Wait, 0, c.lastWaits+c.lastWaits/8)
 	err := c.cgroups.growth(func(id uint64, n collectorCgroupCounts) {
 		cg := model.CgroupID(id)
 		s.Cgroups = append(s.Cgroups, model.CgroupSample{
@@ -179,10 +190,14 @@ func (c *Collector) collectCounts(s *model.Sample) error {
 	if err != nil {
 		return err
 	}
+	c.lastCgroups, c.lastWaits = len(s.Cgroups), len(s.Waits)
 	// Hash order is not the same twice; a recording must be.
 	slices.SortFunc(s.Cgroups, func(a, b model.CgroupSample) int { return cmp.Compare(a.ID, b.ID) })
 	slices.SortFunc(s.Waits, func(a, b model.Wait) int {
-		return cmp.Or(cmp.Compare(a.Victim, b.Victim), cmp.Compare(a.By, b.By), cmp.Compare(a.Offender, b.Offender))
+		if order := cmp.Compare(a.Victim, b.Victim); order != 0 {
+			return order
+		}
+		return cmp.Or(cmp.Compare(a.By, b.By), cmp.Compare(a.Offender, b.Offender))
 	})
 	return nil
 }
@@ -238,6 +253,8 @@ func (c *Collector) addUsage(s *model.Sample, table map[model.ProcID]*process, d
 			found = append(found, p.Proc)
 		}
 		k.missing = false
+		// A thread that ends while the table is read is in no record of this scan.
+		p.cpuNS = max(p.cpuNS, k.cpuNS)
 		if k.cpuNS != p.cpuNS || k.rssBytes != p.rssBytes || k.cgroup != p.Cgroup {
 			k.cpuNS, k.rssBytes, k.cgroup = p.cpuNS, p.rssBytes, p.Cgroup
 			s.Procs.Usage = append(s.Procs.Usage, model.Usage{ProcID: id, Cgroup: p.Cgroup, CPUNS: p.cpuNS, RSSBytes: p.rssBytes})
@@ -250,7 +267,7 @@ func (c *Collector) addUsage(s *model.Sample, table map[model.ProcID]*process, d
 			k.missing = true
 		default: // twice: its exit record was lost
 			delete(c.known, id)
-			s.Procs.Exited = append(s.Procs.Exited, model.Exit{ProcID: id})
+			s.Procs.Exited = append(s.Procs.Exited, model.Exit{ProcID: id, CPUNS: k.cpuNS})
 		}
 	}
 	slices.SortFunc(found, func(a, b model.Proc) int {

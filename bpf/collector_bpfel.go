@@ -28,20 +28,25 @@ type collectorCgroupCounts struct {
 type collectorCpuState struct {
 	_     structs.HostLayout
 	Since uint64
+	Who   uint64
 	Head  uint64
 	Ring  [64]struct {
 		_     structs.HostLayout
 		Start uint64
 		Who   uint64
 	}
-	Gather [16]struct {
+	Gather [64]struct {
 		_          structs.HostLayout
 		Cgroup     uint64
-		Since      uint64
 		Run        uint64
 		Wait       uint64
 		WaitSelf   uint64
 		WaitKernel uint64
+	}
+	Cells [256]struct {
+		_    structs.HostLayout
+		Cell collectorWaitCell
+		Ns   uint64
 	}
 }
 

@@ -14,8 +14,9 @@ const idleTicks = 240
 // totals reads a kernel table whose values only grow, and tells the growth since it
 // was last read. Entries that have not grown for long are taken out of the kernel's
 // table, so that a machine that makes and removes cgroups for months does not fill it.
-type totals[K comparable, V any] struct {
+type totals[K, V comparable] struct {
 	table *ebpf.Map
+	idle  uint64         // ticks
 	minus func(a, b V) V // a-b, field by field
 	seen  map[K]*total[V]
 	tick  uint64
@@ -28,10 +29,11 @@ type total[V any] struct {
 	changed uint64 // tick
 }
 
-func newTotals[K comparable, V any](table *ebpf.Map, minus func(a, b V) V) *totals[K, V] {
+func newTotals[K, V comparable](table *ebpf.Map, idle uint64, minus func(a, b V) V) *totals[K, V] {
 	n := table.MaxEntries()
 	return &totals[K, V]{
 		table: table,
+		idle:  idle,
 		minus: minus,
 		seen:  make(map[K]*total[V]),
 		keys:  make([]K, n),
@@ -51,7 +53,7 @@ func (t *totals[K, V]) growth(each func(K, V)) error {
 		t.take(key, t.vals[i], each)
 	}
 	for key, e := range t.seen {
-		if t.tick-e.changed >= idleTicks {
+		if t.tick-e.changed >= t.idle {
 			t.drop(key, each)
 		}
 	}
@@ -65,7 +67,7 @@ func (t *totals[K, V]) take(key K, val V, each func(K, V)) {
 		t.seen[key] = e
 	}
 	var none V
-	if diff := t.minus(val, e.last); any(diff) != any(none) {
+	if diff := t.minus(val, e.last); diff != none {
 		e.last, e.changed = val, t.tick
 		each(key, diff)
 	}
@@ -80,8 +82,11 @@ func (t *totals[K, V]) drop(key K, each func(K, V)) {
 			err = t.table.Delete(key)
 		}
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		t.take(key, val, each)
+	case !errors.Is(err, ebpf.ErrKeyNotExist):
+		return // it is still there: to forget it would be to count it again
 	}
 	delete(t.seen, key)
 }

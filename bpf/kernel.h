@@ -15,6 +15,7 @@
 #include <bpf/bpf_tracing.h>
 
 #define PF_KTHREAD 0x00200000
+#define EEXIST 17
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 

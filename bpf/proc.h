@@ -13,8 +13,8 @@ struct {
 	__uint(max_entries, 2 << 20);
 } events SEC(".maps");
 
-/* Processes whose end has been counted: the last two threads of a process can both
- * find that nobody else is left. */
+/* Processes whose end has been counted: several threads of a process that end at once
+ * can each find that nobody else is left. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
@@ -99,7 +99,9 @@ int BPF_PROG(on_exit, struct task_struct *task)
 		return 0;
 	struct proc_id id = id_of(task);
 	__u8 yes = 1;
-	if (bpf_map_update_elem(&ended, &id, &yes, BPF_NOEXIST) != 0)
+	/* Any other error, as of a table with no place free at the moment, is no reason to
+	 * leave an exit uncounted. It is an int: before 6.4 the upper half is not set. */
+	if ((int)bpf_map_update_elem(&ended, &id, &yes, BPF_NOEXIST) == -EEXIST)
 		return 0;
 
 	__u64 life = bpf_ktime_get_boot_ns() - id.start_boottime;
@@ -119,28 +121,35 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	e->reserved = 0;
 	e->proc = id;
 	e->life = life;
-	/* The threads that ended before have been added up already. */
+	/* The threads that have been released are added up already. The leader is not
+	 * released before its parent has waited for it, however early it ended. Threads
+	 * that end together with this one may be missing; see Collector.collectEvents. */
 	e->cpu = task->signal->sum_sched_runtime + task->se.sum_exec_runtime;
+	if (task->pid != task->tgid)
+		e->cpu += task->group_leader->se.sum_exec_runtime;
 	bpf_ringbuf_submit(e, wakeup());
 	return 0;
 }
 
+/* A counter that each CPU (since 6.2) or thread (until 6.1) updates only now and then
+ * can be below zero for a moment; the kernel reads that as zero too. */
+static __always_inline __u64 positive(long long count)
+{
+	return count > 0 ? count : 0;
+}
+
 static __always_inline __u64 rss_pages(struct mm_struct *mm)
 {
-	__u64 pages = 0;
 	struct mm_struct___until_6_1 *old = (void *)mm;
 
 	/* File, anonymous and shared pages; the third is swap. */
-	if (bpf_core_field_exists(old->rss_stat.count)) {
-		pages += BPF_CORE_READ(old, rss_stat.count[0].counter);
-		pages += BPF_CORE_READ(old, rss_stat.count[1].counter);
-		pages += BPF_CORE_READ(old, rss_stat.count[3].counter);
-	} else {
-		pages += BPF_CORE_READ(mm, rss_stat[0].count);
-		pages += BPF_CORE_READ(mm, rss_stat[1].count);
-		pages += BPF_CORE_READ(mm, rss_stat[3].count);
-	}
-	return pages;
+	if (bpf_core_field_exists(old->rss_stat.count))
+		return positive(BPF_CORE_READ(old, rss_stat.count[0].counter)) +
+		       positive(BPF_CORE_READ(old, rss_stat.count[1].counter)) +
+		       positive(BPF_CORE_READ(old, rss_stat.count[3].counter));
+	return positive(BPF_CORE_READ(mm, rss_stat[0].count)) +
+	       positive(BPF_CORE_READ(mm, rss_stat[1].count)) +
+	       positive(BPF_CORE_READ(mm, rss_stat[3].count));
 }
 
 SEC("iter/task")

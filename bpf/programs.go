@@ -20,7 +20,7 @@ type Sizes struct {
 	EventsBytes uint32 // ring buffer of fork, exec and exit records; a power of two
 }
 
-// DefaultSizes take 5.6 MB of kernel memory, and 1.8 KB more a CPU.
+// DefaultSizes take 5.6 MB of kernel memory, and 10 KB more a CPU.
 var DefaultSizes = Sizes{Cgroups: 8192, Cells: 32768, EventsBytes: 2 << 20}
 
 // kernelBTF is what CO-RE needs of a kernel (CONFIG_DEBUG_INFO_BTF, since 5.4).
