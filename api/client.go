@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -111,7 +112,10 @@ func (c *Client) do(ctx context.Context, method, path string) (io.ReadCloser, er
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	var said Error
 	if json.Unmarshal(text, &said) != nil {
-		said.Message = string(text)
+		said.Message = strings.TrimSpace(string(text))
+	}
+	if said.Message == "" {
+		said.Message = fmt.Sprintf("breakerd answered %s %s with %s and said nothing", method, path, resp.Status)
 	}
 	return nil, errors.New(said.Message)
 }

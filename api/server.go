@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,16 +24,23 @@ var ErrNotFound = errors.New("not found")
 var ErrBadRequest = errors.New("bad request")
 
 // Listen opens the socket. One that a dead process left is replaced; one that somebody
-// answers on is not.
+// answers on is not, and neither is anything that is no socket.
 func Listen(path string) (net.Listener, error) {
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		conn.Close()
-		return nil, fmt.Errorf("listen on %s: a running breakerd already answers there: stop it, or choose another --runtime-dir", path)
-	} else if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	// sun_path holds 108 bytes with its zero (unix(7)).
+	if len(path) > 107 {
+		return nil, fmt.Errorf("listen on %s: the path is longer than a socket's can be (107 bytes): choose another --runtime-dir", path)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("remove the socket that a dead breakerd left: %w", err)
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	case info.Mode().Type() != fs.ModeSocket:
+		return nil, fmt.Errorf("listen on %s: something else than a socket is there: remove it, or choose another --runtime-dir", path)
+	default:
+		if err := removeStale(path); err != nil {
+			return nil, err
+		}
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -45,7 +53,24 @@ func Listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// Serve answers until the context ends.
+// removeStale removes a socket that nobody answers on.
+func removeStale(path string) error {
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	switch {
+	case err == nil:
+		conn.Close()
+		return fmt.Errorf("listen on %s: a running breakerd already answers there: stop it, or choose another --runtime-dir", path)
+	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("listen on %s: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the socket that a dead breakerd left: %w", err)
+	}
+	return nil
+}
+
+// Serve answers until the context ends, and waits a moment for the answers under way: a
+// recording that ends with breakerd is to have its end.
 func Serve(ctx context.Context, l net.Listener, src Source) error {
 	srv := &http.Server{
 		Handler:           Handler(src),
@@ -54,7 +79,9 @@ func Serve(ctx context.Context, l net.Listener, src Source) error {
 		MaxHeaderBytes:    16 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
+	down := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(down)
 		// Streams end with ctx; whatever else is under way gets a moment.
 		bounded, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
@@ -62,8 +89,11 @@ func Serve(ctx context.Context, l net.Listener, src Source) error {
 			srv.Close()
 		}
 	})
-	defer stop()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	err := srv.Serve(l) // which returns as soon as the shutdown begins
+	if !stop() {
+		<-down
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil
@@ -130,19 +160,33 @@ func windowOf(r *http.Request) (time.Duration, error) {
 // answer writes what a function returns as JSON.
 func answer(f func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
 		v, err := f(r)
-		if err != nil {
-			w.WriteHeader(statusOf(err))
-			v = Error{strings.TrimPrefix(err.Error(), ErrBadRequest.Error()+": ")}
-		}
-		if v == nil {
+		if err == nil && v == nil {
 			v = struct{}{}
 		}
-		enc := json.NewEncoder(w)
-		enc.SetEscapeHTML(false)
-		_ = enc.Encode(v) // the client has gone: there is nobody to tell
+		var text []byte
+		if err == nil {
+			text, err = encode(v)
+		}
+		status := http.StatusOK
+		if err != nil {
+			status = statusOf(err)
+			text, _ = encode(Error{strings.TrimPrefix(err.Error(), ErrBadRequest.Error()+": ")}) // a text always can
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_, _ = w.Write(text) // where the client has gone there is nobody to tell
 	}
+}
+
+// encode makes the whole text before any of it is sent, so that what cannot be written
+// is an error and not an answer that breaks off.
+func encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return b.Bytes(), err
 }
 
 func statusOf(err error) int {

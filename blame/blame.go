@@ -63,11 +63,12 @@ func Over(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
 		}
 	}
 	steal := stealOver(samples[max(0, from-1):])
+	quotas := quotasOver(samples, from)
 	for id, v := range victims {
 		// The scheduler's clock runs on while the hypervisor runs somebody else, so the
 		// time of every cause contains its part of the steal.
 		v.StealNS = v.takeFromAll(steal.of(v.WaitNS))
-		held, sure := throttledOver(samples, from, id)
+		held, sure := quotas[id].held()
 		switch {
 		case !sure:
 			v.QuotaUnsure = true
@@ -172,33 +173,40 @@ func stealOver(samples []*model.Sample) ratio {
 	return ratio{part: steal, whole: steal + last.CPUBusyNS - first.CPUBusyNS}
 }
 
-// throttledOver is how long a cgroup was held by a quota. It is not sure where the
-// cgroup has been held before and there is only one reading.
-func throttledOver(samples []*model.Sample, from int, id model.CgroupID) (ns uint64, sure bool) {
-	var first, last uint64
-	readings := 0
-	for i, s := range samples {
-		held, ok := throttled(s, id)
-		switch {
-		case !ok:
-		case i < from || readings == 0:
-			first, last, readings = held, held, 1
-		default:
-			last, readings = held, readings+1
-		}
-	}
-	if readings == 1 && last > 0 {
-		return 0, false
-	}
-	return last - min(first, last), true
+// quota is what was read of how long a cgroup was held by one.
+type quota struct {
+	first, last uint64 // running totals
+	readings    int
 }
 
-func throttled(s *model.Sample, id model.CgroupID) (ns uint64, ok bool) {
-	i, found := slices.BinarySearchFunc(s.Cgroups, id, func(c model.CgroupSample, id model.CgroupID) int {
-		return cmp.Compare(c.ID, id)
-	})
-	if !found || s.Cgroups[i].Detail == nil {
+// quotasOver reads the quotas of every cgroup over a span: from the last reading before
+// it, if there is one, to the last within it.
+func quotasOver(samples []*model.Sample, from int) map[model.CgroupID]quota {
+	quotas := make(map[model.CgroupID]quota)
+	for i, s := range samples {
+		for j := range s.Cgroups {
+			c := &s.Cgroups[j]
+			if c.Detail == nil {
+				continue
+			}
+			total := c.Detail.ThrottledNS
+			q := quotas[c.ID]
+			if i < from || q.readings == 0 {
+				q = quota{first: total}
+			}
+			q.last = total
+			q.readings++
+			quotas[c.ID] = q
+		}
+	}
+	return quotas
+}
+
+// held is how long the cgroup was held within the span. It is not sure where the cgroup
+// has been held before and there is only one reading.
+func (q quota) held() (ns uint64, sure bool) {
+	if q.readings == 1 && q.last > 0 {
 		return 0, false
 	}
-	return s.Cgroups[i].Detail.ThrottledNS, true
+	return q.last - min(q.first, q.last), true
 }

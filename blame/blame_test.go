@@ -116,3 +116,28 @@ func TestSharesAlwaysAddUpToTheWholeWait(t *testing.T) {
 		}
 	}
 }
+
+// A recording may say anything. What overflows wraps around, in the whole as in the parts.
+func TestSharesAddUpAlsoWhereTheWaitsOverflow(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	wild := []uint64{0, 1, 1 << 62, 1 << 63, 1<<64 - 1}
+	for range 2000 {
+		var samples []*model.Sample
+		for range 1 + rng.IntN(4) {
+			s := &model.Sample{Host: model.Host{StealNS: wild[rng.IntN(5)], CPUBusyNS: wild[rng.IntN(5)]}}
+			for range rng.IntN(4) {
+				s.Cgroups = append(s.Cgroups, reading(model.CgroupID(rng.IntN(3)), wild[rng.IntN(5)]))
+			}
+			for range rng.IntN(6) {
+				by := []model.WaitSource{model.ByCgroup, model.ByCgroup, model.ByKernel, "nobody"}[rng.IntN(4)]
+				s.Waits = append(s.Waits, wait(by, model.CgroupID(rng.IntN(3)), model.CgroupID(rng.IntN(3)), wild[rng.IntN(5)]))
+			}
+			samples = append(samples, s)
+		}
+		for id, s := range Over(samples, rng.IntN(len(samples))) {
+			if sum := s.NeighbourNS() + s.SelfNS + s.OwnQuotaNS + s.KernelNS + s.StealNS + s.UnknownNS; sum != s.WaitNS {
+				t.Fatalf("cgroup %d: shares add up to %d ns of %d: %+v", id, sum, s.WaitNS, s)
+			}
+		}
+	}
+}

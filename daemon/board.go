@@ -30,28 +30,11 @@ type board struct {
 	total     int
 	began     time.Time
 	latest    time.Time
-	sum       tally
-	recent    []tick // the oldest first
+	sum       tally // since the start
+	recent    recent
 	names     map[model.CgroupID]string
+	forgot    time.Duration   // boot time at which names were last forgotten
 	history   []*model.Sample // what the next tick's totals are compared with
-}
-
-// tick is the blame of one sample.
-type tick struct {
-	at    time.Time
-	tally tally
-}
-
-// tally adds up blame.
-type tally struct {
-	pairs   map[pair]uint64
-	victims map[model.CgroupID]*blame.Shares // without neighbours: those are in pairs
-}
-
-type pair struct{ offender, victim model.CgroupID }
-
-func newTally() tally {
-	return tally{pairs: make(map[pair]uint64), victims: make(map[model.CgroupID]*blame.Shares)}
 }
 
 func newBoard(name func(string) string) *board {
@@ -64,7 +47,7 @@ func (b *board) sample(s *model.Sample) {
 	// before are enough to compare with.
 	const before = 8
 	samples := append(b.history, s)
-	shares := blame.Over(samples, len(samples)-1)
+	now := spanOf(s, blame.Over(samples, len(samples)-1))
 	b.history = slices.Clone(samples[max(0, len(samples)-before):])
 
 	b.mu.Lock()
@@ -73,55 +56,40 @@ func (b *board) sample(s *model.Sample) {
 		b.began = s.Time.Add(-s.Length())
 	}
 	b.latest = s.Time
-	for _, c := range s.Cgroups {
-		if c.Path != "" && (len(b.names) < maxNames || b.names[c.ID] != "") {
-			b.names[c.ID] = c.Path
-		}
-	}
-	now := tick{at: s.Time, tally: newTally()}
-	for _, v := range shares {
-		now.tally.add(v)
-	}
-	b.sum.merge(now.tally)
-	b.recent = append(b.recent, now)
-	old, _ := slices.BinarySearchFunc(b.recent, s.Time.Add(-maxWindow), func(t tick, at time.Time) int { return t.at.Compare(at) })
-	b.recent = slices.Delete(b.recent, 0, old)
+	b.sum.add(now)
+	b.recent.add(now)
+	b.learn(s)
 }
 
-func (t *tally) add(v *blame.Shares) {
-	for _, n := range v.Neighbours {
-		if n.NS > 0 {
-			t.pairs[pair{n.Offender, v.Victim}] += n.NS
+// learn remembers the names of the cgroups. Where there are too many, those of whom
+// nothing was heard for minutes lose theirs.
+func (b *board) learn(s *model.Sample) {
+	now := time.Duration(s.BootNS)
+	for i := range s.Cgroups {
+		c := &s.Cgroups[i]
+		if c.Path == "" {
+			continue
 		}
+		if _, known := b.names[c.ID]; !known && len(b.names) >= maxNames {
+			if since := now - b.forgot; since >= 0 && since < time.Minute {
+				continue
+			}
+			b.forget(now)
+		}
+		b.names[c.ID] = c.Path
 	}
-	t.addVictim(v)
 }
 
-func (t *tally) addVictim(v *blame.Shares) {
-	sum := t.victims[v.Victim]
-	if sum == nil {
-		sum = &blame.Shares{Victim: v.Victim}
-		t.victims[v.Victim] = sum
+func (b *board) forget(now time.Duration) {
+	b.forgot = now
+	lately, _ := b.recent.last(maxWindow)
+	heard := make(map[model.CgroupID]bool)
+	for p := range lately.pairs {
+		heard[p.offender] = true
 	}
-	sum.WaitNS += v.WaitNS
-	sum.SelfNS += v.SelfNS
-	sum.OwnQuotaNS += v.OwnQuotaNS
-	sum.KernelNS += v.KernelNS
-	sum.StealNS += v.StealNS
-	sum.UnknownNS += v.UnknownNS
-}
-
-// merge adds another tally. What is full takes no new pairs, but goes on counting those
-// that it has.
-func (t *tally) merge(o tally) {
-	for p, ns := range o.pairs {
-		if _, known := t.pairs[p]; known || len(t.pairs) < maxPairs {
-			t.pairs[p] += ns
-		}
-	}
-	for id, v := range o.victims {
-		if _, known := t.victims[id]; known || len(t.victims) < maxPairs {
-			t.addVictim(v)
+	for id := range b.names {
+		if _, waited := lately.victims[id]; !waited && !heard[id] {
+			delete(b.names, id)
 		}
 	}
 }
@@ -136,23 +104,11 @@ func (b *board) blame(window time.Duration) (api.Blame, error) {
 	out := api.Blame{Since: b.began, Until: b.latest, Pairs: []api.Pair{}, Victims: []api.VictimShares{}}
 	sum := b.sum
 	if window > 0 {
-		sum = newTally()
-		out.Since = b.latest
-		for _, t := range slices.Backward(b.recent) {
-			if !t.at.After(b.latest.Add(-window)) {
-				break
-			}
-			sum.merge(t.tally)
-		}
-		if since := b.latest.Add(-window); since.After(b.began) {
-			out.Since = since
-		} else {
-			out.Since = b.began
-		}
+		var covers time.Duration
+		sum, covers = b.recent.last(window)
+		out.Since = b.latest.Add(-covers)
 	}
-	neighbours := make(map[model.CgroupID]uint64)
 	for p, ns := range sum.pairs {
-		neighbours[p.victim] += ns
 		out.Pairs = append(out.Pairs, api.Pair{Offender: b.cgroup(p.offender), Victim: b.cgroup(p.victim), Resource: model.CPU, StallMS: ms(ns)})
 	}
 	slices.SortFunc(out.Pairs, func(x, y api.Pair) int {
@@ -160,7 +116,7 @@ func (b *board) blame(window time.Duration) (api.Blame, error) {
 	})
 	for id, v := range sum.victims {
 		out.Victims = append(out.Victims, api.VictimShares{
-			Cgroup: b.cgroup(id), WaitMS: ms(v.WaitNS), NeighbourMS: ms(neighbours[id]), SelfMS: ms(v.SelfNS),
+			Cgroup: b.cgroup(id), WaitMS: ms(v.WaitNS), NeighbourMS: ms(v.NeighbourNS), SelfMS: ms(v.SelfNS),
 			OwnQuotaMS: ms(v.OwnQuotaNS), KernelMS: ms(v.KernelNS), StealMS: ms(v.StealNS), UnknownMS: ms(v.UnknownNS),
 		})
 	}
@@ -191,7 +147,10 @@ func (b *board) incident(in model.Incident) {
 	b.total++
 	b.incidents = append(b.incidents, in)
 	if len(b.incidents) > maxIncidents {
-		b.incidents = slices.Delete(b.incidents, 0, 1)
+		// An open one would come back with the next tick, as if it were new.
+		oldest := slices.IndexFunc(b.incidents, func(in model.Incident) bool { return in.State == model.Closed })
+		oldest = max(0, oldest)
+		b.incidents = slices.Delete(b.incidents, oldest, oldest+1)
 	}
 }
 

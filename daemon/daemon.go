@@ -36,6 +36,7 @@ type Daemon struct {
 	cfg      settings.Settings
 	version  string
 	log      *slog.Logger
+	journal  *systemd.Journal
 	teller   *teller
 	observer *observe.Observer
 	enforcer enforcer
@@ -59,7 +60,7 @@ type shelf struct {
 func Run(ctx context.Context, cfg settings.Settings, version string, log *slog.Logger, reload <-chan os.Signal) (err error) {
 	journal := systemd.OpenJournal("breakerd", os.Stderr)
 	defer func() { err = errors.Join(err, journal.Close()) }()
-	d := &Daemon{cfg: cfg, version: version, log: log, teller: &teller{journal, log}, started: time.Now().UTC(), kernel: kernelRelease()}
+	d := &Daemon{cfg: cfg, version: version, log: log, journal: journal, teller: &teller{journal, log}, started: time.Now().UTC(), kernel: kernelRelease()}
 	if err := d.open(); err != nil {
 		return err
 	}
@@ -89,7 +90,7 @@ func (d *Daemon) open() (err error) {
 	case model.Enforce:
 		d.enforcer = newRemote(d.cfg.RuntimeDir, d.enforcerChanged)
 	default:
-		if d.enforcer, err = newLocal(d.cfg.Mode, d.observer.Reader().CgroupRoot, enforce.NewJournalRecorder(d.teller.journal, d.log)); err != nil {
+		if d.enforcer, err = newLocal(d.cfg.Mode, d.observer.Reader().CgroupRoot, enforce.NewJournalRecorder(d.journal, d.log)); err != nil {
 			return errors.Join(err, d.observer.Close())
 		}
 	}

@@ -57,6 +57,9 @@ func (l *local) release(ctx context.Context, id string) error {
 		return l.engine.ReleaseAll(ctx, model.EndReleased)
 	}
 	_, err := l.engine.Release(ctx, id, "breakerctl")
+	if errors.Is(err, enforce.ErrNoLease) {
+		return fmt.Errorf("%w: %w", err, api.ErrNotFound)
+	}
 	return err
 }
 

@@ -35,11 +35,11 @@ type pipeline struct {
 	tapes    chan *tape // of recordings that begin
 	running  sync.WaitGroup
 
-	playing  []*tape
-	samples  atomic.Uint64
-	latest   atomic.Pointer[model.Sample]
-	lost     lostSum
-	degraded bool
+	playing []*tape
+	samples atomic.Uint64
+	latest  atomic.Pointer[model.Sample]
+	lost    lostSum
+	lostAt  time.Duration // boot time of the last sample in which something was lost
 }
 
 // tape is a recording under way.
@@ -129,14 +129,17 @@ func (p *pipeline) sample(ctx context.Context, s *model.Sample) {
 	}
 }
 
-// tellLost says once that something that matters is not seen, and again only after it
-// was seen for a while.
+// tellLost says once that something that matters is not seen, and again only after
+// nothing was lost for a minute.
 func (p *pipeline) tellLost(s *model.Sample) {
-	bad := s.Lost.Events+s.Lost.Cells+s.Lost.Cgroups > 0 || s.Lost.SuspendedNS > int64(time.Second)
-	if bad && !p.degraded {
+	if s.Lost.Events+s.Lost.Cells+s.Lost.Cgroups == 0 && s.Lost.SuspendedNS <= int64(time.Second) {
+		return
+	}
+	now := time.Duration(s.BootNS)
+	if p.lostAt == 0 || now-p.lostAt >= time.Minute {
 		p.teller.degraded(s.Lost)
 	}
-	p.degraded = bad
+	p.lostAt = now
 }
 
 func (p *pipeline) events(ctx context.Context, events []judge.Event) {

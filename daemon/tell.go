@@ -12,7 +12,7 @@ import (
 // teller writes every change of state to the journal, or as JSON lines where there is
 // none.
 type teller struct {
-	journal *systemd.Journal
+	journal interface{ Write(systemd.Entry) error }
 	log     *slog.Logger
 }
 

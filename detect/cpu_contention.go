@@ -30,10 +30,6 @@ type CPUContentionConfig struct {
 	Hold config.Duration `json:"hold" yaml:"hold"`
 }
 
-// cpuSpan is the span over which waits are weighed. A hurt that is smaller than a few
-// scheduling rounds is noise.
-const cpuSpan = 2 * time.Second
-
 // cpuContention sees a busy machine on which one cgroup keeps others from running.
 type cpuContention struct{ cfg CPUContentionConfig }
 
@@ -57,7 +53,7 @@ func (d cpuContention) look(w *window) []finding {
 	if offender == 0 {
 		return nil
 	}
-	a := w.table.tally(offender, w.cpuUsed(2*cpuSpan))
+	a := w.table.tally(offender, w.cpuUsed(2*hurtSpan))
 	suspects := a.suspects(0)
 	if suspects == nil { // no process of it has been measured yet
 		suspects = []suspect{a.whole()}
@@ -67,51 +63,55 @@ func (d cpuContention) look(w *window) []finding {
 	return []finding{f}
 }
 
-// pair is an offender and what it does to one victim.
-type pair struct {
-	offender, victim model.CgroupID
-	ns               uint64
-	// hurt is the part of the time in which the victim's tasks wanted a CPU that they
-	// spent waiting for this offender. Nanoseconds alone would accuse the few of
-	// holding up the many: one task that runs makes every queued task of a crowd wait.
-	hurt float64
-}
+// maxContributors bounds what an incident says of the others.
+const maxContributors = 16
 
 // accuse finds the cgroup that hurts others most, and whom. It accuses nobody of a
 // fight between equals.
 func (d cpuContention) accuse(w *window) (model.CgroupID, []hurt, []model.Contributor) {
-	shares := w.blame(cpuSpan)
-	run := w.cgroupTotals(cpuSpan, func(c *model.CgroupSample) uint64 { return c.RunNS })
-	_, covered := w.last(cpuSpan)
+	shares := w.blame(hurtSpan)
+	run := w.cgroupTotals(hurtSpan, func(c *model.CgroupSample) uint64 { return c.RunNS })
+	_, covered := w.last(hurtSpan)
 
-	hurts := make(map[[2]model.CgroupID]pair)
-	for victim, s := range shares {
-		wanted := float64(run[victim] + s.WaitNS)
-		for _, n := range s.Neighbours {
-			hurts[[2]model.CgroupID{n.Offender, victim}] = pair{n.Offender, victim, n.NS, float64(n.NS) / wanted}
+	// hurting is the part of the time in which the victim's tasks wanted a CPU that they
+	// spent waiting for the offender. Nanoseconds alone would accuse the few of holding
+	// up the many: one task that runs makes every queued task of a crowd wait.
+	hurting := func(offender, victim model.CgroupID) float64 {
+		s := shares[victim]
+		if s == nil || s.By(offender) == 0 {
+			return 0
 		}
+		return float64(s.By(offender)) / (float64(run[victim]) + float64(s.WaitNS))
 	}
 	caused := make(map[model.CgroupID]uint64)
 	victims := make(map[model.CgroupID][]hurt)
-	var sum uint64
-	for key, p := range hurts {
-		back := hurts[[2]model.CgroupID{key[1], key[0]}]
-		rate := msPerSecond(p.ns, covered)
-		if rate < d.cfg.VictimMSPerSecond || p.hurt < d.cfg.Margin*back.hurt || d.excused(shares[p.victim]) {
+	for victim, s := range shares {
+		if d.excused(s) {
 			continue
 		}
-		caused[p.offender] += p.ns
-		sum += p.ns
-		victims[p.offender] = append(victims[p.offender], hurt{p.victim, rate})
-	}
-	if len(caused) == 0 {
-		return 0, nil, nil
+		for _, n := range s.Neighbours {
+			rate := msPerSecond(n.NS, covered)
+			if rate < d.cfg.VictimMSPerSecond {
+				break // the worst come first
+			}
+			if hurting(n.Offender, victim) >= d.cfg.Margin*hurting(victim, n.Offender) {
+				caused[n.Offender] += n.NS
+				victims[n.Offender] = append(victims[n.Offender], hurt{victim, rate})
+			}
+		}
 	}
 	ranked := sortedIDs(caused)
 	slices.SortStableFunc(ranked, func(x, y model.CgroupID) int { return cmp.Compare(caused[y], caused[x]) })
-	var others []model.Contributor
+	sum := 0.0
 	for _, id := range ranked {
-		others = append(others, model.Contributor{Cgroup: w.path(id), CgroupID: id, Share: round3(float64(caused[id]) / float64(sum))})
+		sum += float64(caused[id])
+	}
+	if sum == 0 {
+		return 0, nil, nil
+	}
+	var others []model.Contributor
+	for _, id := range ranked[:min(len(ranked), maxContributors)] {
+		others = append(others, model.Contributor{Cgroup: w.path(id), CgroupID: id, Share: round3(float64(caused[id]) / sum)})
 	}
 	worst := ranked[0]
 	sortHurts(victims[worst])
@@ -133,8 +133,9 @@ func (d cpuContention) judge(w *window, f *finding, some, use float64) {
 		"stall_ms_per_second":    round(worst.msPerSecond),
 		"offender_share_percent": round(100 * f.contributors[0].Share),
 	}
-	if steal, ok := w.growth(cpuSpan, func(h *model.Host) uint64 { return h.StealNS }); ok {
-		f.evidence["steal_percent"] = round(steal / 1e9 / float64(w.now().Host.CPUs) * 100)
+	cpus := w.now().Host.CPUs
+	if steal, ok := w.growth(hurtSpan, func(h *model.Host) uint64 { return h.StealNS }); ok && cpus > 0 {
+		f.evidence["steal_percent"] = round(steal / 1e9 / float64(cpus) * 100)
 	}
 	f.explain = func(name string, victims []string) string {
 		return fmt.Sprintf("%s keeps others from running: %s. The CPUs are %.0f %% busy and somebody waits for one %.0f %% of the time. The waiting was measured in the scheduler.",

@@ -42,14 +42,25 @@ func (n *node) within(root *node) bool {
 	return false
 }
 
+// hurtSpan is the span over which waits are weighed. A hurt that is smaller than a few
+// scheduling rounds is noise.
+const hurtSpan = 2 * time.Second
+
 // hurtBy lists the cgroups that one cgroup makes wait at least so much.
 func (w *window) hurtBy(offender model.CgroupID, atLeastMSPerSecond float64) []hurt {
-	const span = 2 * time.Second
-	_, covered := w.last(span)
+	if w.offences == nil {
+		w.offences = make(map[model.CgroupID][]hurt)
+		_, covered := w.last(hurtSpan)
+		for victim, s := range w.blame(hurtSpan) {
+			for _, n := range s.Neighbours {
+				w.offences[n.Offender] = append(w.offences[n.Offender], hurt{victim, msPerSecond(n.NS, covered)})
+			}
+		}
+	}
 	var hurts []hurt
-	for victim, s := range w.blame(span) {
-		if rate := msPerSecond(s.By(offender), covered); rate >= atLeastMSPerSecond {
-			hurts = append(hurts, hurt{victim, rate})
+	for _, h := range w.offences[offender] {
+		if h.msPerSecond >= atLeastMSPerSecond {
+			hurts = append(hurts, h)
 		}
 	}
 	sortHurts(hurts)

@@ -48,8 +48,11 @@ func (d forkStorm) look(w *window) []finding {
 	// cgroups to look into.
 	forks := w.cgroupTotals(span, func(c *model.CgroupSample) uint64 { return c.Forks })
 	newest := make(map[model.CgroupID]float64)
-	for _, c := range w.now().Cgroups {
-		newest[c.ID] = float64(c.Forks) / w.now().Length().Seconds()
+	if length := w.now().Length().Seconds(); length > 0 { // else a recording says nonsense
+		for i := range w.now().Cgroups {
+			c := &w.now().Cgroups[i]
+			newest[c.ID] = float64(c.Forks) / length
+		}
 	}
 	var byTree, exits map[*node]float64
 	var found []finding
@@ -75,21 +78,11 @@ func (d forkStorm) look(w *window) []finding {
 				cgroup:  cgroup,
 				ratio:   treeRate / d.cfg.ForksPerSecond,
 			}
-			d.judge(w, &f, treeRate, exitsWithin(a, s, exits)/seconds)
+			d.judge(w, &f, treeRate, a.sum(s, exits)/seconds)
 			found = append(found, f)
 		}
 	}
 	return found
-}
-
-// exitsWithin adds up the exits on the account of a suspect's processes.
-func exitsWithin(a *account, s suspect, exits map[*node]float64) (sum float64) {
-	for n := range a.members {
-		if s.root == nil || n.within(s.root) {
-			sum += exits[n]
-		}
-	}
-	return sum
 }
 
 func (d forkStorm) judge(w *window, f *finding, forks, exits float64) {

@@ -13,6 +13,8 @@ import (
 // what a short-lived process did is charged to its nearest surviving ancestor.
 type table struct {
 	nodes map[model.ProcID]*node
+	// cgroups holds the processes of each, but no kernel threads: those answer for nothing.
+	cgroups map[model.CgroupID]map[*node]struct{}
 }
 
 type node struct {
@@ -33,7 +35,32 @@ type charges struct {
 	cpuNS map[*node]uint64
 }
 
-func newTable() *table { return &table{nodes: make(map[model.ProcID]*node)} }
+func newTable() *table {
+	return &table{nodes: make(map[model.ProcID]*node), cgroups: make(map[model.CgroupID]map[*node]struct{})}
+}
+
+// enter puts a process into a cgroup.
+func (t *table) enter(n *node, cgroup model.CgroupID) {
+	n.Cgroup = cgroup
+	if n.Kernel {
+		return
+	}
+	members := t.cgroups[cgroup]
+	if members == nil {
+		members = make(map[*node]struct{})
+		t.cgroups[cgroup] = members
+	}
+	members[n] = struct{}{}
+}
+
+// leave takes a process out of its cgroup.
+func (t *table) leave(n *node) {
+	members := t.cgroups[n.Cgroup]
+	delete(members, n)
+	if len(members) == 0 {
+		delete(t.cgroups, n.Cgroup)
+	}
+}
 
 // alive is the process, or its nearest ancestor that has not ended; nil if there is none.
 func (n *node) alive() *node {
@@ -46,7 +73,7 @@ func (n *node) alive() *node {
 // apply takes in the changes of one sample.
 func (t *table) apply(s *model.Sample) charges {
 	if s.Keyframe {
-		t.nodes = make(map[model.ProcID]*node, len(s.Procs.Forked))
+		*t = *newTable()
 	}
 	ch := charges{forks: map[*node]int{}, exits: map[*node]int{}, cpuNS: map[*node]uint64{}}
 	fresh := make([]*node, 0, len(s.Procs.Forked))
@@ -56,6 +83,7 @@ func (t *table) apply(s *model.Sample) charges {
 		}
 		n := &node{Proc: p, measured: !p.Found}
 		t.nodes[p.ProcID] = n
+		t.enter(n, p.Cgroup)
 		fresh = append(fresh, n)
 	}
 	for _, n := range fresh { // a parent may stand behind its child in the list
@@ -74,7 +102,11 @@ func (t *table) apply(s *model.Sample) charges {
 	}
 	for _, u := range s.Procs.Usage {
 		if n := t.nodes[u.ProcID]; n != nil {
-			n.Cgroup, n.rssBytes = u.Cgroup, u.RSSBytes
+			if n.Cgroup != u.Cgroup {
+				t.leave(n)
+				t.enter(n, u.Cgroup)
+			}
+			n.rssBytes = u.RSSBytes
 			n.use(u.CPUNS, ch.cpuNS)
 		}
 	}
@@ -98,14 +130,14 @@ func (n *node) use(totalNS uint64, into map[*node]uint64) {
 	n.measured = true
 }
 
+// adopt hangs a process on its parent. One that descends from the process is none: no
+// kernel says so, but a recording may, and the tree must stay a tree.
 func (t *table) adopt(n, parent *node) {
-	if parent == n {
-		parent = nil
-	}
-	n.up = parent
-	if parent == nil {
+	n.up = nil
+	if parent == nil || parent == n || len(n.down) > 0 && parent.within(n) {
 		return
 	}
+	n.up = parent
 	if parent.down == nil {
 		parent.down = make(map[*node]struct{})
 	}
@@ -115,6 +147,7 @@ func (t *table) adopt(n, parent *node) {
 func (t *table) end(n *node) {
 	n.ended = true
 	delete(t.nodes, n.ProcID)
+	t.leave(n)
 	heir := n.up.alive()
 	if n.up != nil {
 		delete(n.up.down, n)

@@ -23,25 +23,25 @@ type suspect struct {
 
 // account is the cause within one cgroup, added up over its trees.
 type account struct {
+	cgroup  model.CgroupID
 	own     map[*node]float64
 	subtree map[*node]float64
 	size    map[*node]int
-	members map[*node]bool
+	members int
 	tops    []*node // members whose parent is not a member
 	total   float64
 }
 
 // tally adds up what the processes of a cgroup have on their account.
 func (t *table) tally(cgroup model.CgroupID, own map[*node]float64) *account {
-	a := &account{own: own, subtree: map[*node]float64{}, size: map[*node]int{}, members: map[*node]bool{}}
-	for _, n := range t.nodes {
-		if n.Cgroup == cgroup && !n.Kernel {
-			a.members[n] = true
-		}
+	members := t.cgroups[cgroup]
+	a := &account{
+		cgroup: cgroup, own: own, members: len(members),
+		subtree: make(map[*node]float64, len(members)), size: make(map[*node]int, len(members)),
 	}
-	for n := range a.members {
+	for n := range members {
 		// The tree of pid 1 is the machine: who it started is looked at one by one.
-		if n.PID != 1 && (!a.members[n.up] || n.up.PID == 1) {
+		if n.PID != 1 && (!a.has(n.up) || n.up.PID == 1) {
 			a.tops = append(a.tops, n)
 		}
 	}
@@ -53,16 +53,45 @@ func (t *table) tally(cgroup model.CgroupID, own map[*node]float64) *account {
 	return a
 }
 
-func (a *account) add(n *node) {
-	weight, size := a.own[n], 1
-	for child := range n.down {
-		if a.members[child] {
-			a.add(child)
-			weight += a.subtree[child]
-			size += a.size[child]
+// has reports whether a process is a member.
+func (a *account) has(n *node) bool { return n != nil && n.Cgroup == a.cgroup && !n.Kernel }
+
+// below lists a member and the members that hang on it, parents before children.
+func (a *account) below(root *node) []*node {
+	all := []*node{root}
+	for i := 0; i < len(all); i++ {
+		for child := range all[i].down {
+			if a.has(child) {
+				all = append(all, child)
+			}
 		}
 	}
-	a.subtree[n], a.size[n] = weight, size
+	return all
+}
+
+func (a *account) add(top *node) {
+	for _, n := range slices.Backward(a.below(top)) {
+		a.subtree[n] += a.own[n]
+		a.size[n]++
+		if n != top {
+			a.subtree[n.up] += a.subtree[n]
+			a.size[n.up] += a.size[n]
+		}
+	}
+}
+
+// sum adds up another account over a suspect's processes.
+func (a *account) sum(s suspect, own map[*node]float64) (sum float64) {
+	roots := a.tops
+	if s.root != nil {
+		roots = []*node{s.root}
+	}
+	for _, root := range roots {
+		for _, n := range a.below(root) {
+			sum += own[n]
+		}
+	}
+	return sum
 }
 
 // suspects are those who answer for the cause: the one tree that dominates; or every
@@ -91,7 +120,7 @@ func (a *account) descend(n *node) *node {
 	for {
 		children := make([]*node, 0, len(n.down))
 		for child := range n.down {
-			if a.members[child] {
+			if a.has(child) {
 				children = append(children, child)
 			}
 		}
@@ -118,10 +147,10 @@ func (a *account) tree(root *node) suspect {
 		weight:  a.subtree[root],
 		share:   a.subtree[root] / a.total,
 		members: a.size[root],
-		outside: len(a.members) - a.size[root],
+		outside: a.members - a.size[root],
 	}
 }
 
 func (a *account) whole() suspect {
-	return suspect{largest: a.heaviest(a.tops), weight: a.total, share: 1, members: len(a.members)}
+	return suspect{largest: a.heaviest(a.tops), weight: a.total, share: 1, members: a.members}
 }

@@ -5,9 +5,6 @@
 package detect
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"maps"
 	"time"
 
@@ -95,9 +92,13 @@ type track struct {
 func (w *Watch) Feed(s *model.Sample) []Change {
 	if broken := w.window.feed(s); broken {
 		for kind, tracks := range w.tracks {
-			w.tracks[kind] = keep(tracks, func(t *track) bool { return t.incident != nil })
+			w.tracks[kind] = keep(tracks, func(t *track) bool {
+				t.below = 0 // what was quiet before says nothing about now
+				return t.incident != nil
+			})
 		}
 	}
+	w.window.names.sweep(s.BootNS, w.spokenOf)
 	var changes []Change
 	for _, d := range w.detectors {
 		changes = append(changes, w.follow(d, s)...)
@@ -109,9 +110,7 @@ func (w *Watch) Feed(s *model.Sample) []Change {
 func (w *Watch) Keyframe() model.Sample {
 	now := w.window.now()
 	s := model.Sample{Time: now.Time, BootNS: now.BootNS, Keyframe: true, Host: now.Host, Procs: w.window.table.keyframe()}
-	for _, id := range sortedIDs(w.window.paths) {
-		s.Cgroups = append(s.Cgroups, model.CgroupSample{ID: id, Path: w.window.paths[id]})
-	}
+	s.Cgroups = w.window.paths()
 	return s
 }
 
@@ -165,7 +164,8 @@ func (w *Watch) settle(kind model.Kind, s *model.Sample) []Change {
 		if !t.seen && t.below == 0 {
 			t.below = s.BootNS
 		}
-		w.addStall(t, s)
+		t.addStall(s)
+		w.listVictims(t)
 		if t.below != 0 && s.BootNS-t.below >= w.cfg.Hysteresis.CloseAfter.D().Nanoseconds() {
 			closed := s.Time
 			t.incident.State, t.incident.ClosedAt = model.Closed, &closed
@@ -216,32 +216,10 @@ func (w *Watch) open(t *track, f finding, s *model.Sample) {
 		t.stall[h.victim] = 0
 	}
 	for _, before := range samples[:len(samples)-1] {
-		w.addStall(t, before)
+		t.addStall(before)
 	}
 	w.describe(t, f)
 	w.update(t, f)
-}
-
-// incidentID is the same for the same samples. Twelve hexadecimal digits stay unique
-// for millions of incidents of one machine.
-func incidentID(t *track, s *model.Sample) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %d", s.Host.BootID, t.kind, t.cgroup, s.BootNS))
-	return hex.EncodeToString(sum[:6])
-}
-
-// describe names the culprit once, as it was when the incident opened.
-func (w *Watch) describe(t *track, f finding) {
-	path := w.window.path(t.cgroup)
-	c := model.Culprit{Cgroup: path, CgroupID: t.cgroup, Unit: w.name(path), Scope: model.ScopeCgroup, Share: round3(f.share)}
-	if f.root != nil {
-		c.Scope = model.ScopeTree
-	}
-	if n := f.largest; n != nil {
-		c.Root = model.CulpritRoot{ProcID: n.ProcID, Comm: n.Comm, Cmdline: n.Cmdline}
-		c.UID = n.UID
-	}
-	t.incident.Culprit = c
-	t.incident.Contributors = append(t.incident.Contributors, f.contributors...)
 }
 
 // update keeps the figures of the worst moment, and the culprit's size as it is now.
@@ -261,45 +239,6 @@ func (w *Watch) update(t *track, f finding) {
 		maps.Copy(in.Evidence, f.evidence)
 		in.Summary = f.explain(culpritName(in.Culprit), w.victimNames(f.victims))
 	}
-}
-
-// addStall adds what the culprit's cgroup made its victims wait in one sample.
-func (w *Watch) addStall(t *track, s *model.Sample) {
-	for _, wait := range s.Waits {
-		if _, victim := t.stall[wait.Victim]; victim && wait.By == model.ByCgroup && wait.Offender == t.cgroup {
-			t.stall[wait.Victim] += float64(wait.NS) / 1e6
-		}
-	}
-	t.incident.Victims = t.incident.Victims[:0]
-	for _, id := range sortedIDs(t.stall) {
-		path := w.window.path(id)
-		t.incident.Victims = append(t.incident.Victims, model.Victim{
-			Cgroup: path, CgroupID: id, Unit: w.name(path), Resource: model.CPU, StallMS: round(t.stall[id]),
-		})
-	}
-}
-
-func culpritName(c model.Culprit) string {
-	where := c.Cgroup
-	if where == "" {
-		where = fmt.Sprintf("cgroup %d", c.CgroupID)
-	}
-	if c.Scope == model.ScopeCgroup {
-		return fmt.Sprintf("%s (%d processes)", where, c.Processes)
-	}
-	return fmt.Sprintf("The tree of %s (pid %d) in %s", c.Root.Comm, c.Root.PID, where)
-}
-
-func (w *Watch) victimNames(hurts []hurt) []string {
-	var names []string
-	for _, h := range hurts {
-		path := w.window.path(h.victim)
-		if path == "" {
-			path = fmt.Sprintf("cgroup %d", h.victim)
-		}
-		names = append(names, fmt.Sprintf("%s %.0f ms in each second", path, h.msPerSecond))
-	}
-	return names
 }
 
 func keep(tracks []*track, want func(*track) bool) []*track {

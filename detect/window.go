@@ -8,9 +8,9 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
-// kept is how far back the window reaches: as long as the longest look back of any
-// detector.
-const kept = 15 * time.Second
+// kept is how far back the window reaches: twice as long as the longest look back of any
+// detector (4 s), so that there is a reading of a quota before it to compare with.
+const kept = 8 * time.Second
 
 // maxSamples bounds the window also where a recording says that a tick took nothing: it
 // is more than the shortest tick (50 ms) needs.

@@ -5,8 +5,11 @@
 package judge
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/breakerd/breakerd/detect"
@@ -53,7 +56,8 @@ type Judge struct {
 	host     model.Host
 }
 
-// docket is an open incident and where its decisions stand.
+// docket is an incident and where its decisions stand. It is open, or an outcome is
+// still to come.
 type docket struct {
 	incident *model.Incident
 	asked    int             // decisions so far
@@ -72,12 +76,17 @@ func (j *Judge) SetPolicies(policies *policy.Set) { j.policies = policies }
 // Keyframe is the process table as it is now, for a recording to begin with.
 func (j *Judge) Keyframe() model.Sample { return j.watch.Keyframe() }
 
-// Open lists the open incidents.
+// Open lists the open incidents, the oldest first.
 func (j *Judge) Open() []model.Incident {
 	var all []model.Incident
 	for _, d := range j.open {
-		all = append(all, d.incident.Clone())
+		if d.incident.State == model.Open {
+			all = append(all, d.incident.Clone())
+		}
 	}
+	slices.SortFunc(all, func(x, y model.Incident) int {
+		return cmp.Or(x.OpenedAt.Compare(y.OpenedAt), strings.Compare(x.ID, y.ID))
+	})
 	return all
 }
 
@@ -93,7 +102,9 @@ func (j *Judge) Sample(ctx context.Context, s *model.Sample) []Event {
 			j.open[c.Incident.ID] = d
 			events = append(events, Event{Type: Opened, Incident: c.Incident.Clone()})
 		case detect.Closed:
-			delete(j.open, c.Incident.ID)
+			if d == nil || d.wanted == nil { // else its outcome is still to be told
+				delete(j.open, c.Incident.ID)
+			}
 			events = append(events, Event{Type: Closed, Incident: c.Incident.Clone()})
 			continue
 		}
@@ -147,6 +158,9 @@ func (j *Judge) Outcome(o model.Outcome) []Event {
 		}
 		w := d.wanted
 		d.wanted = nil
+		if d.incident.State == model.Closed {
+			delete(j.open, d.incident.ID)
+		}
 		switch {
 		case o.Error != "":
 			d.next = w.At.Add(askAfterError)

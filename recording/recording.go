@@ -9,6 +9,7 @@ package recording
 
 import (
 	"bufio"
+	"bytes"
 	"compress/gzip"
 	"encoding/json"
 	"errors"
@@ -62,8 +63,11 @@ func NewEncoder(w io.Writer, h Header) (*Encoder, error) {
 
 // Encode adds a sample or an outcome.
 func (e *Encoder) Encode(r Record) error {
+	if err := e.line(r); err != nil {
+		return err
+	}
 	e.records++
-	return e.line(r)
+	return nil
 }
 
 // End ends the recording.
@@ -92,6 +96,7 @@ type Decoder struct {
 	name    string
 	number  int // of the line
 	records int
+	ended   bool
 	header  Header
 	close   []io.Closer
 }
@@ -108,6 +113,9 @@ func Open(path string) (_ *Decoder, err error) {
 		z, err := gzip.NewReader(f)
 		if err != nil {
 			f.Close()
+			if errors.Is(err, io.EOF) {
+				return nil, errEmpty(path)
+			}
 			return nil, fmt.Errorf("%s: not a gzip file: %w", path, err)
 		}
 		r, closers = z, append(closers, z)
@@ -121,14 +129,21 @@ func Open(path string) (_ *Decoder, err error) {
 	return d, nil
 }
 
+func errEmpty(name string) error {
+	return fmt.Errorf("%s: the file is empty: not a recording", name)
+}
+
 // NewDecoder reads the header; name is for messages.
 func NewDecoder(r io.Reader, name string) (*Decoder, error) {
 	d := &Decoder{lines: bufio.NewScanner(r), name: name}
 	d.lines.Buffer(make([]byte, 64<<10), maxLine)
+	d.lines.Split(splitLine)
 	rec, err := d.line()
 	switch {
 	case errors.Is(err, io.EOF):
-		return nil, fmt.Errorf("%s: the file is empty: not a recording", name)
+		return nil, errEmpty(name)
+	case errors.Is(err, errCut):
+		return nil, fmt.Errorf("%s:1: %w, within its header", name, ErrTruncated)
 	case err != nil:
 		return nil, err
 	case rec.Header == nil:
@@ -146,46 +161,101 @@ func (d *Decoder) Header() Header { return d.header }
 // Next returns the next sample or outcome, and io.EOF after the last. ErrTruncated
 // says that all that was given so far is right, and that something is missing.
 func (d *Decoder) Next() (Record, error) {
+	if d.ended {
+		return Record{}, io.EOF
+	}
 	rec, err := d.line()
 	switch {
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return Record{}, fmt.Errorf("%s: %w (%d records are whole)", d.name, ErrTruncated, d.records)
+	case errors.Is(err, io.EOF), errors.Is(err, errCut):
+		return Record{}, d.truncated()
 	case err != nil:
 		return Record{}, err
 	case rec.End != nil:
-		if rec.End.Records != d.records {
-			return Record{}, fmt.Errorf("%s:%d: %d records are missing: the recording says %d and has %d", d.name, d.number, rec.End.Records-d.records, rec.End.Records, d.records)
-		}
-		return Record{}, io.EOF
-	case rec.Sample == nil && rec.Outcome == nil:
+		return Record{}, d.end(rec.End)
+	case (rec.Sample == nil) == (rec.Outcome == nil):
 		return Record{}, fmt.Errorf("%s:%d: neither a sample nor an outcome", d.name, d.number)
 	}
 	d.records++
 	return rec, nil
 }
 
+// end checks that nothing is missing and that nothing follows. What follows is asked
+// for also because only then gzip compares its checksum.
+func (d *Decoder) end(e *End) error {
+	if missing := e.Records - d.records; missing > 0 {
+		return fmt.Errorf("%s:%d: %d records are missing: the recording says %d and has %d", d.name, d.number, missing, e.Records, d.records)
+	} else if missing < 0 {
+		return fmt.Errorf("%s:%d: there are too many records: the recording says %d and has %d", d.name, d.number, e.Records, d.records)
+	}
+	switch _, err := d.line(); {
+	case errors.Is(err, io.EOF):
+		d.ended = true
+		return io.EOF
+	case err != nil && d.lines.Err() != nil:
+		if errors.Is(err, errCut) {
+			return d.truncated()
+		}
+		return err
+	}
+	return fmt.Errorf("%s:%d: something follows the end of the recording", d.name, d.number)
+}
+
+func (d *Decoder) truncated() error {
+	return fmt.Errorf("%s: %w (%d records are whole)", d.name, ErrTruncated, d.records)
+}
+
+// errCut says that the file breaks off, within a line or within what is compressed.
+var errCut = errors.New("cut off")
+
 // line reads one line. A last line without its newline was cut off.
 func (d *Decoder) line() (Record, error) {
 	if !d.lines.Scan() {
-		err := d.lines.Err()
-		switch {
-		case err == nil:
+		if d.lines.Err() == nil {
 			return Record{}, io.EOF
-		case errors.Is(err, bufio.ErrTooLong):
-			return Record{}, fmt.Errorf("%s:%d: the line is longer than %d MB: not a recording of breakerd", d.name, d.number+1, maxLine>>20)
 		}
-		return Record{}, err
+		return Record{}, d.unread(d.number + 1)
 	}
 	d.number++
+	text, whole := bytes.CutSuffix(d.lines.Bytes(), []byte("\n"))
+	if !whole && d.lines.Err() != nil {
+		return Record{}, d.unread(d.number)
+	}
 	var rec Record
-	if err := json.Unmarshal(d.lines.Bytes(), &rec); err != nil {
+	if err := json.Unmarshal(text, &rec); err != nil {
 		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) && int(syntax.Offset) >= len(d.lines.Bytes()) && !d.lines.Scan() {
-			return Record{}, io.ErrUnexpectedEOF // the last line, and it breaks off
+		breaksOff := errors.As(err, &syntax) && int(syntax.Offset) >= len(text)
+		if breaksOff && (!whole || !d.lines.Scan()) { // an editor may have ended the last line
+			return Record{}, errCut // else it is something else than a recording
 		}
 		return Record{}, fmt.Errorf("%s:%d: %w", d.name, d.number, err)
 	}
+	if !whole {
+		return Record{}, errCut
+	}
 	return rec, nil
+}
+
+// unread says why a line could not be read.
+func (d *Decoder) unread(number int) error {
+	switch err := d.lines.Err(); {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return errCut
+	case errors.Is(err, bufio.ErrTooLong):
+		return fmt.Errorf("%s:%d: the line is longer than %d MB: not a recording of breakerd", d.name, number, maxLine>>20)
+	default:
+		return fmt.Errorf("%s:%d: %w", d.name, number, err)
+	}
+}
+
+// splitLine gives whole lines with their newline, and then what is left without one.
+func splitLine(data []byte, atEOF bool) (advance int, token []byte, err error) {
+	if i := bytes.IndexByte(data, '\n'); i >= 0 {
+		return i + 1, data[:i+1], nil
+	}
+	if atEOF && len(data) > 0 {
+		return len(data), data, nil
+	}
+	return 0, nil, nil
 }
 
 // Close closes the file.

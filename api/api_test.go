@@ -1,0 +1,234 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// source is a breakerd that says what it is told to say.
+type source struct {
+	mu       sync.Mutex
+	released []string
+	notReady error
+	severity float64
+	// recorded is closed when a recording has ended.
+	recorded chan struct{}
+	record   func(context.Context, io.Writer) error
+}
+
+func newSource() *source { return &source{recorded: make(chan struct{})} }
+
+var at = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func (s *source) Status(context.Context) Status {
+	return Status{Version: "1.0 <b>", Mode: model.DryRun, StartedAt: at, Problems: []string{}}
+}
+
+func (s *source) Incidents() []model.Incident {
+	return []model.Incident{{ID: "b2", Kind: model.ForkStorm, OpenedAt: at, Severity: s.severity}, {ID: "a1", Kind: model.CPUContention, OpenedAt: at}}
+}
+
+func (s *source) Blame(window time.Duration) (Blame, error) {
+	if window > time.Minute {
+		return Blame{}, fmt.Errorf("%w: a minute is remembered", ErrBadRequest)
+	}
+	return Blame{Since: at.Add(-window), Until: at, Pairs: []Pair{{StallMS: window.Seconds()}}, Victims: []VictimShares{}}, nil
+}
+
+func (s *source) Leases(context.Context) ([]model.Lease, error) {
+	return []model.Lease{{ID: "a1-1", State: model.LeaseHeld}}, nil
+}
+
+func (s *source) Release(_ context.Context, id string) error {
+	switch id {
+	case "unknown":
+		return fmt.Errorf("release %q: %w", id, ErrNotFound)
+	case "stuck":
+		return errors.New("release stuck: not thawed yet")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.released = append(s.released, id)
+	return nil
+}
+
+func (s *source) Record(ctx context.Context, w io.Writer) error {
+	defer close(s.recorded)
+	return s.record(ctx, w)
+}
+
+func (s *source) Ready() error { return s.notReady }
+
+// serve runs the real server on a real socket. stop ends it and gives what it returned.
+func serve(t *testing.T, src Source) (dir string, stop func() error) {
+	t.Helper()
+	dir = t.TempDir()
+	l, err := Listen(filepath.Join(dir, SocketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- Serve(ctx, l, src) }()
+	var once sync.Once
+	stop = func() (err error) {
+		once.Do(func() {
+			cancel()
+			select {
+			case err = <-served:
+			case <-time.After(10 * time.Second):
+				err = errors.New("the server did not end within 10 s")
+			}
+		})
+		return err
+	}
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir, stop
+}
+
+// ask is an HTTP client that knows nothing of package api.
+func ask(t *testing.T, dir, method, path string) (status int, kind, body string) {
+	t.Helper()
+	c := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, SocketName))
+		},
+	}}
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://breakerd"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, resp.Header.Get("Content-Type"), string(text)
+}
+
+func TestRoutes(t *testing.T) {
+	const jsonText, plain = "application/json", "text/plain; charset=utf-8"
+	tests := []struct {
+		name, method, path string
+		status             int
+		kind               string
+		want               string // within the body
+	}{
+		{"alive", "GET", "/healthz", 200, plain, "ok\n"},
+		{"ready", "GET", "/readyz", 200, plain, "ok\n"},
+		{"status, with < and > as they are", "GET", "/status", 200, jsonText, `{"version":"1.0 <b>","pid":0,"mode":"dry-run",`},
+		{"incidents", "GET", "/incidents", 200, jsonText, `[{"id":"b2","kind":"fork_storm"`},
+		{"one incident", "GET", "/incidents/a1", 200, jsonText, `{"id":"a1","kind":"cpu_contention"`},
+		{"no such incident", "GET", "/incidents/zz", 404, jsonText, `{"error":"incident \"zz\": not found"}` + "\n"},
+		{"an odd incident", "GET", "/incidents/%2e%2e%2f%00", 404, jsonText, `not found`},
+		{"blame since the start", "GET", "/blame", 200, jsonText, `"stall_ms":0}`},
+		{"blame of the last 30 s", "GET", "/blame?window=30s", 200, jsonText, `"stall_ms":30}`},
+		{"a window that is no duration", "GET", "/blame?window=soon", 400, jsonText, `{"error":"window \"soon\" is no duration: write one such as 30s or 5m"}` + "\n"},
+		{"a window without a unit", "GET", "/blame?window=30", 400, jsonText, `is no duration`},
+		{"a negative window", "GET", "/blame?window=-30s", 400, jsonText, `is no duration`},
+		{"a window of nothing", "GET", "/blame?window=0s", 400, jsonText, `is no duration`},
+		{"a window that overflows", "GET", "/blame?window=999999999h", 400, jsonText, `is no duration`},
+		{"a window that is not remembered", "GET", "/blame?window=1h", 400, jsonText, `{"error":"a minute is remembered"}` + "\n"},
+		{"leases", "GET", "/leases", 200, jsonText, `[{"version":0,"id":"a1-1","state":"held"`},
+		{"release one", "POST", "/leases/a1-1/release", 200, jsonText, "{}\n"},
+		{"release all", "POST", "/leases/release", 200, jsonText, "{}\n"},
+		{"release what there is not", "POST", "/leases/unknown/release", 404, jsonText, `{"error":"release \"unknown\": not found"}` + "\n"},
+		{"release what does not go", "POST", "/leases/stuck/release", 500, jsonText, `{"error":"release stuck: not thawed yet"}` + "\n"},
+		{"release by looking", "GET", "/leases/a1-1/release", 405, plain, "Method Not Allowed"},
+		{"an unknown route", "GET", "/secrets", 404, plain, "404 page not found"},
+		{"the root", "GET", "/", 404, plain, "404 page not found"},
+	}
+	src := newSource()
+	dir, _ := serve(t, src)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			status, kind, body := ask(t, dir, tt.method, tt.path)
+			if status != tt.status || kind != tt.kind || !strings.Contains(body, tt.want) {
+				t.Errorf("got %d %s %s\nwant %d %s %s", status, kind, body, tt.status, tt.kind, tt.want)
+			}
+		})
+	}
+	if diff := cmp.Diff([]string{"a1-1", ""}, src.released); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestNotReadyIs503WithTheReason(t *testing.T) {
+	src := newSource()
+	src.notReady = errors.New("no sample has been taken yet")
+	dir, _ := serve(t, src)
+	if status, _, body := ask(t, dir, "GET", "/readyz"); status != 503 || body != "no sample has been taken yet\n" {
+		t.Errorf("got %d %q", status, body)
+	}
+	if err := NewClient(dir).Ready(t.Context()); err == nil || err.Error() != "no sample has been taken yet" {
+		t.Errorf("the client says %q", err)
+	}
+}
+
+func TestWhatJSONCannotSayIsAnErrorAndNotAnEmptyAnswer(t *testing.T) {
+	src := newSource()
+	src.severity = math.NaN()
+	dir, _ := serve(t, src)
+	if status, _, body := ask(t, dir, "GET", "/incidents"); status != 500 || !strings.Contains(body, "NaN") {
+		t.Errorf("got %d %q, want 500 and what is wrong", status, body)
+	}
+}
+
+func TestTheClientReadsWhatTheServerSays(t *testing.T) {
+	src := newSource()
+	dir, _ := serve(t, src)
+	c, ctx := NewClient(dir), t.Context()
+	if got, err := c.Status(ctx); err != nil || !cmp.Equal(got, src.Status(ctx)) {
+		t.Errorf("status %+v, error %v", got, err)
+	}
+	if got, err := c.Incidents(ctx); err != nil || !cmp.Equal(got, src.Incidents()) {
+		t.Errorf("incidents %+v, error %v", got, err)
+	}
+	if got, err := c.Leases(ctx); err != nil || len(got) != 1 || got[0].ID != "a1-1" {
+		t.Errorf("leases %+v, error %v", got, err)
+	}
+	for _, window := range []time.Duration{0, 1500 * time.Millisecond} {
+		want, _ := src.Blame(window)
+		if got, err := c.Blame(ctx, window); err != nil || !cmp.Equal(got, want) {
+			t.Errorf("blame %+v, error %v, want %+v", got, err, want)
+		}
+	}
+	if _, err := c.Blame(ctx, time.Hour); err == nil || err.Error() != "a minute is remembered" {
+		t.Errorf("error %v", err)
+	}
+	if err := c.Ready(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := c.Release(ctx, "../a b"); err != nil {
+		t.Error(err)
+	}
+	if err := c.Release(ctx, ""); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff([]string{"../a b", ""}, src.released); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -1,0 +1,94 @@
+package detect
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// incidentID is the same for the same samples, and its own for every tree: two storms
+// may break out in one cgroup within one tick. Twelve hexadecimal digits stay unique
+// for millions of incidents of one machine.
+func incidentID(t *track, s *model.Sample) string {
+	var root model.ProcID
+	if t.root != nil {
+		root = t.root.ProcID
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %v %d", s.Host.BootID, t.kind, t.cgroup, root, s.BootNS))
+	return hex.EncodeToString(sum[:6])
+}
+
+// describe names the culprit once, as it was when the incident opened.
+func (w *Watch) describe(t *track, f finding) {
+	path := w.window.path(t.cgroup)
+	c := model.Culprit{Cgroup: path, CgroupID: t.cgroup, Unit: w.name(path), Scope: model.ScopeCgroup, Share: round3(f.share)}
+	if f.root != nil {
+		c.Scope = model.ScopeTree
+	}
+	if n := f.largest; n != nil {
+		c.Root = model.CulpritRoot{ProcID: n.ProcID, Comm: n.Comm, Cmdline: n.Cmdline}
+		c.UID = n.UID
+	}
+	t.incident.Culprit = c
+	t.incident.Contributors = append(t.incident.Contributors, f.contributors...)
+}
+
+// maxVictims bounds the victims of an incident that goes on while cgroups come and go:
+// those that wait least are left out.
+const maxVictims = 256
+
+// addStall adds what the culprit's cgroup made its victims wait in one sample.
+func (t *track) addStall(s *model.Sample) {
+	for i := range s.Waits {
+		wait := &s.Waits[i]
+		if wait.Offender != t.cgroup || wait.By != model.ByCgroup {
+			continue
+		}
+		if _, victim := t.stall[wait.Victim]; victim {
+			t.stall[wait.Victim] += float64(wait.NS) / 1e6
+		}
+	}
+}
+
+// listVictims lists them as they are now, the worst first.
+func (w *Watch) listVictims(t *track) {
+	ids := sortedIDs(t.stall)
+	slices.SortStableFunc(ids, func(x, y model.CgroupID) int { return cmp.Compare(t.stall[y], t.stall[x]) })
+	for _, id := range ids[min(len(ids), maxVictims):] {
+		delete(t.stall, id)
+	}
+	t.incident.Victims = t.incident.Victims[:0]
+	for _, id := range ids[:min(len(ids), maxVictims)] {
+		path := w.window.path(id)
+		t.incident.Victims = append(t.incident.Victims, model.Victim{
+			Cgroup: path, CgroupID: id, Unit: w.name(path), Resource: model.CPU, StallMS: round(t.stall[id]),
+		})
+	}
+}
+
+func culpritName(c model.Culprit) string {
+	where := c.Cgroup
+	if where == "" {
+		where = fmt.Sprintf("cgroup %d", c.CgroupID)
+	}
+	if c.Scope == model.ScopeCgroup {
+		return fmt.Sprintf("%s (%d processes)", where, c.Processes)
+	}
+	return fmt.Sprintf("The tree of %s (pid %d) in %s", c.Root.Comm, c.Root.PID, where)
+}
+
+func (w *Watch) victimNames(hurts []hurt) []string {
+	var names []string
+	for _, h := range hurts {
+		path := w.window.path(h.victim)
+		if path == "" {
+			path = fmt.Sprintf("cgroup %d", h.victim)
+		}
+		names = append(names, fmt.Sprintf("%s %.0f ms in each second", path, h.msPerSecond))
+	}
+	return names
+}
