@@ -275,7 +275,7 @@ func (d *Daemon) record(ctx context.Context, w io.Writer) error {
 			return enc.End()
 		case r, ok := <-t.records:
 			if !ok {
-				return errors.New("the recording was read too slowly")
+				return errors.New("the recording was read too slowly, or the policies were changed")
 			}
 			if err := enc.Encode(r); err != nil {
 				return err

@@ -44,8 +44,10 @@ type pipeline struct {
 
 // tape is a recording under way.
 type tape struct {
-	records chan recording.Record // closed when a record found no room: a gap is not hidden
-	done    <-chan struct{}       // closed when nobody listens any more
+	// records is closed when a record found no room, and when the policies change: a
+	// recording that would not replay to what was decided is not to be had.
+	records chan recording.Record
+	done    <-chan struct{} // closed when nobody listens any more
 }
 
 // lostSum adds up what samples could not see.
@@ -105,6 +107,7 @@ func (p *pipeline) run(ctx context.Context) error {
 			p.events(ctx, p.judge.Outcome(o))
 		case set := <-p.policies:
 			p.judge.SetPolicies(set)
+			p.endTapes() // their headers tell of other policies
 		case t := <-p.tapes:
 			p.play(t)
 		case err := <-failed:
@@ -180,6 +183,14 @@ func (p *pipeline) record(r recording.Record) {
 	}
 	clear(p.playing[len(playing):])
 	p.playing = playing
+}
+
+// endTapes ends every recording under way.
+func (p *pipeline) endTapes() {
+	for _, t := range p.playing {
+		close(t.records)
+	}
+	p.playing = nil
 }
 
 // play begins a recording with everything that the judge knows of the processes.

@@ -72,6 +72,9 @@ const (
 type Change struct {
 	Type     ChangeType
 	Incident *model.Incident // of the watch: to be read before the next sample is fed
+	// Active says that it is over its threshold in this tick, and not only still open
+	// because it was a moment ago.
+	Active bool
 }
 
 // track follows one culprit of one kind, from the first finding to the end of the
@@ -85,6 +88,7 @@ type track struct {
 	incident *model.Incident // nil until it has been held long enough
 	stall    map[model.CgroupID]float64
 	seen     bool // in this tick
+	active   bool // seen, and over the threshold
 }
 
 // Feed takes in the next sample and returns what became of the incidents: for every
@@ -116,7 +120,7 @@ func (w *Watch) Keyframe() model.Sample {
 
 func (w *Watch) follow(d detector, s *model.Sample) []Change {
 	for _, t := range w.tracks[d.kind()] {
-		t.seen = false
+		t.seen, t.active = false, false
 	}
 	var changes []Change
 	for _, f := range d.look(w.window) {
@@ -128,7 +132,7 @@ func (w *Watch) follow(d detector, s *model.Sample) []Change {
 		case t == nil:
 			continue
 		}
-		t.seen = true
+		t.seen, t.active = true, f.ratio >= 1
 		if t.incident == nil {
 			if f.ratio < 1 {
 				t.seen = false // it starts again from nothing
@@ -140,7 +144,7 @@ func (w *Watch) follow(d detector, s *model.Sample) []Change {
 				continue
 			}
 			w.open(t, f, s)
-			changes = append(changes, Change{Opened, t.incident})
+			changes = append(changes, Change{Opened, t.incident, true})
 			continue
 		}
 		w.update(t, f)
@@ -169,11 +173,11 @@ func (w *Watch) settle(kind model.Kind, s *model.Sample) []Change {
 		if t.below != 0 && s.BootNS-t.below >= w.cfg.Hysteresis.CloseAfter.D().Nanoseconds() {
 			closed := s.Time
 			t.incident.State, t.incident.ClosedAt = model.Closed, &closed
-			changes = append(changes, Change{Closed, t.incident})
+			changes = append(changes, Change{Closed, t.incident, false})
 			return false
 		}
 		if !t.incident.OpenedAt.Equal(s.Time) {
-			changes = append(changes, Change{Updated, t.incident})
+			changes = append(changes, Change{Updated, t.incident, t.active})
 		}
 		return true
 	})

@@ -108,7 +108,9 @@ func (j *Judge) Sample(ctx context.Context, s *model.Sample) []Event {
 			events = append(events, Event{Type: Closed, Incident: c.Incident.Clone()})
 			continue
 		}
-		if d != nil && d.wanted == nil && !s.Time.Before(d.next) {
+		// Nobody is held for what is over: an incident stays open for a while after the
+		// trouble has gone, also where it has gone because the culprit was held.
+		if c.Active && d != nil && d.wanted == nil && !s.Time.Before(d.next) {
 			events = append(events, j.ask(ctx, d, s.Time)...)
 		}
 	}
@@ -165,7 +167,8 @@ func (j *Judge) Outcome(o model.Outcome) []Event {
 		case o.Error != "":
 			d.next = w.At.Add(askAfterError)
 		case o.RefusedBy == "":
-			d.next = w.At.Add(w.Action.For())
+			// Once it is let go, it must have begun again.
+			d.next = w.At.Add(w.Action.For() + askAgain)
 		}
 		reason := o.Reason
 		if reason == "" {

@@ -118,6 +118,29 @@ action contains {"kind": "freeze", "scope": "tree", "for": input.incident.culpri
 	}
 }
 
+func TestNobodyIsHeldForWhatIsOverThoughTheIncidentIsStillOpen(t *testing.T) {
+	s := newScene(policies(t, freezeTree))
+	d := wanted(s.opened(t))
+	if len(d) != 1 {
+		t.Fatalf("%d decisions as it opened, want 1", len(d))
+	}
+	s.judge.Outcome(model.Outcome{DecisionID: d[0].ID, RefusedBy: "rate", Reason: "too many"})
+	quiet := 0
+	for range 40 {
+		events := s.judge.Sample(t.Context(), s.sample(bomb, job, 0))
+		if len(s.judge.Open()) == 0 {
+			break
+		}
+		// For the first second the storm is still within what is looked at.
+		if quiet++; quiet > 4 && len(wanted(events)) > 0 {
+			t.Fatalf("asked for %d ticks after the storm was over", quiet)
+		}
+	}
+	if quiet < 16 {
+		t.Errorf("the incident closed after %d quiet ticks, want it open for some seconds more", quiet)
+	}
+}
+
 func TestWhenAnIncidentIsPutToThePoliciesAgain(t *testing.T) {
 	tests := []struct {
 		name    string
@@ -126,8 +149,8 @@ func TestWhenAnIncidentIsPutToThePoliciesAgain(t *testing.T) {
 	}{
 		{"a refusal: after a second", model.Outcome{RefusedBy: "rate", Reason: "too many"}, time.Second},
 		{"an error: after 5 s", model.Outcome{Error: "the enforcer does not answer"}, 5 * time.Second},
-		{"a lease: when its time is up", model.Outcome{LeaseID: "x"}, 10 * time.Second},
-		{"a lease in a dry run: the same", model.Outcome{LeaseID: "x", DryRun: true}, 10 * time.Second},
+		{"a lease: a second after its time is up", model.Outcome{LeaseID: "x"}, 11 * time.Second},
+		{"a lease in a dry run: the same", model.Outcome{LeaseID: "x", DryRun: true}, 11 * time.Second},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

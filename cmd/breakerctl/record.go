@@ -82,7 +82,7 @@ func copyRecords(stream io.Reader, w io.Writer, ours func() bool) (records int, 
 		line, err := lines.ReadBytes('\n')
 		if err != nil {
 			if !ours() {
-				return records, fmt.Errorf("breakerd ended the recording: %w", err)
+				return records, fmt.Errorf("breakerd ended the recording (it stopped, its policies were changed, or the file could not be written fast enough): %w", err)
 			}
 			// What came of a line that is not whole is left out.
 			return max(records, 0), recording.WriteEnd(w, max(records, 0))
