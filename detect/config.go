@@ -34,7 +34,7 @@ func DefaultConfig() Config {
 			SomePercent:        40,
 			UsePercent:         90,
 			VictimMSPerSecond:  50,
-			Margin:             1.5,
+			DeprivedPercent:    10,
 			OwnQuotaPartAtMost: 0.25,
 			Hold:               config.Duration(2 * time.Second),
 		},
@@ -53,7 +53,7 @@ func (c *Config) Check() error {
 		{"cpu_contention.some_percent", c.CPUContention.SomePercent, 1, 100},
 		{"cpu_contention.use_percent", c.CPUContention.UsePercent, 1, 100},
 		{"cpu_contention.victim_ms_per_second", c.CPUContention.VictimMSPerSecond, 1, 1e6},
-		{"cpu_contention.margin", c.CPUContention.Margin, 1, 100},
+		{"cpu_contention.deprived_percent", c.CPUContention.DeprivedPercent, 0, 100},
 		{"cpu_contention.own_quota_part_at_most", c.CPUContention.OwnQuotaPartAtMost, 0, 1},
 		{"hysteresis.close_below", c.Hysteresis.CloseBelow, 0.1, 1},
 	} {

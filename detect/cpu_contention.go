@@ -21,8 +21,9 @@ type CPUContentionConfig struct {
 	// VictimMSPerSecond is how long a cgroup is made to wait in each second before it
 	// is a victim.
 	VictimMSPerSecond float64 `json:"victim_ms_per_second" yaml:"victim_ms_per_second"`
-	// Margin is how much more an offender must hurt a victim than the victim hurts it.
-	Margin float64 `json:"margin" yaml:"margin"`
+	// DeprivedPercent is how much less than it was entitled to a cgroup must have got to
+	// be a victim: see blame.Entitled.
+	DeprivedPercent float64 `json:"deprived_percent" yaml:"deprived_percent"`
 	// OwnQuotaPartAtMost is the part of a victim's wait (0 to 1) that may be its own
 	// quota's, or the hypervisor's, before nobody else is accused.
 	OwnQuotaPartAtMost float64 `json:"own_quota_part_at_most" yaml:"own_quota_part_at_most"`
@@ -66,27 +67,20 @@ func (d cpuContention) look(w *window) []finding {
 // maxContributors bounds what an incident says of the others.
 const maxContributors = 16
 
-// accuse finds the cgroup that hurts others most, and whom. It accuses nobody of a
-// fight between equals.
+// accuse finds the cgroup that hurts others most, and whom. Who made whom wait is
+// measured; which way it goes is a matter of who got more than it was entitled to, and
+// who less. So nobody is accused of a fight between equals.
 func (d cpuContention) accuse(w *window) (model.CgroupID, []hurt, []model.Contributor) {
 	shares := w.blame(hurtSpan)
 	run := w.cgroupTotals(hurtSpan, func(c *model.CgroupSample) uint64 { return c.RunNS })
 	_, covered := w.last(hurtSpan)
+	entitled := entitledIn(run, shares)
 
-	// hurting is the part of the time in which the victim's tasks wanted a CPU that they
-	// spent waiting for the offender. Nanoseconds alone would accuse the few of holding
-	// up the many: one task that runs makes every queued task of a crowd wait.
-	hurting := func(offender, victim model.CgroupID) float64 {
-		s := shares[victim]
-		if s == nil || s.By(offender) == 0 {
-			return 0
-		}
-		return float64(s.By(offender)) / (float64(run[victim]) + float64(s.WaitNS))
-	}
 	caused := make(map[model.CgroupID]uint64)
 	victims := make(map[model.CgroupID][]hurt)
 	for victim, s := range shares {
-		if d.excused(s) {
+		deprived := float64(run[victim]) <= (1-d.cfg.DeprivedPercent/100)*float64(entitled[victim])
+		if !deprived || d.excused(s) {
 			continue
 		}
 		for _, n := range s.Neighbours {
@@ -94,7 +88,7 @@ func (d cpuContention) accuse(w *window) (model.CgroupID, []hurt, []model.Contri
 			if rate < d.cfg.VictimMSPerSecond {
 				break // the worst come first
 			}
-			if hurting(n.Offender, victim) >= d.cfg.Margin*hurting(victim, n.Offender) {
+			if run[n.Offender] > entitled[n.Offender] {
 				caused[n.Offender] += n.NS
 				victims[n.Offender] = append(victims[n.Offender], hurt{victim, rate})
 			}
@@ -116,6 +110,20 @@ func (d cpuContention) accuse(w *window) (model.CgroupID, []hurt, []model.Contri
 	worst := ranked[0]
 	sortHurts(victims[worst])
 	return worst, victims[worst], others
+}
+
+// entitledIn is what each cgroup was entitled to, of the CPU time that all of them got.
+func entitledIn(run map[model.CgroupID]uint64, shares map[model.CgroupID]*blame.Shares) map[model.CgroupID]uint64 {
+	var given uint64
+	wanted := make(map[model.CgroupID]uint64, len(run))
+	for id, ns := range run {
+		given += ns
+		wanted[id] = ns
+	}
+	for id, s := range shares {
+		wanted[id] += s.WaitNS - s.OwnQuotaNS - s.StealNS // what held it there nobody else got
+	}
+	return blame.Entitled(wanted, given)
 }
 
 // excused says that a wait is the victim's own quota's or the hypervisor's to so large

@@ -69,6 +69,13 @@ func TestCPUContentionStaysSilent(t *testing.T) {
 			s.waits(service, job, tick)
 			s.end(1, 1)
 		}},
+		{"when a service gets what it is entitled to, though it waits for a crowd", func(s *scene) {
+			s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(380 * time.Millisecond)})
+			s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(120 * time.Millisecond)})
+			s.waits(job, service, 13*time.Millisecond)
+			s.waits(service, job, 400*time.Millisecond)
+			s.end(1, 1)
+		}},
 		{"when the CPUs are not busy", func(s *scene) {
 			s.fight(120*time.Millisecond, 10*time.Millisecond, 0)
 			s.end(0.6, 1)

@@ -32,7 +32,7 @@ func TestPathsOfCgroupsThatAreGoneAreForgottenAndThoseOfOpenIncidentsAreNot(t *t
 			s.sample.Cgroups = append(s.sample.Cgroups, model.CgroupSample{ID: next, Path: fmt.Sprintf("/job-%d", next), RunNS: 1})
 			next++
 		}
-		s.sample.Cgroups = append(s.sample.Cgroups, model.CgroupSample{ID: job, RunNS: 1e8}, model.CgroupSample{ID: service, RunNS: 1e8, WaitNS: 12e7})
+		s.sample.Cgroups = append(s.sample.Cgroups, model.CgroupSample{ID: job, RunNS: 4e8}, model.CgroupSample{ID: service, RunNS: 5e7, WaitNS: 12e7})
 		s.waits(job, service, 120*time.Millisecond)
 		s.end(1, 1)
 		most = max(most, len(s.watch.window.names.byID))

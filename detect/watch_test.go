@@ -61,13 +61,11 @@ func TestVictimsThatComeAndGoDoNotFillALongIncident(t *testing.T) {
 	hogsAndService(s)
 	s.end(0.1, 0)
 	next := model.CgroupID(1000)
-	for range 60 {
+	for range 400 {
 		s.fight(120*time.Millisecond, 5*time.Millisecond, 0)
-		for range 10 {
-			s.cgroup(model.CgroupSample{ID: next, RunNS: 1e6, WaitNS: 12e7})
-			s.waits(job, next, 120*time.Millisecond)
-			next++
-		}
+		s.cgroup(model.CgroupSample{ID: next, RunNS: 1e6, WaitNS: 12e7})
+		s.waits(job, next, 120*time.Millisecond)
+		next++
 		s.end(1, 1)
 	}
 	in := s.open(model.CPUContention)
@@ -85,7 +83,7 @@ func TestOneIncidentNamesAFewContributorsOnly(t *testing.T) {
 	s.end(0.1, 0)
 	for range 12 {
 		for i := range model.CgroupID(40) {
-			s.cgroup(model.CgroupSample{ID: 1000 + i, RunNS: 1e6})
+			s.cgroup(model.CgroupSample{ID: 1000 + i, RunNS: 5e7})
 			s.waits(1000+i, service, time.Duration(20+i)*time.Millisecond)
 		}
 		s.cgroup(model.CgroupSample{ID: service, RunNS: 1e6, WaitNS: 1e9})

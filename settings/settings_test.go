@@ -87,7 +87,7 @@ func TestEveryBoundRefusesAndNamesItsKey(t *testing.T) {
 			"some_percent":           {"0", "101", ".nan"},
 			"use_percent":            {"0.5", "100.1", ".nan"},
 			"victim_ms_per_second":   {"0", "1e7", ".nan"},
-			"margin":                 {"0.9", "101", ".nan"},
+			"deprived_percent":       {"-1", "101", ".nan"},
 			"own_quota_part_at_most": {"-0.1", "1.1", ".nan"},
 			"hold":                   {"0s", "61m"},
 		},

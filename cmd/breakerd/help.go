@@ -45,7 +45,7 @@ Configuration, with its defaults:
       some_percent: 40          CPU pressure of the host
       use_percent: 90           of all CPUs
       victim_ms_per_second: 50  that a cgroup is made to wait to be a victim
-      margin: 1.5               by which it is hurt more than it hurts
+      deprived_percent: 10      by which it gets less than it is entitled to
       own_quota_part_at_most: 0.25
       hold: 2s
     hysteresis:
