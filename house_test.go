@@ -44,8 +44,8 @@ var rooms = map[string]struct {
 
 	"cmd/breakerd":         {[]string{"model", "settings", "daemon"}, "main only starts the daemon"},
 	"cmd/breaker-enforcer": {[]string{"model", "enforce", "systemd"}, "the enforcer must be small enough to read"},
-	"cmd/breakerctl": {[]string{"model", "api", "detect", "policy", "judge", "workload", "recording", "host", "settings", "drill", "safetext"},
-		"the command line asks breakerd, and judges recordings itself"},
+	"cmd/breakerctl": {[]string{"model", "api", "detect", "policy", "judge", "workload", "recording", "host", "settings", "drill", "safetext", "enforce"},
+		"the command line asks breakerd, judges recordings itself, and can let go without breakerd"},
 
 	"e2e":                 {nil, "the programs are tested from outside"},
 	"internal/kerneltest": {[]string{"model", "cgroupctl"}, "tests share scratch cgroups"},

@@ -54,6 +54,8 @@ type Options struct {
 	Client *api.Client
 	// Self is this program, which plays the victim and the janitor: see Serve and Janitor.
 	Self string
+	// Dir is removed if the drill is killed; "" if there is none.
+	Dir string
 	// Narrate is told what happens, a line at a time; nil is silence.
 	Narrate func(format string, args ...any)
 }
@@ -138,7 +140,7 @@ func (d *driller) introduce() {
 
 // janitor starts the process that clears up if this one is killed.
 func (d *driller) janitor() (stop func() error, err error) {
-	cmd := exec.Command(d.Self, "drill-janitor", d.ground.dir())
+	cmd := exec.Command(d.Self, "drill-janitor", d.ground.dir(), d.Dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // a terminal's Ctrl-C is not for it
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

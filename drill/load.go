@@ -3,11 +3,14 @@ package drill
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -103,14 +106,37 @@ func cpuTime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// Janitor clears a drill's cgroups when whoever started it is gone, however it went: it
-// waits for the end of standard input, whose other end only the drill holds.
-func Janitor(dir string) error {
+// Janitor clears up when whoever started it is gone, however it went: it waits for the
+// end of standard input, whose other end only the drill holds, and then clears the drill's
+// cgroups and removes its directory, if it had one.
+func Janitor(ground, dir string) error {
 	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
 		return err
 	}
-	if _, err := os.Stat(dir); err != nil {
-		return nil // the drill cleared it
+	var errs []error
+	if _, err := os.Stat(ground); err == nil { // else the drill cleared it
+		errs = append(errs, Clear(ground))
 	}
-	return Clear(dir)
+	if dir != "" {
+		errs = append(errs, removeOwn(dir))
+	}
+	return errors.Join(errs...)
+}
+
+// removeOwn removes a directory that a drill made. The programs that were started in it
+// end at the same moment, and may still be writing there.
+func removeOwn(dir string) error {
+	if !strings.HasPrefix(filepath.Base(dir), prefix) || filepath.Dir(dir) != filepath.Clean(os.TempDir()) {
+		return fmt.Errorf("remove %s: not a directory of a drill", dir)
+	}
+	err := os.RemoveAll(dir)
+	for range 100 {
+		time.Sleep(20 * time.Millisecond)
+		if err = os.RemoveAll(dir); err == nil {
+			if _, gone := os.Stat(dir); gone != nil {
+				return nil
+			}
+		}
+	}
+	return err
 }

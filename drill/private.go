@@ -22,6 +22,9 @@ type Private struct {
 	parts  []*part
 }
 
+// Dir holds everything that the two programs write.
+func (p *Private) Dir() string { return p.dir }
+
 // part is one of the two programs.
 type part struct {
 	name   string
@@ -37,7 +40,7 @@ const startBound = 15 * time.Second
 // StartPrivate starts both programs with a policy that freezes the drill's offenders and
 // nothing else. policy is the text of drill.rego.
 func StartPrivate(ctx context.Context, policy []byte) (_ *Private, err error) {
-	dir, err := os.MkdirTemp("", "breakerd-drill-")
+	dir, err := os.MkdirTemp("", prefix)
 	if err != nil {
 		return nil, err
 	}

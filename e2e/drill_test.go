@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -97,6 +98,48 @@ func TestAKilledDrillLeavesNothingBehind(t *testing.T) {
 		cmd.Process.Signal(sig)
 		cmd.Wait()
 		h.eventually(5*time.Second, "the drill's cgroups are gone", func(context.Context) bool { return len(drills()) == 0 })
+	}
+}
+
+// Also the programs and the directory that a drill has of its own.
+func TestAKilledDrillRemovesItsOwnPrograms(t *testing.T) {
+	newHouse(t)
+	tmp := t.TempDir()
+	cmd := exec.Command(bin(t, "breakerctl"), "drill")
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	h := &house{t: t}
+	left := func() []string { all, _ := filepath.Glob(filepath.Join(tmp, "*")); return all }
+	h.eventually(30*time.Second, "the drill has begun", func(context.Context) bool {
+		procs, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup*", "breakerd-drill-"+strconv.Itoa(cmd.Process.Pid), "fork-storm"))
+		more, _ := filepath.Glob(filepath.Join("/sys/fs/cgroup/*", "breakerd-drill-"+strconv.Itoa(cmd.Process.Pid), "fork-storm"))
+		return len(procs)+len(more) > 0
+	})
+	cmd.Process.Kill()
+	cmd.Wait()
+	h.eventually(10*time.Second, "its directory is gone", func(context.Context) bool { return len(left()) == 0 })
+}
+
+// An operator is not kept waiting by a breakerd that hangs.
+func TestAHangingBreakerdDoesNotStandBetweenAnOperatorAndTheEnforcer(t *testing.T) {
+	h := newHouse(t)
+	scratch := kerneltest.ScratchCgroup(t)
+	h.file("rules/freeze.rego", strings.Replace(freezeAll, `"2s"`, `"60s"`, 1))
+	h.enforcer()
+	d := h.breakerd("enforce")
+	h.ready()
+	scratch.Start("sh", "-c", storm)
+	h.eventually(15*time.Second, "the storm is frozen", func(context.Context) bool { return scratch.Frozen() })
+	d.cmd.Process.Signal(syscall.SIGSTOP)
+	defer d.cmd.Process.Signal(syscall.SIGCONT)
+	began := time.Now()
+	if _, err := h.ctl("release", "--all"); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > 4*time.Second || scratch.Read("cgroup.freeze") != "0" {
+		t.Errorf("let go after %v, and cgroup.freeze is %s", took, scratch.Read("cgroup.freeze"))
 	}
 }
 

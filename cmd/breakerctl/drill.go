@@ -44,7 +44,7 @@ what was decided and not done is shown, and not held against it.`,
 					return err
 				}
 				defer func() { err = errors.Join(err, private.Stop()) }()
-				o.Client = private.Client
+				o.Client, o.Dir = private.Client, private.Dir()
 			}
 			report, err := drill.Run(ctx, o)
 			if err != nil {
@@ -125,7 +125,7 @@ func drillVictim() *cobra.Command {
 
 func drillJanitor() *cobra.Command {
 	return &cobra.Command{
-		Use: "drill-janitor DIR", Hidden: true, Args: cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error { return drill.Janitor(args[0]) },
+		Use: "drill-janitor GROUND DIR", Hidden: true, Args: cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error { return drill.Janitor(args[0], args[1]) },
 	}
 }

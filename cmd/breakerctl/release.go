@@ -1,11 +1,14 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/breakerd/breakerd/enforce"
 	"github.com/breakerd/breakerd/safetext"
 )
 
@@ -14,7 +17,8 @@ func (a *app) release() *cobra.Command {
 	c := &cobra.Command{
 		Use: "release ID | --all", Short: "Let go what is held, before its time is up", Args: cobra.MaximumNArgs(1),
 		Long: `End a lease, or all of them: what was frozen is thawed, and the command returns when that
-is done. If breakerd does not answer, these let go as well:
+is done. If breakerd does not answer within two seconds, the enforcer is asked itself. If that
+does not answer either, these let go as well:
 
   kill -USR2 $(pidof breaker-enforcer)
   systemctl stop breaker-enforcer        or end the process with SIGTERM
@@ -29,7 +33,7 @@ is done. If breakerd does not answer, these let go as well:
 					return errors.New("the lease's ID is empty: breakerctl leases lists them")
 				}
 			}
-			if err := a.client().Release(c.Context(), id); err != nil {
+			if err := a.letGo(c.Context(), id); err != nil {
 				return err
 			}
 			if a.output == jsonText {
@@ -41,4 +45,30 @@ is done. If breakerd does not answer, these let go as well:
 	}
 	c.Flags().BoolVar(&all, "all", false, "every lease")
 	return c
+}
+
+// askBound is how long breakerd may take. Letting go takes milliseconds; a breakerd that
+// hangs must not stand between an operator and the enforcer.
+const askBound = 2 * time.Second
+
+// letGo releases a lease, or all of them where the ID is "".
+func (a *app) letGo(ctx context.Context, id string) error {
+	bounded, cancel := context.WithTimeout(ctx, askBound)
+	defer cancel()
+	err := a.client().Release(bounded, id)
+	if err == nil {
+		return nil
+	}
+	enforcer := enforce.NewClient(a.runtimeDir)
+	defer enforcer.Close()
+	var direct error
+	if id == "" {
+		_, direct = enforcer.ReleaseAll(ctx)
+	} else {
+		_, direct = enforcer.Release(ctx, id)
+	}
+	if direct == nil {
+		return nil
+	}
+	return fmt.Errorf("%w; and the enforcer: %w", err, direct)
 }
