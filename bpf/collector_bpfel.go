@@ -77,13 +77,14 @@ type collectorExitEvent struct {
 }
 
 type collectorForkEvent struct {
-	_      structs.HostLayout
-	Kind   collectorEventKind
-	Uid    uint32
-	Child  collectorProcId
-	Parent collectorProcId
-	Cgroup uint64
-	Comm   [16]uint8
+	_            structs.HostLayout
+	Kind         collectorEventKind
+	Uid          uint32
+	Child        collectorProcId
+	Parent       collectorProcId
+	Cgroup       uint64
+	ParentCgroup uint64
+	Comm         [16]uint8
 }
 
 type collectorLostKind uint32

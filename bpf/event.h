@@ -32,6 +32,7 @@ struct fork_event {
 	struct proc_id child;
 	struct proc_id parent; /* who called fork, whoever adopts the child */
 	__u64 cgroup;
+	__u64 parent_cgroup; /* now: it may have been moved since it was made itself */
 	__u8 comm[COMM_LEN];
 };
 

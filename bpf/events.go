@@ -29,13 +29,17 @@ func decodeEvent(raw []byte, into *model.ProcChanges) error {
 		if err != nil {
 			return fmt.Errorf("decode fork event: %w", err)
 		}
-		into.Forked = append(into.Forked, model.Proc{
+		p := model.Proc{
 			ProcID: procID(e.Child),
 			Parent: procID(e.Parent),
 			Cgroup: model.CgroupID(e.Cgroup),
 			UID:    e.Uid,
 			Comm:   cString(e.Comm[:]),
-		})
+		}
+		if e.ParentCgroup != e.Cgroup {
+			p.ParentCgroup = model.CgroupID(e.ParentCgroup)
+		}
+		into.Forked = append(into.Forked, p)
 	case collectorEventKindEVENT_EXEC:
 		e, err := view[collectorExecEvent](raw)
 		if err != nil {

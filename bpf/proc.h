@@ -60,6 +60,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	e->child = id_of(child);
 	e->parent = id_of(parent);
 	e->cgroup = cgroup_of(child);
+	e->parent_cgroup = cgroup_of(parent);
 	bpf_probe_read_kernel(e->comm, sizeof(e->comm), child->comm);
 	bpf_ringbuf_submit(e, wakeup());
 	return 0;

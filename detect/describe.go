@@ -71,10 +71,7 @@ func (w *Watch) listVictims(t *track) {
 }
 
 func culpritName(c model.Culprit) string {
-	where := c.Cgroup
-	if where == "" {
-		where = fmt.Sprintf("cgroup %d", c.CgroupID)
-	}
+	where := cgroupName(c.Cgroup, c.CgroupID)
 	if c.Scope == model.ScopeCgroup {
 		return fmt.Sprintf("%s (%d processes)", where, c.Processes)
 	}
@@ -84,11 +81,19 @@ func culpritName(c model.Culprit) string {
 func (w *Watch) victimNames(hurts []hurt) []string {
 	var names []string
 	for _, h := range hurts {
-		path := w.window.path(h.victim)
-		if path == "" {
-			path = fmt.Sprintf("cgroup %d", h.victim)
-		}
-		names = append(names, fmt.Sprintf("%s %.0f ms in each second", path, h.msPerSecond))
+		name := cgroupName(w.window.path(h.victim), h.victim)
+		names = append(names, fmt.Sprintf("%s %.0f ms in each second", name, h.msPerSecond))
 	}
 	return names
+}
+
+// cgroupName names a cgroup within a sentence.
+func cgroupName(path string, id model.CgroupID) string {
+	switch path {
+	case "":
+		return fmt.Sprintf("cgroup %d", id)
+	case "/":
+		return "the root cgroup"
+	}
+	return path
 }

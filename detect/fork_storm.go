@@ -66,7 +66,15 @@ func (d forkStorm) look(w *window) []finding {
 			exits = w.charged(span, func(c charges) map[*node]int { return c.exits })
 		}
 		a := w.table.tally(cgroup, byTree)
-		for _, s := range a.suspects(d.cfg.ForksPerSecond * seconds) {
+		suspects := a.suspects(d.cfg.ForksPerSecond * seconds)
+		if a.total < float64(forks[cgroup])/2 {
+			// Its trees do not answer for what the kernel counted: those who forked have
+			// ended, and whoever is charged instead is outside.
+			whole := a.whole()
+			whole.weight = float64(forks[cgroup])
+			suspects = []suspect{whole}
+		}
+		for _, s := range suspects {
 			// A storm that began within the span is measured by the newest tick alone, so
 			// that it is seen at once and not averaged away.
 			treeRate := s.weight / seconds
@@ -78,15 +86,17 @@ func (d forkStorm) look(w *window) []finding {
 				cgroup:  cgroup,
 				ratio:   treeRate / d.cfg.ForksPerSecond,
 			}
-			d.judge(w, &f, treeRate, a.sum(s, exits)/seconds)
+			// How bad it is, is a matter of the whole span: in one tick forks run ahead of
+			// their exits.
+			growth := w.lasting(func(n *node) bool { return a.answers(s, n) })
+			d.judge(w, &f, s.weight/seconds, a.sum(s, exits)/seconds, growth)
 			found = append(found, f)
 		}
 	}
 	return found
 }
 
-func (d forkStorm) judge(w *window, f *finding, forks, exits float64) {
-	growth := max(0, forks-exits)
+func (d forkStorm) judge(w *window, f *finding, forks, exits, growth float64) {
 	f.victims = w.hurtBy(f.cgroup, forkVictimStall)
 	worst := 0.0
 	for _, v := range f.victims {

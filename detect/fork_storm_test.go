@@ -168,3 +168,64 @@ func TestASuspendDiscardsTheWindow(t *testing.T) {
 		}
 	}
 }
+
+func TestAProcessThatWasPutIntoItsCgroupAfterItWasMadeIsFoundAtOnce(t *testing.T) {
+	s := newScene()
+	bomb := s.proc(model.ProcID{PID: 1}, session, "bomb") // moved to job, which nobody has told
+	s.end(0.1, 0)
+	began := s.now
+	for s.open(model.ForkStorm) == nil && s.now-began < 3*time.Second {
+		s.storm(bomb, job, 10, 0)
+		s.end(0.5, 0)
+	}
+	in := s.open(model.ForkStorm)
+	if in == nil || s.now-began > 2500*time.Millisecond || in.Culprit.Root.PID != bomb.PID || in.Culprit.CgroupID != job {
+		t.Fatalf("after %v: %+v, want the tree of pid %d in cgroup %d", s.now-began, in, bomb.PID, job)
+	}
+}
+
+func TestAChainWhoseParentsEndIsItsCgroups(t *testing.T) {
+	s := newScene()
+	launcher := s.proc(model.ProcID{PID: 1}, session, "launcher")
+	last := s.fork(launcher, job, "chain")
+	s.sample.Procs.Forked[len(s.sample.Procs.Forked)-1].ParentCgroup = session
+	for range 16 {
+		for range 5 {
+			next := s.fork(last, job, "chain")
+			s.exit(last)
+			last = next
+		}
+		s.cgroup(model.CgroupSample{ID: job, Forks: 5, Exits: 5})
+		s.end(0.2, 0)
+	}
+	in := s.open(model.ForkStorm)
+	if in == nil || in.Culprit.CgroupID != job || in.Culprit.Scope != model.ScopeCgroup {
+		t.Fatalf("%+v, want cgroup %d as a whole", in, job)
+	}
+}
+
+func TestABurstyScriptThatLeavesNothingBehindIsInformational(t *testing.T) {
+	s := newScene()
+	script := s.proc(model.ProcID{PID: 1}, session, "script")
+	var before []model.ProcID
+	for i := range 60 {
+		// Thirty begin in every third tick, and end in the next.
+		for _, id := range before {
+			s.exit(id)
+		}
+		ended := len(before)
+		before = nil
+		forks := 0
+		if i%3 == 0 {
+			forks = 30
+		}
+		for range forks {
+			before = append(before, s.fork(script, session, "true"))
+		}
+		s.cgroup(model.CgroupSample{ID: session, Forks: uint64(forks), Exits: uint64(ended)})
+		s.end(0.3, 0)
+		if in := s.open(model.ForkStorm); in != nil && in.Level != model.Info {
+			t.Fatalf("level %s: %+v", in.Level, in.Evidence)
+		}
+	}
+}

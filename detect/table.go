@@ -62,6 +62,13 @@ func (t *table) leave(n *node) {
 	}
 }
 
+func (t *table) move(n *node, cgroup model.CgroupID) {
+	if n.Cgroup != cgroup {
+		t.leave(n)
+		t.enter(n, cgroup)
+	}
+}
+
 // alive is the process, or its nearest ancestor that has not ended; nil if there is none.
 func (n *node) alive() *node {
 	for n != nil && n.ended {
@@ -93,6 +100,9 @@ func (t *table) apply(s *model.Sample) charges {
 		}
 		if !n.Found && n.up != nil {
 			ch.forks[n.up]++
+			// Processes are often put into their cgroup after they were made, and this is
+			// how it is seen before the next walk over all of them.
+			t.move(n.up, cmp.Or(n.ParentCgroup, n.Cgroup))
 		}
 	}
 	for _, e := range s.Procs.Execed {
@@ -102,10 +112,7 @@ func (t *table) apply(s *model.Sample) charges {
 	}
 	for _, u := range s.Procs.Usage {
 		if n := t.nodes[u.ProcID]; n != nil {
-			if n.Cgroup != u.Cgroup {
-				t.leave(n)
-				t.enter(n, u.Cgroup)
-			}
+			t.move(n, u.Cgroup)
 			n.rssBytes = u.RSSBytes
 			n.use(u.CPUNS, ch.cpuNS)
 		}

@@ -94,6 +94,11 @@ func (a *account) sum(s suspect, own map[*node]float64) (sum float64) {
 	return sum
 }
 
+// answers says whether a process is one of a suspect's.
+func (a *account) answers(s suspect, n *node) bool {
+	return a.has(n) && (s.root == nil || n.within(s.root))
+}
+
 // suspects are those who answer for the cause: the one tree that dominates; or every
 // tree that alone exceeds enough; or else the whole cgroup.
 func (a *account) suspects(enough float64) []suspect {

@@ -133,15 +133,18 @@ func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
 	case v.Action.Kind == model.NoAction:
 		return nil
 	}
-	d.asked++
 	scope := v.Action.Scope
+	if scope == model.ScopeTree && in.Culprit.Scope == model.ScopeCgroup {
+		// Nobody knows then who of the cgroup does not belong to the culprit.
+		return j.record(d, model.DecisionRecord{
+			At: now, Action: v.Action.Kind, Scope: scope, ForMS: v.Action.ForMS, RefusedBy: "bystanders", Policy: v.Policy,
+			Reason: "the policy asks for a tree, and no single tree of the cgroup answers for the cause",
+		})
+	}
+	d.asked++
 	target := model.Target{
 		Cgroup: in.Culprit.Cgroup, CgroupID: in.Culprit.CgroupID, Root: in.Culprit.Root.ProcID,
 		Scope: scope, Outside: in.Culprit.Outside,
-	}
-	if in.Culprit.Scope == model.ScopeCgroup {
-		// No tree within the cgroup answers for the cause alone: the cgroup is the tree.
-		target.Scope, target.Outside = model.ScopeCgroup, 0
 	}
 	d.wanted = &model.Decision{
 		ID: fmt.Sprintf("%s-%d", in.ID, d.asked), IncidentID: in.ID, Kind: in.Kind, At: now,

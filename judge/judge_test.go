@@ -56,17 +56,9 @@ func TestADecisionNamesWhatItWouldActOn(t *testing.T) {
 			want:  model.Target{Cgroup: "/job", CgroupID: job, Root: bomb, Scope: model.ScopeCgroup, Outside: 1},
 		},
 		{
-			name: "the whole cgroup where no tree answers alone", scope: "tree",
-			storm: func(t *testing.T, s *scene) (all []Event) {
-				for range 20 {
-					// Two trees make half of it each, and neither exceeds the threshold alone.
-					sample := s.sample(bomb, job, 2)
-					sample.Procs.Forked[len(sample.Procs.Forked)-1].Parent = peer
-					all = append(all, s.judge.Sample(t.Context(), sample)...)
-				}
-				return all
-			},
-			want: model.Target{Cgroup: "/job", CgroupID: job, Root: bomb, Scope: model.ScopeCgroup, Outside: 0},
+			name: "the whole cgroup where no tree answers alone", scope: "cgroup",
+			storm: twoTrees,
+			want:  model.Target{Cgroup: "/job", CgroupID: job, Root: bomb, Scope: model.ScopeCgroup, Outside: 0},
 		},
 	}
 	for _, tt := range tests {
@@ -86,6 +78,30 @@ func TestADecisionNamesWhatItWouldActOn(t *testing.T) {
 				t.Errorf("decision %+v does not say where it comes from", d[0])
 			}
 		})
+	}
+}
+
+// twoTrees make half of a storm each, and neither exceeds the threshold alone.
+func twoTrees(t *testing.T, s *scene) (all []Event) {
+	for range 20 {
+		sample := s.sample(bomb, job, 2)
+		sample.Procs.Forked[len(sample.Procs.Forked)-1].Parent = peer
+		all = append(all, s.judge.Sample(t.Context(), sample)...)
+	}
+	return all
+}
+
+// Where no tree answers for the cause, nobody knows who of the cgroup has no part in it.
+func TestAPolicyThatAsksForATreeDoesNotGetAWholeCgroup(t *testing.T) {
+	cfg := detect.DefaultConfig()
+	cfg.ForkStorm.ForksPerSecond = 6
+	s := newScene(policies(t, freezeTree))
+	s.judge = New(cfg, s.judge.policies, func(string) string { return "" })
+	if d := wanted(twoTrees(t, s)); len(d) != 0 {
+		t.Fatalf("wanted %+v", d[0].Target)
+	}
+	if d := s.incident(t).Decisions; len(d) != 1 || d[0].RefusedBy != "bystanders" {
+		t.Errorf("decisions %+v, want one that says why not", d)
 	}
 }
 

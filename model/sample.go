@@ -83,12 +83,11 @@ type CgroupDetail struct {
 // Wait is one cell of the blame matrix of a tick: how long tasks of Victim waited
 // while Offender had what they waited for.
 type Wait struct {
-	Resource   Resource   `json:"resource"`
-	By         WaitSource `json:"by"`
-	Offender   CgroupID   `json:"offender_id,omitempty"` // only where By is ByCgroup
-	Victim     CgroupID   `json:"victim_id"`
-	NS         uint64     `json:"ns"`
-	Unfinished bool       `json:"unfinished,omitempty"` // still waiting as the tick ended
+	Resource Resource   `json:"resource"`
+	By       WaitSource `json:"by"`
+	Offender CgroupID   `json:"offender_id,omitempty"` // only where By is ByCgroup
+	Victim   CgroupID   `json:"victim_id"`
+	NS       uint64     `json:"ns"`
 }
 
 // WaitSource says what kind of thing was running meanwhile.
@@ -113,13 +112,15 @@ type ProcChanges struct {
 // Proc is a process as it was made, or as it was found at the first tick.
 type Proc struct {
 	ProcID
-	Parent  ProcID   `json:"parent"` // who forked it; who adopted it, if found at the first tick
-	Cgroup  CgroupID `json:"cgroup_id"`
-	UID     uint32   `json:"uid"`
-	Comm    string   `json:"comm"`
-	Cmdline string   `json:"cmdline,omitempty"`
-	Kernel  bool     `json:"kernel,omitempty"` // a kernel thread
-	Found   bool     `json:"found,omitempty"`  // ran before breakerd looked; not a fork of this tick
+	Parent ProcID   `json:"parent"` // who forked it; who adopted it, if found at the first tick
+	Cgroup CgroupID `json:"cgroup_id"`
+	// ParentCgroup is where the parent was as it forked; 0 where that is Cgroup.
+	ParentCgroup CgroupID `json:"parent_cgroup_id,omitempty"`
+	UID          uint32   `json:"uid"`
+	Comm         string   `json:"comm"`
+	Cmdline      string   `json:"cmdline,omitempty"`
+	Kernel       bool     `json:"kernel,omitempty"` // a kernel thread
+	Found        bool     `json:"found,omitempty"`  // ran before breakerd looked; not a fork of this tick
 }
 
 // Exec is a process that became another program.

@@ -43,6 +43,7 @@ type Observer struct {
 	due      time.Time // of the next sample
 	clocks   host.Clocks
 	last     model.Host
+	forks    uint64 // in the last tick
 	started  bool
 	scanned  time.Time
 	scanCost time.Duration
@@ -130,7 +131,10 @@ func (o *Observer) fill(s *model.Sample) error {
 	if scan {
 		o.scanned, o.scanCost = time.Now(), time.Since(began)
 	}
-	o.last = s.Host
+	o.last, o.forks = s.Host, 0
+	for i := range s.Cgroups {
+		o.forks += s.Cgroups[i].Forks
+	}
 	o.nameCommands(s)
 	if err := o.namePaths(s); err != nil {
 		return err
@@ -156,7 +160,7 @@ func (o *Observer) busy(s *model.Sample) bool {
 	if us*1000/float64(s.LengthNS)*100 > busySomePercent {
 		return true
 	}
-	return s.Host.Processes > o.last.Processes+busyForks
+	return float64(o.forks) > busyForks*s.Length().Seconds()
 }
 
 // nameCommands reads the command lines of processes that were found and not seen to

@@ -103,6 +103,10 @@ type Decoder struct {
 
 // Open opens a recording and reads its header.
 func Open(path string) (_ *Decoder, err error) {
+	// A pipe would be waited for without end, and a recording has an end.
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file: not a recording", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,10 +16,14 @@ func (a *app) blame() *cobra.Command {
 	c := &cobra.Command{
 		Use: "blame", Short: "Say who made whom wait for a CPU", Args: cobra.NoArgs,
 		Long: `Say who made whom wait for a CPU, measured in the scheduler: whose tasks ran while a
-task of the victim was ready to run. The second table says where each one's whole wait
+task of the victim was ready to run. A fight has two rows, one for each side: who took more
+than its share of it is what breakerctl incidents says. The second table says where each one's whole wait
 went; what a cgroup waits for its own tasks, or because of its own quota, is nobody
 else's.`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if most < 0 || window < 0 {
+				return errors.New("--most and --window cannot be negative")
+			}
 			b, err := a.client().Blame(c.Context(), window)
 			if err != nil {
 				return err
@@ -27,6 +32,10 @@ else's.`,
 				return writeJSON(c.OutOrStdout(), b)
 			}
 			fmt.Fprintf(c.OutOrStdout(), "from %s to %s\n\n", clock(b.Since), clock(b.Until))
+			if len(b.Victims) == 0 {
+				fmt.Fprintln(c.OutOrStdout(), "nobody waited for a CPU")
+				return nil
+			}
 			r := newRows(c.OutOrStdout(), "STALL", "VICTIM", "WAITED FOR", "RESOURCE")
 			for _, p := range b.Pairs[:min(most, len(b.Pairs))] {
 				r.add(millis(p.StallMS), name(p.Victim), name(p.Offender), string(p.Resource))

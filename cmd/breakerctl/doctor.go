@@ -34,7 +34,8 @@ func (a *app) doctor() *cobra.Command {
 	return &cobra.Command{
 		Use: "doctor", Short: "Look for what keeps breakerd from working here, and say what to do", Args: cobra.NoArgs,
 		Long: `Look at the kernel, at cgroups and at pressure stall information, and ask a running breakerd
-how it is doing. The exit status is 1 if something keeps breakerd from working.`,
+how it is doing, if there is one. The exit status is 1 if something keeps breakerd from
+working here.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			all := append(machine(), a.running(c.Context())...)
 			if err := a.writeFindings(c, all); err != nil {
@@ -124,7 +125,7 @@ func pressure(r host.Reader) finding {
 func (a *app) running(ctx context.Context) []finding {
 	s, err := a.client().Status(ctx)
 	if err != nil {
-		return []finding{{"breakerd", failure, err.Error(), ""}}
+		return []finding{{"breakerd", warning, err.Error(), "everything above is about the machine alone"}}
 	}
 	all := []finding{
 		{"breakerd", fine, fmt.Sprintf("%s, pid %d, mode %s, %d samples", s.Version, s.PID, s.Mode, s.Samples), ""},

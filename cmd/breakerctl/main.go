@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/safetext"
 )
 
 // version is set by the linker.
@@ -25,10 +27,19 @@ func main() {
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {
 		if !errors.Is(err, errSilent) {
-			fmt.Fprintln(os.Stderr, "breakerctl:", err)
+			fmt.Fprintln(os.Stderr, "breakerctl:", printableLines(err.Error()))
 		}
 		os.Exit(1)
 	}
+}
+
+// printableLines keeps the lines of a message, and nothing else that could move a cursor.
+func printableLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = safetext.Printable(line)
+	}
+	return strings.Join(lines, "\n")
 }
 
 func command() *cobra.Command {
@@ -36,7 +47,12 @@ func command() *cobra.Command {
 	c := &cobra.Command{
 		Use: "breakerctl", Short: "See what breakerd sees, and let go what it holds", Long: long,
 		Version: version, SilenceUsage: true, SilenceErrors: true,
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.output.check() },
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if a.runtimeDir == "" {
+				return errors.New("--runtime-dir: it must name a directory")
+			}
+			return a.output.check()
+		},
 	}
 	c.CompletionOptions.HiddenDefaultCmd = true
 	c.SetVersionTemplate("breakerctl {{.Version}}\n")

@@ -27,6 +27,9 @@ without root. Where the name ends in .gz the file is compressed.
 
 A recording holds the names and command lines of all processes: treat it as a secret.`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if c.Flags().Changed("for") && length <= 0 {
+				return errors.New("--for: the duration must be more than 0")
+			}
 			n, err := a.recordTo(c.Context(), args[0], length)
 			if err != nil {
 				return err

@@ -72,6 +72,8 @@ func replay(ctx context.Context, path string, o replayOptions) ([]model.Incident
 	for {
 		rec, err := dec.Next()
 		switch {
+		case ctx.Err() != nil:
+			return nil, errors.New("interrupted")
 		case errors.Is(err, io.EOF):
 			return r.newestFirst(), nil
 		case errors.Is(err, recording.ErrTruncated) && o.partial:

@@ -45,7 +45,7 @@ func statusFacts(s api.Status) []string {
 		"enforcer", strings.TrimSpace(s.Enforcer.State + " " + s.Enforcer.Error),
 		"incidents", fmt.Sprintf("%d open, %d since the start", s.OpenIncidents, s.Incidents),
 		"leases", fmt.Sprint(s.Leases),
-		"own cost", fmt.Sprintf("%.2f %% of one CPU, %d MB", s.Cost.CPUPercent, s.Cost.RSSBytes>>20),
+		"own cost", fmt.Sprintf("%.2f %% of one CPU since the start, %d MB", s.Cost.CPUPercent, s.Cost.RSSBytes>>20),
 	}
 }
 
