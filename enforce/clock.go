@@ -48,6 +48,9 @@ func (e *Engine) Next() (time.Time, bool) {
 		case l.claimed:
 		default:
 			sooner(l.ExpiresAt)
+			if !l.flying && !l.looking && !l.lookAt.IsZero() {
+				sooner(l.lookAt)
+			}
 			if e.config.HeartbeatTimeout > 0 {
 				sooner(e.heardLocked(l).Add(e.config.HeartbeatTimeout.D()))
 			}
@@ -55,6 +58,9 @@ func (e *Engine) Next() (time.Time, bool) {
 	}
 	if len(e.unfiled) > 0 {
 		sooner(e.refile)
+	}
+	if e.missing != nil && !e.recovering {
+		sooner(e.recoverAt)
 	}
 	return next, !next.IsZero()
 }
@@ -78,6 +84,10 @@ func (e *Engine) start(now time.Time) (wait func()) {
 		case !now.Before(l.ExpiresAt):
 		case e.config.HeartbeatTimeout > 0 && now.Sub(e.heardLocked(l)) >= e.config.HeartbeatTimeout.D():
 			reason = model.EndHeartbeat
+		case !l.flying && !l.looking && !l.lookAt.IsZero() && !now.Before(l.lookAt):
+			l.looking = true
+			e.run(&work, func() { e.lookWhileHeld(l) })
+			continue
 		default:
 			continue
 		}
@@ -93,6 +103,10 @@ func (e *Engine) start(now time.Time) (wait func()) {
 		e.unfiled = nil
 		e.run(&work, func() { e.fileAgain(unfiled) })
 	}
+	if e.missing != nil && !e.recovering && !now.Before(e.recoverAt) {
+		e.recovering = true
+		e.run(&work, e.recoverAgain)
+	}
 	e.mu.Unlock()
 	return work.Wait
 }
@@ -103,6 +117,34 @@ func (e *Engine) run(work *sync.WaitGroup, f func()) {
 		defer work.Done()
 		f()
 	})
+}
+
+// lookEvery is how often the guards are asked again about what is held: systemd may move
+// a service into it, and a login is a process that is born somewhere and moved. A
+// quarter of a second is what a person waits without a doubt, and a look at ten
+// processes takes about 0.2 ms.
+const lookEvery = 250 * time.Millisecond
+
+// lookShare bounds what the looks at one lease cost: a look that takes long, at
+// thousands of processes, is followed by a pause nine times as long.
+const lookShare = 9
+
+// lookWhileHeld asks the guards again about a lease that is held, and ends it if one
+// refuses: nobody else than who was meant shall stand still for the rest of it.
+func (e *Engine) lookWhileHeld(l *lease) {
+	d := e.copyOf(l).Decision
+	began := e.now()
+	by, why := judge(whileHeld, &d, e.look(&d))
+	now := e.now()
+	e.mu.Lock()
+	l.looking = false
+	l.lookAt = now.Add(max(lookEvery, lookShare*now.Sub(began)))
+	if by != "" && !l.claimed {
+		l.addNote(by + ": " + why)
+		e.endLocked(l, model.EndRefused)
+	}
+	e.mu.Unlock()
+	e.ring()
 }
 
 // heardLocked is when breakerd was last heard of: its decision counts.

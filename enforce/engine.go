@@ -84,6 +84,12 @@ type Engine struct {
 	refile    time.Time
 	stopping  bool
 	recovered int
+	// missing says which records of before could not be read yet; nil if all were.
+	missing    error
+	recoverAt  time.Time
+	recovering bool
+	tries      int // to recover
+	counted    bool
 }
 
 // lease is a lease that has not ended.
@@ -99,6 +105,8 @@ type lease struct {
 	claimed bool
 	// unwritten says that there is nothing to put back.
 	unwritten bool
+	lookAt    time.Time // when the guards are asked again; zero until it is held
+	looking   bool
 	retryAt   time.Time // not zero: an undo failed and is tried again
 	tries     int
 	done      chan struct{} // closed when it has ended
@@ -164,9 +172,7 @@ func Open(o Options) (*Engine, error) {
 // state directory. If a lease could not be undone its record stays, and the error
 // says so.
 func (e *Engine) Close(ctx context.Context) error {
-	e.mu.Lock()
-	e.stopping = true
-	e.mu.Unlock()
+	e.Stop()
 	err := e.ReleaseAll(ctx, model.EndShutdown)
 	if err == nil {
 		e.undoing.Wait()
@@ -175,6 +181,17 @@ func (e *Engine) Close(ctx context.Context) error {
 		err = cerr
 	}
 	return err
+}
+
+// Stop refuses what is proposed from now on and begins to undo every lease. It does not
+// wait: see Close.
+func (e *Engine) Stop() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.stopping = true
+	for _, l := range e.active {
+		e.endLocked(l, model.EndShutdown)
+	}
 }
 
 // Mode is the mode that the engine runs in.

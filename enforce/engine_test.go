@@ -251,6 +251,15 @@ func TestWhoChangedWhileTheRecordWasWrittenIsNotTouched(t *testing.T) {
 	}{
 		{"the root ended and its pid was given out again", "identity", func(w *world) { w.process(100, 1, newStart+50, "other", "/usr/bin/other") }},
 		{"the cgroup was removed and made again", "identity", func(w *world) { w.fake.Remove("/a"); w.fake.Make("/a", 100, 101, 102) }},
+		{"a process became another program", "protected", func(w *world) { w.process(101, 100, newStart+1, "cc1", "/usr/sbin/sshd") }},
+		{"its processes became too large a share of the machine", "reach", func(w *world) {
+			pids := []int32{100}
+			for i := range int32(60) {
+				w.process(2000+i, 100, oldStart, "httpd", "/usr/sbin/httpd")
+				pids = append(pids, 2000+i)
+			}
+			w.fake.SetPIDs("/a", pids...)
+		}},
 		{"sshd moved in", "protected", func(w *world) {
 			w.process(77, 1, oldStart, "sshd", "/usr/sbin/sshd")
 			w.fake.SetPIDs("/a", 77, 100)
@@ -284,9 +293,9 @@ func TestACgroupThatVanishesWhileHeldEndsQuietly(t *testing.T) {
 		d := w.decide(w.tree("/a", 100), 100, 5*time.Second)
 		w.e.Propose(t.Context(), d)
 		w.fake.Remove("/a")
-		time.Sleep(5 * time.Second)
+		time.Sleep(lookEvery)
 		synctest.Wait()
-		if l := last(w.log); l.State != model.LeaseEnded || l.EndReason != model.EndExpired || !strings.Contains(l.Note, "gone") {
+		if l := last(w.log); l.State != model.LeaseEnded || l.EndReason != model.EndRefused || !strings.Contains(l.Note, "gone") {
 			t.Errorf("got %+v", l)
 		}
 	})
@@ -409,9 +418,15 @@ func TestAnEngineOnSomebodyElsesClock(t *testing.T) {
 	if out := w.e.Propose(t.Context(), d); !out.ConfirmedAt.Equal(now) {
 		t.Fatalf("got %+v", out)
 	}
-	if next, ok := w.e.Next(); !ok || !next.Equal(now.Add(30*time.Second)) {
+	if next, ok := w.e.Next(); !ok || !next.Equal(now.Add(lookEvery)) {
 		t.Errorf("next is %v, %v", next, ok)
 	}
+	now = now.Add(30*time.Second - lookEvery/2)
+	w.e.Advance(now)
+	if next, ok := w.e.Next(); !ok || !next.Equal(now.Add(lookEvery/2)) {
+		t.Errorf("at last, next is %v, %v", next, ok)
+	}
+	now = now.Add(-(30*time.Second - lookEvery/2))
 	now = now.Add(29 * time.Second)
 	w.e.Advance(now)
 	w.wantHeld("/a", true)
@@ -451,5 +466,81 @@ func TestCheckID(t *testing.T) {
 		if err := checkID(id); (err == nil) != ok {
 			t.Errorf("checkID(%q) = %v", id, err)
 		}
+	}
+}
+
+// Who comes into a cgroup that is held does not stand still for the rest of the lease.
+func TestAHeldCgroupIsLetGoWhenAGuardRefusesLater(t *testing.T) {
+	for _, c := range []struct {
+		name, guard string
+		change      func(*world)
+	}{
+		{"sshd is moved in", "protected", func(w *world) {
+			w.process(77, 1, oldStart, "sshd", "/usr/sbin/sshd")
+			w.fake.SetPIDs("/a", 77, 100, 101, 102)
+		}},
+		{"somebody else is moved in", "bystanders", func(w *world) {
+			w.process(77, 1, oldStart, "nginx", "/usr/sbin/nginx")
+			w.fake.SetPIDs("/a", 77, 100, 101, 102)
+		}},
+		{"breakerd is moved in", "protected", func(w *world) { w.e.Protect(101) }},
+		{"the root is killed", "identity", func(w *world) { w.end(100) }},
+		{"nobody comes", "", func(*world) {}},
+		{"they grow old", "", func(w *world) { w.e.proc.boot += 1e6 }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			run(t, func(t *testing.T, w *world) {
+				d := w.decide(w.tree("/a", 100), 100, 5*time.Second)
+				w.mustHold(d)
+				time.Sleep(time.Second)
+				synctest.Wait()
+				w.wantHeld("/a", true)
+				c.change(w)
+				time.Sleep(lookEvery)
+				synctest.Wait()
+				w.wantHeld("/a", c.guard == "")
+				if c.guard == "" {
+					return
+				}
+				w.wantFiled(d.ID, endedDir)
+				if l := last(w.log); l.EndReason != model.EndRefused || !strings.HasPrefix(l.Note, c.guard+": ") {
+					t.Errorf("got %+v", l)
+				}
+			})
+		})
+	}
+}
+
+// A decision waits for a disk that hangs, and is old when the disk comes back.
+func TestADecisionThatWaitedTooLongForItsRecordIsNotCarriedOut(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		age, stall time.Duration
+		want       string
+	}{
+		{"seconds", 0, 4 * time.Second, "too long to be true still"},
+		{"a decision that was old already", 58 * time.Second, 2500 * time.Millisecond, "too old to be true still"},
+		{"a moment", 0, 2 * time.Second, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			run(t, func(t *testing.T, w *world) {
+				d := w.decide(w.tree("/a", 100), 100, 2*time.Minute)
+				d.At = d.At.Add(-c.age)
+				out := w.e.Propose(t.Context(), d)
+				if !strings.Contains(out.Error, c.want) || (out.Error == "") != (c.want == "") || out.RefusedBy != "" {
+					t.Errorf("got %+v", out)
+				}
+				w.wantHeld("/a", c.want == "")
+				if c.want != "" && len(w.fake.Writes()) != 0 {
+					t.Errorf("written: %q", w.fake.Writes())
+				}
+			}, func(o *Options) {
+				o.at = func(point string) {
+					if point == "after record" {
+						time.Sleep(c.stall)
+					}
+				}
+			})
+		})
 	}
 }

@@ -24,8 +24,10 @@ type facts struct {
 	parents map[int32]int32
 	// ours says of which processes the guards themselves depend, and why.
 	ours map[int32]string
+	// hangsPid1 says that pid 1 may start a process in the cgroup and wait for it.
+	hangsPid1 bool
 
-	machine         int // processes on the machine
+	machine         int // established processes on the machine
 	held            []model.Lease
 	heldEstablished int
 	tokensTarget    float64
@@ -36,10 +38,10 @@ type facts struct {
 // every architecture that Linux still has in common use.
 const ticksPerSecond = 100
 
-// look reads the facts about a decision's target. What an earlier look has read of a
-// process is kept, where there was one a moment ago: in a storm of thousands reading
-// them all takes longer than the storm needs to grow. The root is always read anew.
-func (e *Engine) look(d *model.Decision, before *facts) *facts {
+// look reads the facts about a decision's target, all but how many processes the
+// machine has (see count). Nothing is kept of an earlier look: a pid is given out again,
+// and a process becomes another program, and to find out takes as long as to read it.
+func (e *Engine) look(d *model.Decision) *facts {
 	f := &facts{
 		now: e.now(), mode: e.mode, config: &e.config,
 		parents: map[int32]int32{}, ours: map[int32]string{},
@@ -71,25 +73,15 @@ func (e *Engine) look(d *model.Decision, before *facts) *facts {
 	if d.Target.Cgroup == "/" || cgroupctl.CheckPath(d.Target.Cgroup) != nil {
 		return f // refused by its place alone
 	}
+	f.hangsPid1 = e.proc.mayHangPid1(d.Target.Cgroup)
 	f.state, f.err = e.cgroups.Inspect(cgroupctl.Ref{Path: d.Target.Cgroup, ID: d.Target.CgroupID})
 	if f.err != nil {
 		return f
 	}
-	known := map[int32]process{}
-	if before != nil {
-		for _, p := range before.procs {
-			if p.PID != d.Target.Root.PID {
-				known[p.PID] = p
-			}
-		}
-	}
 	for _, pid := range f.state.PIDs {
-		p, seen := known[pid]
-		if !seen {
-			var there bool
-			if p, there = e.proc.read(pid); !there {
-				continue // it has ended: nobody to protect, nobody to freeze
-			}
+		p, there := e.proc.read(pid)
+		if !there {
+			continue // it has ended: nobody to protect, nobody to freeze
 		}
 		f.procs = append(f.procs, p)
 		f.parents[pid] = p.parent
@@ -97,9 +89,31 @@ func (e *Engine) look(d *model.Decision, before *facts) *facts {
 	for i := range f.procs {
 		e.proc.above(f.procs[i].PID, f.parents)
 	}
-	f.machine = e.proc.count()
 	f.ticks = e.proc.ticks()
 	return f
+}
+
+// count counts the machine's established processes: what the target's share is of. It
+// is done once for a decision, for it reads every process there is.
+func (e *Engine) count(f *facts) {
+	if f.ticks == 0 {
+		return // there was nothing to look at
+	}
+	f.machine = f.established()
+	inTarget := map[int32]bool{}
+	for _, pid := range f.state.PIDs {
+		inTarget[pid] = true
+	}
+	for _, pid := range e.proc.pids() {
+		if inTarget[pid] {
+			continue
+		}
+		// Kernel threads are no part of it, though there are a hundred and more: they are
+		// never held, and would make room to hold the rest.
+		if s, err := e.proc.stat(pid); err == nil && !s.ended() && s.flags&pfKthread == 0 && f.isEstablished(s.start) {
+			f.machine++
+		}
+	}
 }
 
 // bootTicks is the time since boot, suspend included, as process starts are given.

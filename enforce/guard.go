@@ -34,6 +34,15 @@ var secondLook = []guard{
 	{"protected", guardProtected},
 	{"identity", guardIdentity},
 	{"bystanders", guardBystanders},
+	{"reach", guardReach},
+}
+
+// whileHeld are the guards that are asked as long as something is held. The reach is
+// not among them: whoever stands still grows old all the same.
+var whileHeld = []guard{
+	{"protected", guardProtected},
+	{"identity", guardIdentity},
+	{"bystanders", guardBystanders},
 }
 
 // judge asks guards in their order.

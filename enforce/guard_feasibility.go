@@ -14,8 +14,25 @@ import (
 // tree a minute ago says little about it now.
 const maxDecisionAge = time.Minute
 
+// maxWords bounds the words of a decision, in bytes. Written as JSON, a byte becomes six
+// at most, so that the record of a lease stays below maxRecord.
+const maxWords = 16 << 10
+
+// words is the length of all in a decision that its sender can make long.
+func words(d *model.Decision) int {
+	n := len(d.ID) + len(d.IncidentID) + len(d.Kind) + len(d.Policy) + len(d.PolicyHash) +
+		len(d.Action.Kind) + len(d.Action.Scope) + len(d.Action.Reason) + len(d.Target.Cgroup) + len(d.Target.Scope)
+	for _, denied := range d.Denied {
+		n += len(denied) + len("\t\t\t\"\",\n")
+	}
+	return n
+}
+
 // guardFeasibility refuses what cannot be done, or could not be undone cleanly.
 func guardFeasibility(d *model.Decision, f *facts) string {
+	if n := words(d); n > maxWords {
+		return fmt.Sprintf("the decision's reason, names and denials have %d bytes, and %d is the most", n, maxWords)
+	}
 	a := d.Action
 	switch a.Kind {
 	case model.Freeze:

@@ -49,6 +49,12 @@ func TestGuardsRefuse(t *testing.T) {
 			*d = w.decide(r, 300, time.Second)
 		}},
 
+		{"a reason without end", "feasibility", "63", func(_ *world, d *model.Decision) { d.Action.Reason = strings.Repeat("<", 63000) }},
+		{"denials without end", "feasibility", "denials", func(_ *world, d *model.Decision) { d.Denied = make([]string, 20000) }},
+		{"names without end", "feasibility", "names", func(_ *world, d *model.Decision) {
+			d.Policy, d.IncidentID = strings.Repeat("a", 9000), strings.Repeat("b", 9000)
+		}},
+
 		{"the root cgroup", "protected", "root cgroup", func(w *world, d *model.Decision) { d.Target.Cgroup = "/" }},
 		{"pid 1", "protected", "pid 1", func(w *world, _ *model.Decision) { w.fake.SetPIDs("/a/b", 1, 100) }},
 		{"a kernel thread", "protected", "kernel thread", func(w *world, _ *model.Decision) {
@@ -95,6 +101,14 @@ func TestGuardsRefuse(t *testing.T) {
 		{"a process whose stat is nonsense", "protected", "in doubt", func(w *world, _ *model.Decision) { w.stat(102, "nonsense") }},
 		{"a leader that has ended while its threads go on", "protected", "in doubt", func(w *world, _ *model.Decision) {
 			w.stat(102, "102 (x) Z 101 1 1 0 -1 4194308 0 0 0 0 0 0 0 0 20 0 3 0 999702 0 0")
+		}},
+		{"a leader that has ended while its threads go on in a program that is protected", "protected", "/usr/sbin/sshd is protected", func(w *world, _ *model.Decision) {
+			w.stat(102, "102 (x) Z 101 1 1 0 -1 4194308 0 0 0 0 0 0 0 0 20 0 3 0 999702 0 0")
+			w.thread(102, 103, "/usr/sbin/sshd")
+		}},
+		{"a leader that has ended while its threads go on in a program that is not", "", "", func(w *world, _ *model.Decision) {
+			w.stat(102, "102 (x) Z 101 1 1 0 -1 4194308 0 0 0 0 0 0 0 0 20 0 3 0 999702 0 0")
+			w.thread(102, 103, "/usr/bin/cc1")
 		}},
 		{"a cgroup that cannot be looked at", "protected", "in doubt", func(w *world, _ *model.Decision) {
 			w.fake.SetFault(func(op string, _ cgroupctl.Ref) error { return fmt.Errorf("%s: no", op) })
@@ -153,13 +167,25 @@ func TestGuardsRefuse(t *testing.T) {
 				w.mustHold(w.decide(w.tree(fmt.Sprintf("/o%d", i), pid), pid, time.Minute))
 			}
 		}},
-		{"more than a quarter of the established processes", "reach", "27.8 %", func(w *world, d *model.Decision) {
+		{"more than a quarter of the established processes", "reach", "28.2 %", func(w *world, d *model.Decision) {
 			pids := []int32{100}
 			for i := range int32(40) {
 				w.process(2000+i, 100, oldStart, "httpd", "/usr/sbin/httpd")
 				pids = append(pids, 2000+i)
 			}
 			w.fake.SetPIDs("/a/b", pids...)
+		}},
+		{"a share that kernel threads and young processes elsewhere do not make smaller", "reach", "28.2 %", func(w *world, d *model.Decision) {
+			pids := []int32{100}
+			for i := range int32(40) {
+				w.process(2000+i, 100, oldStart, "httpd", "/usr/sbin/httpd")
+				pids = append(pids, 2000+i)
+			}
+			w.fake.SetPIDs("/a/b", pids...)
+			for i := range int32(50) {
+				w.process(3000+i, 1, newStart, "young", "/usr/bin/young")
+				w.stat(4000+i, fmt.Sprintf("%d (kworker/0:1) I 2 0 0 0 -1 69238880 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0", 4000+i))
+			}
 		}},
 		{"a storm of young processes may be most of the machine", "", "", func(w *world, d *model.Decision) {
 			pids := []int32{100}
@@ -219,12 +245,26 @@ func (w *world) stat(pid int32, text string) {
 	}
 }
 
+// thread gives a process a thread that runs a program.
+func (w *world) thread(pid, tid int32, exe string) {
+	w.t.Helper()
+	dir := filepath.Join(w.proc, fmt.Sprint(pid), "task", fmt.Sprint(tid))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.Symlink(exe, filepath.Join(dir, "exe")); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func TestProtectedProgramsAreNamedExactly(t *testing.T) {
 	for exe, want := range map[string]bool{
 		"/sbin/init": true, "/usr/sbin/init": true, "/usr/lib/systemd/systemd": true,
 		"/usr/lib/systemd/systemd-journald": true, "/lib/systemd/systemd-udevd": true, "/usr/bin/systemd-run": true,
 		"/usr/sbin/sshd": true, "/usr/sbin/sshd (deleted)": true, "/usr/bin/dockerd": true, "/usr/local/bin/k3s": true,
-		"/opt/bank": true, "/opt/bank (deleted)": true,
+		"/usr/libexec/openssh/sshd-session": true, "/usr/lib/ssh/sshd-auth": true, "/usr/libexec/ssh/sshd-session": true,
+		"/usr/libexec/gdm-session-worker": true,
+		"/opt/bank":                       true, "/opt/bank (deleted)": true,
 
 		"/usr/lib/postgresql/15/bin/initdb": false, "/usr/bin/initdb": false, "/usr/bin/init-script": false,
 		"/home/joe/sshd": false, "/tmp/usr/sbin/sshd": false, "/usr/sbin/sshd2": false, "/usr/sbin/xsshd": false,

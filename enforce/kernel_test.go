@@ -2,6 +2,8 @@ package enforce
 
 import (
 	"context"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +113,55 @@ func TestABystanderOnTheRealKernel(t *testing.T) {
 	d.Action.Scope = model.ScopeCgroup
 	if out := e.Propose(t.Context(), d); out.ConfirmedAt == nil || !g.Frozen() {
 		t.Errorf("for the whole cgroup: %+v", out)
+	}
+}
+
+func TestWhoIsMovedIntoAHeldCgroupIsLetGoOnTheRealKernel(t *testing.T) {
+	e, log := kernelEngine(t, model.Enforce)
+	g, elsewhere := kerneltest.ScratchCgroup(t), kerneltest.ScratchCgroup(t)
+	other := elsewhere.Start("sleep", "601")
+	time.Sleep(20 * time.Millisecond) // start times are in ticks of 10 ms
+	root := g.Start("sleep", "600")
+	if out := e.Propose(t.Context(), about(t, g, "fs-1-1", root.Process.Pid, time.Minute)); out.ConfirmedAt == nil {
+		t.Fatalf("got %+v", out)
+	}
+	time.Sleep(2 * lookEvery)
+	if !g.Frozen() {
+		t.Fatal("let go though nobody came")
+	}
+	began := time.Now()
+	g.Write("cgroup.procs", strconv.Itoa(other.Process.Pid))
+	eventually(t, "let go", func() bool { return g.Read("cgroup.freeze") == "0" && !g.Frozen() })
+	if took := time.Since(began); took > 2*lookEvery {
+		t.Errorf("let go after %s", took)
+	}
+	eventually(t, "ended", func() bool { return len(e.Leases()) == 0 })
+	if l := last(log); l.EndReason != model.EndRefused || !strings.Contains(l.Note, "bystanders") {
+		t.Errorf("got %+v", l)
+	}
+}
+
+// A process whose first thread has ended is known by the others, and can be held.
+func TestAProcessWithoutItsFirstThreadOnTheRealKernel(t *testing.T) {
+	e, _ := kernelEngine(t, model.Enforce)
+	g := kerneltest.ScratchCgroup(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := g.Start("env", leaderless+"=1", self)
+	// cgroup.kill sends its signal to the first thread, which does not hear it (seen on 6.18).
+	t.Cleanup(func() { root.Process.Kill() })
+	r := procReader{dir: "/proc"}
+	eventually(t, "no first thread", func() bool {
+		s, err := r.stat(int32(root.Process.Pid))
+		return err == nil && s.state == 'Z' && s.threads > 1
+	})
+	if p, there := r.read(int32(root.Process.Pid)); !there || p.exe != self {
+		t.Errorf("got %+v, want %s", p, self)
+	}
+	if out := e.Propose(t.Context(), about(t, g, "fs-1-1", root.Process.Pid, time.Minute)); out.ConfirmedAt == nil || !g.Frozen() {
+		t.Errorf("got %+v", out)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -32,7 +33,25 @@ const (
 // labelled moment. The real program has no such thing.
 const killPoint = "BREAKERD_TEST_KILL_AT"
 
+// leaderless makes this test binary a process whose first thread has ended.
+const leaderless = "BREAKERD_TEST_LEADERLESS"
+
+func init() {
+	if os.Getenv(leaderless) != "" {
+		runtime.LockOSThread() // TestMain runs in the first thread then
+	}
+}
+
 func TestMain(m *testing.M) {
+	if os.Getenv(leaderless) != "" {
+		go func() {
+			for {
+				time.Sleep(time.Hour)
+			}
+		}()
+		time.Sleep(50 * time.Millisecond) // other threads are there now
+		unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
+	}
 	if point := os.Getenv(killPoint); point != "" {
 		p := Program{
 			ConfigFile: os.Args[1], RuntimeDir: os.Args[2], StateDir: os.Args[3],

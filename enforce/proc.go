@@ -59,6 +59,9 @@ func (r *procReader) read(pid int32) (process, bool) {
 		return p, true
 	}
 	p.exe, err = os.Readlink(filepath.Join(r.dir, strconv.Itoa(int(pid)), "exe"))
+	if err != nil && s.state == 'Z' {
+		p.exe, err = r.threadExe(pid)
+	}
 	if err != nil {
 		p.exe = ""
 		p.denied = errors.Is(err, fs.ErrPermission)
@@ -68,6 +71,22 @@ func (r *procReader) read(pid int32) (process, bool) {
 		}
 	}
 	return p, true
+}
+
+// threadExe is the program of a process whose first thread has ended while others go
+// on. A thread that has ended has no program; one that lives has that of them all.
+func (r *procReader) threadExe(pid int32) (string, error) {
+	links, err := filepath.Glob(filepath.Join(r.dir, strconv.Itoa(int(pid)), "task", "*", "exe"))
+	if err != nil || len(links) == 0 {
+		return "", fs.ErrNotExist
+	}
+	var exe string
+	for _, link := range links {
+		if exe, err = os.Readlink(link); err == nil {
+			return exe, nil
+		}
+	}
+	return "", err
 }
 
 func (r *procReader) stat(pid int32) (stat, error) {
@@ -106,21 +125,21 @@ func (r *procReader) above(pid int32, parents map[int32]int32) []int32 {
 	return up
 }
 
-// count is how many processes the machine has.
-func (r *procReader) count() int {
+// pids are those of the machine's processes.
+func (r *procReader) pids() []int32 {
 	d, err := os.Open(r.dir)
 	if err != nil {
-		return 0
+		return nil
 	}
 	defer d.Close()
 	names, _ := d.Readdirnames(-1)
-	n := 0
+	var pids []int32
 	for _, name := range names {
-		if '1' <= name[0] && name[0] <= '9' {
-			n++
+		if pid, err := strconv.ParseInt(name, 10, 32); err == nil && pid > 0 {
+			pids = append(pids, int32(pid))
 		}
 	}
-	return n
+	return pids
 }
 
 // ticks is the time since boot in the unit of start times.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -47,7 +48,13 @@ func (p Program) Run(ctx context.Context) error {
 	signal.Notify(releaseAll, unix.SIGUSR2)
 	defer signal.Stop(releaseAll)
 
-	e, done, err := p.open()
+	config, err := LoadConfig(p.ConfigFile)
+	if err != nil {
+		// What must not be done is not known, so nothing is begun. But what an enforcer
+		// before held must not stay so until somebody has corrected the file.
+		return errors.Join(err, p.undoLeft(ctx))
+	}
+	e, done, err := p.open(config)
 	if err != nil {
 		return err
 	}
@@ -74,16 +81,21 @@ func (p Program) Run(ctx context.Context) error {
 			case <-running.Done():
 				return
 			case <-releaseAll:
-				p.Log.Warn("SIGUSR2: every lease is released")
-				// Not waited for: what cannot be undone is tried again.
+				// First released, then told: whoever reads the log may be slow. What cannot be
+				// undone within the bound is tried again.
 				all, cancel := context.WithTimeout(running, undoTimeout)
-				if err := e.ReleaseAll(all, model.EndReleased); err != nil {
+				err := e.ReleaseAll(all, model.EndReleased)
+				cancel()
+				p.Log.Warn("SIGUSR2: every lease is released")
+				if err != nil {
 					p.Log.Error("release failed", keyError, err)
 				}
-				cancel()
 			}
 		}
 	}()
+	// At the end everything is let go of at once, while the server still waits for those
+	// it answers to.
+	defer context.AfterFunc(ctx, e.Stop)()
 	if p.Ready != nil {
 		p.Ready()
 	}
@@ -101,30 +113,53 @@ func (p Program) Run(ctx context.Context) error {
 // Undo undoes every lease that an enforcer left behind, and returns them. It refuses
 // while one is running.
 func (p Program) Undo(ctx context.Context) ([]model.Lease, error) {
-	e, done, err := p.open()
+	config, err := LoadConfig(p.ConfigFile)
+	if err != nil {
+		// No setting can forbid an undo.
+		p.Log.Warn("the configuration cannot be read: the defaults are used for the undo", keyError, err)
+		config = DefaultConfig()
+	}
+	return p.undo(ctx, config)
+}
+
+func (p Program) undo(ctx context.Context, config Config) ([]model.Lease, error) {
+	e, done, err := p.open(config)
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	leases, err := e.Recover(ctx)
+	leases, told, missing := e.recover(ctx)
+	for until := time.Now().Add(closeBound); missing != nil && time.Now().Before(until) && ctx.Err() == nil; {
+		time.Sleep(firstRetry)
+		var more []model.Lease
+		var also error
+		more, also, missing = e.recover(ctx)
+		leases, told = append(leases, more...), errors.Join(told, also)
+	}
 	// What could not be undone at once is tried again while we close.
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	go e.Run(running)
-	if cerr := p.close(e); cerr != nil {
-		return leases, errors.Join(err, cerr)
-	}
-	return leases, err
+	return leases, errors.Join(told, missing, p.close(e))
 }
 
-// open reads the configuration and opens the cgroups and the records.
-func (p Program) open() (*Engine, func(), error) {
-	config, err := LoadConfig(p.ConfigFile)
-	if err != nil {
-		return nil, nil, err
+// undoLeft undoes, with the defaults, where the enforcer cannot be started.
+func (p Program) undoLeft(ctx context.Context) error {
+	if _, err := os.Stat(filepath.Join(p.StateDir, leasesDir)); errors.Is(err, fs.ErrNotExist) {
+		return nil // no enforcer was ever here
 	}
+	leases, err := p.undo(context.WithoutCancel(ctx), DefaultConfig())
+	if len(leases) > 0 {
+		p.Log.Warn("leases of an enforcer before this one were undone", keyCount, len(leases))
+	}
+	return err
+}
+
+// open opens the cgroups and the records.
+func (p Program) open(config Config) (*Engine, func(), error) {
 	root := p.CgroupRoot
 	if root == "" {
+		var err error
 		if root, err = cgroupctl.FindRoot(); err != nil {
 			return nil, nil, err
 		}

@@ -3,6 +3,7 @@ package enforce
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -96,7 +97,7 @@ func TestProgram(t *testing.T) {
 func TestAFullDisk(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root)
 	w := newWorld(t)
-	if err := unix.Mount("none", w.state, "tmpfs", 0, "size=256k"); err != nil {
+	if err := unix.Mount("none", w.state, "tmpfs", 0, "size=256k,mode=755"); err != nil {
 		t.Skipf("cannot mount a small disk: %v", err)
 	}
 	defer unix.Unmount(w.state, unix.MNT_DETACH)
@@ -125,6 +126,172 @@ func TestAFullDisk(t *testing.T) {
 		t.Errorf("done twice: %+v", again)
 	}
 	w.close()
+}
+
+// A disk that turned read-only, as one with errors does: what was held by an enforcer
+// that was killed is thawed, and nothing new is begun.
+func TestAReadOnlyDiskKeepsNothingFrozen(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Root)
+	w := newWorld(t)
+	if err := unix.Mount("none", w.state, "tmpfs", 0, "size=256k,mode=755"); err != nil {
+		t.Skipf("cannot mount a small disk: %v", err)
+	}
+	defer unix.Unmount(w.state, unix.MNT_DETACH)
+	w.open()
+	held := w.decide(w.tree("/a", 100), 100, time.Minute)
+	w.mustHold(held)
+	w.crash()
+	if err := unix.Mount("none", w.state, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	if _, err := Open(w.options()); err == nil || !strings.Contains(err.Error(), "another breaker-enforcer") {
+		t.Errorf("the lock does not hold: %v", err)
+	}
+	if leases, err := w.e.Recover(t.Context()); err != nil || len(leases) != 1 {
+		t.Errorf("recovered %+v, %v", leases, err)
+	}
+	w.wantHeld("/a", false)
+	out := w.e.Propose(t.Context(), w.decide(w.tree("/b", 200), 200, time.Minute))
+	if !strings.Contains(out.Error, "read-only") || out.LeaseID != "" || w.held("/b") {
+		t.Errorf("got %+v", out)
+	}
+	// Writable again, the record is put away.
+	if err := unix.Mount("none", w.state, "", unix.MS_REMOUNT, "size=256k,mode=755"); err != nil {
+		t.Fatal(err)
+	}
+	w.wantFiled(held.ID, activeDir)
+	w.e.Advance(time.Now().Add(refileEvery))
+	w.wantFiled(held.ID, endedDir)
+	w.close()
+}
+
+// heldByAProgram has a real program, not started yet, and a cgroup for it to hold.
+func heldByAProgram(t *testing.T) (*killer, *kerneltest.Cgroup) {
+	t.Helper()
+	kerneltest.Require(t, kerneltest.Root, kerneltest.Cgroup2)
+	k := &killer{t: t, program: build(t), run: t.TempDir(), state: t.TempDir(), proposed: map[string]bool{}}
+	g := kerneltest.ScratchCgroup(t)
+	root := g.Start("sleep", "600").Process.Pid
+	k.groups, k.roots = []*kerneltest.Cgroup{g}, []int{root}
+	k.config = filepath.Join(t.TempDir(), "enforcer.yaml")
+	if err := os.WriteFile(k.config, []byte("# the defaults\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k.client = NewClient(k.run)
+	return k, g
+}
+
+// fill fills a pipe, so that the next write to it waits. It is opened once more, for a
+// descriptor that does not wait is one thing with whatever was made from it.
+func fill(t *testing.T, pipe *os.File) {
+	t.Helper()
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", pipe.Fd()), unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for size := 4096; size > 0; size /= 2 {
+		for err = nil; err == nil; {
+			_, err = unix.Write(fd, make([]byte, size))
+		}
+	}
+	if err != unix.EAGAIN {
+		t.Fatal(err)
+	}
+}
+
+func TestABrokenConfigurationKeepsNothingFrozen(t *testing.T) {
+	k, g := heldByAProgram(t)
+	for _, undo := range []bool{false, true} {
+		cmd := k.start("")
+		k.answers(cmd)
+		k.propose(0, time.Minute)
+		cmd.Process.Kill()
+		cmd.Wait()
+		if !g.Frozen() {
+			t.Fatal("not frozen")
+		}
+		if err := os.WriteFile(k.config, []byte("max_leese: 1m\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args := []string{"--config", k.config, "--runtime-dir", k.run, "--state-dir", k.state}
+		if undo {
+			args = append(args, "--undo")
+		}
+		out, err := exec.Command(k.program, args...).CombinedOutput()
+		if (err == nil) != undo || !bytes.Contains(out, []byte("max_leese")) || bytes.Contains(out, []byte("is ready")) {
+			t.Errorf("undo %v: %v: %s", undo, err, out)
+		}
+		if g.Frozen() {
+			t.Errorf("undo %v: still frozen: %s", undo, out)
+		}
+		if err := os.WriteFile(k.config, []byte("# the defaults\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Nobody reads standard error any more: what is held is let go all the same, also by a
+// program whose log waits for its reader.
+func TestALogThatNobodyReadsKeepsNothingFrozen(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		waits  bool
+		signal unix.Signal
+	}{
+		{"SIGUSR2", false, unix.SIGUSR2},
+		{"SIGTERM", false, unix.SIGTERM},
+		{"SIGUSR2, where the log waits", true, unix.SIGUSR2},
+		{"SIGTERM, where the log waits", true, unix.SIGTERM},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			k, g := heldByAProgram(t)
+			out, in, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer out.Close()
+			defer in.Close()
+			cmd := exec.Command(k.program, "--config", k.config, "--runtime-dir", k.run, "--state-dir", k.state)
+			if c.waits {
+				self, err := os.Executable()
+				if err != nil {
+					t.Fatal(err)
+				}
+				cmd = exec.Command(self, k.config, k.run, k.state)
+				cmd.Env = append(os.Environ(), killPoint+"=never")
+			}
+			cmd.Stderr = in
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				cmd.Wait()
+			}()
+			defer func() { cmd.Process.Kill(); <-ended }()
+			eventually(t, "an answer", func() bool { return k.client.Heartbeat(t.Context()) == nil })
+			k.propose(0, time.Minute)
+			if !g.Frozen() {
+				t.Fatal("not frozen")
+			}
+			fill(t, in)
+			if err := cmd.Process.Signal(c.signal); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "thawed", func() bool { return !g.Frozen() })
+			if c.signal == unix.SIGUSR2 || c.waits {
+				return
+			}
+			select {
+			case <-ended:
+			case <-time.After(5 * time.Second):
+				t.Error("it does not end")
+			}
+		})
+	}
 }
 
 // What the enforcer is made of stays small enough to read: it can reach neither the

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/breakerd/breakerd/cgroupctl"
 	"github.com/breakerd/breakerd/model"
@@ -28,15 +29,19 @@ func (e *Engine) Propose(ctx context.Context, d model.Decision) model.Outcome {
 		return e.failed(d, fmt.Errorf("wait for the proposal before: %w", context.Cause(ctx)))
 	}
 	e.mu.Lock()
-	stops := e.stopping
+	stops, missing := e.stopping, e.missing
 	e.mu.Unlock()
-	if stops {
+	switch {
+	case stops:
 		return e.refuse(d, "mode", stopping)
+	case missing != nil:
+		return e.refuse(d, "mode", fmt.Sprintf("the leases of before are not recovered yet, and nothing new is begun until they are: %v", missing))
 	}
 	if out, ok := e.recall(d.ID); ok {
 		return out
 	}
-	f := e.look(&d, nil)
+	f := e.look(&d)
+	e.count(f)
 	if by, why := judge(guards, &d, f); by != "" {
 		return e.refuse(d, by, why)
 	}
@@ -99,7 +104,7 @@ func (e *Engine) carry(ctx context.Context, l *lease, f *facts, out model.Outcom
 	e.recorder.Lease(e.copyOf(l))
 
 	// Writing the record may have taken long, so look again right before the write.
-	f = e.look(d, f)
+	f = e.lookAgain(d, f)
 	if by, why := judge(secondLook, d, f); by != "" {
 		return e.revoke(l, out, by, why)
 	}
@@ -127,7 +132,7 @@ func (e *Engine) carry(ctx context.Context, l *lease, f *facts, out model.Outcom
 
 	// Everything stands still now, so this look cannot be outrun: whoever slipped in
 	// since the last one is seen, and set free again at once.
-	f = e.look(d, nil)
+	f = e.lookAgain(d, f)
 	if by, why := judge(secondLook, d, f); by != "" {
 		return e.revoke(l, out, by, why)
 	}
@@ -137,6 +142,7 @@ func (e *Engine) carry(ctx context.Context, l *lease, f *facts, out model.Outcom
 	if !ended {
 		l.State, l.HeldAt = model.LeaseHeld, &confirmed
 		l.established = f.established()
+		l.lookAt = confirmed.Add(lookEvery)
 	}
 	e.mu.Unlock()
 	if ended {
@@ -169,10 +175,28 @@ func (e *Engine) mayStillWrite(ctx context.Context, l *lease) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if !e.now().Before(l.ExpiresAt) {
+	now := e.now()
+	switch {
+	case !now.Before(l.ExpiresAt):
 		return errors.New("its time was up before it could be written")
+	case now.Sub(l.Decision.At) > maxDecisionAge:
+		return fmt.Errorf("the decision is of %s ago by now: too old to be true still (at most %s)", now.Sub(l.Decision.At), maxDecisionAge)
+	case now.Sub(l.CreatedAt) > maxCarry:
+		return fmt.Errorf("the record took until %s after the decision was judged: too long to be true still (at most %s)", now.Sub(l.CreatedAt), maxCarry)
 	}
 	return nil
+}
+
+// maxCarry bounds the time between the judgement and the write. A record takes some
+// milliseconds; a disk that takes seconds keeps the write from being about the machine
+// that the policies saw, and breakerd waits 5 s for an answer.
+const maxCarry = 3 * time.Second
+
+// lookAgain looks, and keeps how many processes the machine had a moment ago.
+func (e *Engine) lookAgain(d *model.Decision, before *facts) *facts {
+	f := e.look(d)
+	f.machine = before.machine
+	return f
 }
 
 // revoke ends a lease under way because a guard refuses on a later look.

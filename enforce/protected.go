@@ -37,7 +37,7 @@ var protectedUnits = []string{
 // does a file's name say what it is: /home/joe/sshd is nobody's sshd.
 var trustedDirs = []string{
 	"/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/libexec", "/usr/local/sbin", "/usr/local/bin",
-	"/usr/lib/openssh", "/usr/lib/polkit-1", "/usr/lib/podman", "/usr/libexec/podman",
+	"/usr/lib/openssh", "/usr/libexec/openssh", "/usr/lib/ssh", "/usr/libexec/ssh", "/usr/lib/gdm3", "/usr/lib/polkit-1", "/usr/lib/podman", "/usr/libexec/podman",
 }
 
 // systemdDirs hold nothing but systemd's own programs.
@@ -47,7 +47,8 @@ var systemdDirs = []string{"/usr/lib/systemd", "/lib/systemd"}
 var protectedNames = []string{
 	"breakerd", "breaker-enforcer",
 	"init", "runit", "s6-svscan", "openrc-init", "dbus-daemon", "dbus-broker", "dbus-broker-launch", "polkitd",
-	"sshd", "sshd-session", "sshd-auth", "dropbear", "agetty", "login", "tailscaled", "qemu-ga",
+	"sshd", "sshd-session", "sshd-auth", "dropbear", "agetty", "login", "tailscaled",
+	"gdm-session-worker", "lightdm", "sddm", "sddm-helper", "qemu-ga",
 	"amazon-ssm-agent", "google_guest_agent",
 	"NetworkManager", "wpa_supplicant", "dhclient", "dhcpcd", "connmand",
 	"iscsid", "multipathd", "dmeventd", "rpcbind", "lxcfs", "mount.fuse",

@@ -12,6 +12,22 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
+// formatRecord writes the record of a lease, and refuses one that is too long: what
+// cannot be read again must not cover anything.
+func formatRecord(l model.Lease) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", "\t")
+	enc.SetEscapeHTML(false) // it is for no browser, and makes six bytes of one
+	if err := enc.Encode(l); err != nil {
+		return nil, err
+	}
+	if b.Len() > maxRecord {
+		return nil, fmt.Errorf("it would have %d bytes, and %d is the most", b.Len(), maxRecord)
+	}
+	return b.Bytes(), nil
+}
+
 // parseRecord reads the record of a lease as we write it. It accepts nothing that it
 // does not know: a record says what will be written to a cgroup.
 func parseRecord(id string, b []byte) (model.Lease, error) {

@@ -1,12 +1,11 @@
 package enforce
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -23,8 +22,9 @@ import (
 // never in neither. One that cannot be read lies in unreadable/. A nil *records
 // keeps nothing.
 type records struct {
-	lock *os.File
-	root *os.Root // the leases directory: held, so that nobody can exchange it
+	lock     *os.File
+	root     *os.Root // the leases directory: held, so that nobody can exchange it
+	unlisted error    // why it is not known what is in ended/
 
 	mu   sync.Mutex
 	kept []keptRecord // in ended/, the oldest first
@@ -51,9 +51,13 @@ const (
 	minEndedAge = 2 * maxDecisionAge
 )
 
-// maxRecord bounds a record, in bytes; a decision that comes over the socket is
-// smaller.
+// maxRecord bounds a record that is written, in bytes. The guard feasibility bounds the
+// words of a decision, so that no record comes near it.
 const maxRecord = 256 << 10
+
+// maxRead bounds what is read of a record: more than anybody ever wrote, so that
+// nothing which covers a freeze is too long to be undone.
+const maxRead = 4 << 20
 
 // durability says whether a record must be on the disk before we go on.
 type durability bool
@@ -72,7 +76,25 @@ func openRecords(stateDir string) (*records, error) {
 	if err := os.MkdirAll(stateDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(stateDir, "enforcer.lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	state, err := os.OpenRoot(stateDir)
+	if err != nil {
+		return nil, fmt.Errorf("open state directory: %w", err)
+	}
+	defer state.Close()
+	// Whoever can write it can exchange the records in it. Other users than root are
+	// only in tests, whose directories are theirs.
+	if os.Geteuid() == 0 {
+		if err := onlyOurs(state); err != nil {
+			return nil, fmt.Errorf("open state directory %s: %w", stateDir, err)
+		}
+	}
+	const lockName = "enforcer.lock"
+	lock, err := state.OpenFile(lockName, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if errors.Is(err, unix.EROFS) {
+		// A disk with errors is made read-only. What it still says can be undone, and a
+		// lock needs no writing (flock(2)).
+		lock, err = state.OpenFile(lockName, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open state directory: %w", err)
 	}
@@ -84,37 +106,62 @@ func openRecords(stateDir string) (*records, error) {
 		}
 		return nil, fmt.Errorf("lock state directory %s: %w", stateDir, err)
 	}
-	if err := r.open(filepath.Join(stateDir, "leases")); err != nil {
+	if err := r.open(state); err != nil {
 		r.close()
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *records) open(dir string) error {
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+// leasesDir holds the records, within the state directory.
+const leasesDir = "leases"
+
+// onlyOurs refuses a directory that somebody else could have filled. It judges the one
+// that is open, so that none can be put in its place afterwards.
+func onlyOurs(dir *os.Root) error {
+	info, err := dir.Stat(".")
+	if err != nil {
+		return err
+	}
+	if owner := info.Sys().(*syscall.Stat_t).Uid; int(owner) != os.Geteuid() || info.Mode()&0o022 != 0 {
+		return fmt.Errorf("it must be a directory that belongs to uid %d and that nobody else can write", os.Geteuid())
+	}
+	return nil
+}
+
+func (r *records) open(state *os.Root) error {
+	if err := state.Mkdir(leasesDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make lease records: %w", err)
 	}
-	info, err := os.Lstat(dir)
-	if err != nil {
+	if info, err := state.Lstat(leasesDir); err != nil || !info.IsDir() {
+		return fmt.Errorf("open lease records: %s is no directory (%v)", leasesDir, err)
+	}
+	var err error
+	if r.root, err = state.OpenRoot(leasesDir); err != nil {
 		return fmt.Errorf("open lease records: %w", err)
 	}
-	// The rest of the state directory may be breakerd's, which we do not trust.
-	if owner := info.Sys().(*syscall.Stat_t).Uid; !info.IsDir() || int(owner) != os.Geteuid() || info.Mode()&0o022 != 0 {
-		return fmt.Errorf("open lease records %s: it must be a directory that belongs to uid %d and that nobody else can write", dir, os.Geteuid())
-	}
-	if r.root, err = os.OpenRoot(dir); err != nil {
-		return fmt.Errorf("open lease records: %w", err)
+	if err := onlyOurs(r.root); err != nil {
+		return fmt.Errorf("open lease records %s: %w", r.root.Name(), err)
 	}
 	for _, sub := range []string{activeDir, endedDir, unreadableDir} {
 		if err := r.root.Mkdir(sub, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("make lease records: %w", err)
 		}
 	}
+	// Not an error yet: what is held is undone first. See Engine.Recover.
+	r.unlisted = r.list()
+	return nil
+}
+
+// list finds out what is in ended/.
+func (r *records) list() error {
 	entries, err := r.readDir(endedDir)
 	if err != nil {
 		return err
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kept = nil
 	for _, e := range entries {
 		if info, err := e.Info(); err == nil {
 			r.kept = append(r.kept, keptRecord{strings.TrimSuffix(e.Name(), suffix), info.ModTime()})
@@ -160,12 +207,12 @@ func (r *records) write(l model.Lease, d durability) error {
 	if r == nil {
 		return nil
 	}
-	b, err := json.MarshalIndent(l, "", "\t")
+	b, err := formatRecord(l)
 	if err != nil {
 		return fmt.Errorf("write record of lease %s: %w", l.ID, err)
 	}
 	// A dot cannot begin an ID.
-	if err := r.replace(activeDir+"/."+l.ID+suffix, activeDir+"/"+l.ID+suffix, append(b, '\n'), d); err != nil {
+	if err := r.replace(activeDir+"/."+l.ID+suffix, activeDir+"/"+l.ID+suffix, b, d); err != nil {
 		return fmt.Errorf("write record of lease %s: %w", l.ID, err)
 	}
 	return nil
@@ -227,6 +274,19 @@ func (r *records) prune(now time.Time) {
 	}
 }
 
+// endedSince are the records that were put away since then.
+func (r *records) endedSince(since time.Time) []keptRecord {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []keptRecord
+	for _, k := range r.kept {
+		if !k.at.Before(since) {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
 // ended reads what became of a decision that was carried out before. The error is of
 // a record that is there but cannot be read.
 func (r *records) ended(id string) (model.Lease, bool, error) {
@@ -251,23 +311,17 @@ func (r *records) read(dir, id string) (model.Lease, error) {
 	return parseRecord(id, b)
 }
 
+// bytes is what a record holds. The error is one of reading, and may pass; a record that
+// is too long is cut off, which parseRecord will find.
 func (r *records) bytes(dir, id string) ([]byte, error) {
 	f, err := r.root.Open(dir + "/" + id + suffix)
 	if err != nil {
 		return nil, fmt.Errorf("read record of lease %s: %w", id, err)
 	}
 	defer f.Close()
-	b := make([]byte, maxRecord+1)
-	n := 0
-	for n < len(b) {
-		m, err := f.Read(b[n:])
-		n += m
-		if err != nil {
-			break
-		}
+	b, err := io.ReadAll(io.LimitReader(f, maxRead))
+	if err != nil {
+		return nil, fmt.Errorf("read record of lease %s: %w", id, err)
 	}
-	if n > maxRecord {
-		return b[:maxRecord], fmt.Errorf("read record of lease %s: more than %d bytes", id, maxRecord)
-	}
-	return b[:n], nil
+	return b, nil
 }

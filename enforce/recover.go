@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,20 +21,51 @@ const recoverBound = 1500 * time.Millisecond
 // Recover undoes every lease that was found in the state directory, all at once. It
 // comes before the first Propose. It returns the leases that it undid; the error
 // names what could not be undone or read, after everything else has been undone.
-// What could not be undone is tried again by Run.
+// What could not be undone, or not be read this time, is tried again by Run, and until
+// all was read nothing can be proposed.
 func (e *Engine) Recover(ctx context.Context) ([]model.Lease, error) {
-	if e.records == nil {
-		return nil, nil
+	done, told, missing := e.recover(ctx)
+	return done, errors.Join(told, missing)
+}
+
+// recoverAgain reads what could not be read before.
+func (e *Engine) recoverAgain() {
+	done, told, missing := e.recover(context.Background())
+	switch err := errors.Join(told, missing); {
+	case err != nil:
+		e.log.Error("recovery is not complete", keyError, err, keyCount, len(done))
+	default:
+		e.log.Warn("recovery is complete now", keyCount, len(done))
 	}
+}
+
+// recover undoes what it finds and has not found before. The error told is said once,
+// of what is dealt with; missing is what has to be tried again.
+func (e *Engine) recover(ctx context.Context) (done []model.Lease, told, missing error) {
+	if e.records == nil {
+		return nil, nil, nil
+	}
+	defer func() {
+		e.mu.Lock()
+		e.missing, e.recovering = missing, false
+		if missing != nil {
+			e.recoverAt = e.now().Add(min(firstRetry<<min(e.tries, 10), lastRetry))
+			e.tries++
+		}
+		e.recovered += len(done)
+		e.mu.Unlock()
+		e.ring()
+	}()
 	entries, err := e.records.readDir(activeDir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var (
 		work    sync.WaitGroup
 		mu      sync.Mutex
 		found   []*lease
 		trouble []error
+		again   []error
 	)
 	for _, entry := range entries {
 		name := entry.Name()
@@ -47,27 +80,44 @@ func (e *Engine) Recover(ctx context.Context) ([]model.Lease, error) {
 			e.records.root.Rename(activeDir+"/"+name, unreadableDir+"/"+name)
 			continue
 		}
-		l, err := e.records.read(activeDir, id)
+		if e.knows(id) {
+			continue // found before, and being undone
+		}
+		b, err := e.records.bytes(activeDir, id)
+		if err != nil {
+			// It says nothing about what is in it: only what was read in full can be spoilt.
+			again = append(again, err)
+			continue
+		}
+		l, err := parseRecord(id, b)
 		if err != nil {
 			work.Go(func() {
-				err := e.setAside(ctx, id, err)
+				thawed, err := e.setAside(ctx, id, b, err)
 				mu.Lock()
-				trouble = append(trouble, err)
-				mu.Unlock()
+				defer mu.Unlock()
+				if thawed {
+					trouble = append(trouble, err)
+				} else {
+					again = append(again, err)
+				}
 			})
 			continue
 		}
 		found = append(found, e.adopt(l))
 	}
-	e.rememberRate()
+	// The undo comes before the count of what was done earlier.
 	for _, l := range found {
 		e.undoing.Go(func() { e.undo(l) })
+	}
+	if err := e.rememberRate(found); err != nil {
+		mu.Lock()
+		again = append(again, err)
+		mu.Unlock()
 	}
 	work.Wait()
 
 	bounded, cancel := context.WithTimeout(ctx, recoverBound)
 	defer cancel()
-	var done []model.Lease
 	for _, l := range found {
 		select {
 		case <-l.done:
@@ -76,10 +126,15 @@ func (e *Engine) Recover(ctx context.Context) ([]model.Lease, error) {
 			trouble = append(trouble, fmt.Errorf("recover lease %s: %s is not thawed yet", l.ID, l.Decision.Target.Cgroup))
 		}
 	}
+	return done, errors.Join(trouble...), errors.Join(again...)
+}
+
+// knows reports whether a lease is this engine's, ended or not.
+func (e *Engine) knows(id string) bool {
 	e.mu.Lock()
-	e.recovered = len(done)
-	e.mu.Unlock()
-	return done, errors.Join(trouble...)
+	defer e.mu.Unlock()
+	_, ended := e.done.get(id)
+	return ended || e.active[id] != nil
 }
 
 // adopt takes over a lease of an engine that is no more, to undo it.
@@ -96,13 +151,12 @@ func (e *Engine) adopt(l model.Lease) *lease {
 	return a
 }
 
-// setAside deals with a record that cannot be read: it thaws what the record seems
-// to be about, and keeps the file for people to look at. It always returns an error
-// that says what was found.
-func (e *Engine) setAside(ctx context.Context, id string, why error) error {
+// setAside deals with a record that is spoilt: it thaws what the record seems to be
+// about, and keeps the file for people to look at. It always returns an error that says
+// what was found. What could not be thawed is left where it is found again.
+func (e *Engine) setAside(ctx context.Context, id string, b []byte, why error) (thawed bool, err error) {
 	what := "which cgroup it was about cannot be told: look for cgroups that are still frozen (grep -l 1 */cgroup.freeze)"
-	b, _ := e.records.bytes(activeDir, id)
-	thawed := true
+	thawed = true
 	if ref, ok := salvage(b); ok {
 		bounded, cancel := context.WithTimeout(ctx, e.config.ConfirmTimeout.D())
 		note, err := e.cgroups.Restore(bounded, ref, cgroupctl.FreezeWrite())
@@ -118,39 +172,45 @@ func (e *Engine) setAside(ctx context.Context, id string, why error) error {
 		}
 	}
 	if thawed {
-		// Otherwise it stays where the next start finds it.
 		if err := e.records.root.Rename(activeDir+"/"+id+suffix, unreadableDir+"/"+id+suffix); err != nil {
 			what += fmt.Sprintf("; it could not be set aside: %v", err)
 		}
 	}
 	e.log.Error("lease record unreadable", keyLease, id, keyError, why, keyNote, what)
-	return fmt.Errorf("%w; %s", why, what)
+	return thawed, fmt.Errorf("%w; %s", why, what)
 }
 
 // rememberRate counts the actions of before the restart, so that restarting is no
-// way around the rate.
-func (e *Engine) rememberRate() {
+// way around the rate: those that had ended once, those found now each time.
+func (e *Engine) rememberRate(found []*lease) error {
+	if e.records.unlisted != nil {
+		if e.records.unlisted = e.records.list(); e.records.unlisted != nil {
+			return e.records.unlisted
+		}
+	}
 	now := e.now()
 	rate := e.config.Rate
 	window := max(rate.Overall.Every.D()*time.Duration(rate.Overall.Burst), rate.PerTarget.Every.D()*time.Duration(rate.PerTarget.Burst))
-	var recent []model.Lease
-	for _, k := range e.records.kept {
-		if now.Sub(k.at) > window+HardMaxLease {
-			continue
+	recent := map[string]model.Lease{} // those found may have been put away by now
+	if !e.counted {
+		for _, k := range e.records.endedSince(now.Add(-window - HardMaxLease)) {
+			if l, err := e.records.read(endedDir, k.id); err == nil {
+				recent[l.ID] = l
+			}
 		}
-		if l, err := e.records.read(endedDir, k.id); err == nil {
-			recent = append(recent, l)
-		}
+		e.counted = true
 	}
+	for _, l := range found {
+		recent[l.ID] = e.copyOf(l)
+	}
+	all := slices.Collect(maps.Values(recent))
+	sortByCreation(all)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, l := range e.active {
-		recent = append(recent, l.Lease)
-	}
-	sortByCreation(recent)
-	for _, l := range recent {
+	for _, l := range all {
 		if age := now.Sub(l.CreatedAt); age >= 0 && age <= window {
 			e.limits.take(l.Decision.Target.Cgroup, l.CreatedAt)
 		}
 	}
+	return nil
 }

@@ -1,11 +1,15 @@
 package enforce
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/breakerd/breakerd/cgroupctl"
@@ -191,4 +195,155 @@ func FuzzRecord(f *testing.F) {
 			t.Errorf("salvaged %+v", r)
 		}
 	})
+}
+
+// A record that was written by whoever did not bound it is undone like any other, and
+// salvaged like any other if it is spoilt.
+func TestALongRecordIsUndone(t *testing.T) {
+	for _, version := range []int{1, 2} {
+		w := newWorld(t)
+		w.open()
+		ref := w.fake.Make("/a", 100)
+		d := w.decide(ref, 100, time.Minute)
+		d.Action.Reason = strings.Repeat("<", 63000)
+		text, err := json.MarshalIndent(model.Lease{
+			Version: version, ID: d.ID, State: model.LeaseHeld, Decision: d, Writes: []model.FileWrite{cgroupctl.FreezeWrite()},
+		}, "", "\t")
+		if err != nil || len(text) < maxRecord {
+			t.Fatalf("%d bytes, %v", len(text), err)
+		}
+		w.crash()
+		if err := os.WriteFile(filepath.Join(w.state, "leases", activeDir, d.ID+suffix), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.fake.SetFreeze(ref.Path, "1")
+		w.open()
+		if _, err := w.e.Recover(t.Context()); (err == nil) != (version == 1) {
+			t.Errorf("version %d: %v", version, err)
+		}
+		w.wantHeld(ref.Path, false)
+		w.close()
+	}
+}
+
+// What could not be read again covers nothing.
+func TestARecordThatIsTooLongIsNotWritten(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	d := w.decide(w.fake.Make("/a", 100), 100, time.Minute)
+	l := model.Lease{Version: 1, ID: d.ID, State: model.LeaseIntended, Decision: d, Writes: []model.FileWrite{cgroupctl.FreezeWrite()}}
+	for _, c := range []struct {
+		reason string
+		ok     bool
+	}{
+		{strings.Repeat("\x01", maxWords) + strings.Repeat("<", 1000), true}, // beyond what the guard lets through
+		{strings.Repeat("\x01", maxRecord/6), false},
+	} {
+		l.Decision.Action.Reason = c.reason
+		l.Note = strings.Repeat("\x01", maxNote)
+		err := w.e.records.write(l, durable)
+		if (err == nil) != c.ok || err != nil && !strings.Contains(err.Error(), "is the most") {
+			t.Errorf("a reason of %d bytes: %v", len(c.reason), err)
+		}
+		if got, err := w.e.records.read(activeDir, l.ID); c.ok && (err != nil || got.Decision.Action.Reason != c.reason) {
+			t.Errorf("read again: %v", err)
+		}
+		w.e.records.forget(l.ID)
+	}
+	w.wantFiled(d.ID)
+	w.close()
+}
+
+// A record that cannot be read now may say something a moment later: it is not set
+// aside, it is tried again, and nothing new is begun before.
+func TestARecordThatCannotBeReadNowIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.open()
+		held := w.decide(w.tree("/a", 100), 100, time.Minute)
+		w.mustHold(held)
+		w.crash()
+		name := filepath.Join(w.state, "leases", activeDir, held.ID+suffix)
+		if err := os.Rename(name, name+".away"); err != nil {
+			t.Fatal(err)
+		}
+		away := filepath.Join(w.state, "away")
+		os.Rename(name+".away", away)
+		os.Mkdir(name, 0o700) // its read fails, with EISDIR
+		w.open()
+		if _, err := w.e.Recover(t.Context()); err == nil || !strings.Contains(err.Error(), "is a directory") {
+			t.Errorf("got %v", err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		go w.e.Run(ctx)
+		d := w.decide(w.tree("/b", 200), 200, time.Minute)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if out := w.e.Propose(t.Context(), d); out.RefusedBy != "mode" || !strings.Contains(out.Reason, "not recovered yet") || !strings.Contains(out.Reason, held.ID) {
+			t.Errorf("got %+v", out)
+		}
+		w.wantHeld("/a", true)
+		w.wantFiled(held.ID, activeDir)
+		os.Remove(name)
+		if err := os.Rename(away, name); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(lastRetry)
+		synctest.Wait()
+		w.wantHeld("/a", false)
+		w.wantFiled(held.ID, endedDir)
+		if n := w.e.Status().Recovered; n != 1 {
+			t.Errorf("%d recovered", n)
+		}
+		w.mustHold(d)
+		cancel()
+		synctest.Wait()
+		w.close()
+	})
+}
+
+// A spoilt record whose cgroup cannot be thawed at once is tried again as well.
+func TestASpoiltRecordIsThawedWhenItCanBe(t *testing.T) {
+	run(t, func(t *testing.T, w *world) {
+		ref := w.tree("/a", 100)
+		w.fake.SetFreeze("/a", "1")
+		text := fmt.Sprintf(`{"target": {"cgroup": "/a", "cgroup_id": %d`, ref.ID)
+		if err := os.WriteFile(filepath.Join(w.state, "leases", activeDir, "x"+suffix), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		w.fake.SetFault(func(op string, _ cgroupctl.Ref) error {
+			if op == "restore" {
+				return errors.New("no memory")
+			}
+			return nil
+		})
+		if _, err := w.e.Recover(t.Context()); err == nil || !strings.Contains(err.Error(), "no memory") {
+			t.Errorf("got %v", err)
+		}
+		w.fake.SetFault(nil)
+		time.Sleep(lastRetry)
+		synctest.Wait()
+		w.wantHeld("/a", false)
+		w.wantFiled("x", unreadableDir)
+	})
+}
+
+func TestAStateDirectoryThatSomebodyElseCanWriteIsRefused(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	for _, change := range []func(dir string) error{
+		func(dir string) error { return os.Chmod(dir, 0o775) },
+		func(dir string) error { return os.Chmod(dir, 0o757) },
+		func(dir string) error { return os.Chown(dir, 65534, 0) },
+	} {
+		w := newWorld(t)
+		if err := change(w.state); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(w.options()); err == nil || !strings.Contains(err.Error(), "nobody else can write") {
+			t.Errorf("got %v", err)
+		}
+		os.Chown(w.state, 0, 0)
+	}
 }

@@ -11,7 +11,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,10 +24,13 @@ import (
 // Bounds of the server. Those who may propose have connections of their own, so that
 // nobody else can crowd out a heartbeat.
 const (
-	maxConns     = 16               // of those who may propose, and of all others
-	idleTimeout  = time.Minute      // between two requests
-	writeTimeout = 5 * time.Second  // for an answer
-	undoTimeout  = 10 * time.Second // for the wait on a release; the undo itself goes on
+	maxConns     = 16                     // of those who may propose, and of all others
+	idleTimeout  = time.Minute            // between two requests
+	writeTimeout = 5 * time.Second        // for an answer
+	undoTimeout  = 10 * time.Second       // for the wait on a release; the undo itself goes on
+	lastWords    = 200 * time.Millisecond // for an answer once we stop
+	serveBound   = 2 * time.Second        // for all connections to end: an undo and its confirmation
+	hangUpEvery  = 100 * time.Millisecond // to look whether who proposed is still there
 )
 
 // Server answers on the enforcer's socket.
@@ -55,6 +60,9 @@ func (s *Server) Listen(runtimeDir string) (*net.UnixListener, error) {
 	if len(name)+len(".new") > 107 {
 		return nil, fmt.Errorf("listen on %s: the path is longer than a socket's can be (103 bytes)", name)
 	}
+	if err := s.checkRuntimeDir(runtimeDir); err != nil {
+		return nil, err
+	}
 	if info, err := os.Lstat(name); err == nil {
 		if info.Mode().Type() != fs.ModeSocket {
 			return nil, fmt.Errorf("listen on %s: something else than a socket is there; remove it", name)
@@ -69,19 +77,11 @@ func (s *Server) Listen(runtimeDir string) (*net.UnixListener, error) {
 	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("listen on %s: %w", name, err)
 	}
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: temp, Net: "unix"})
+	ln, err := listen(temp)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", name, err)
 	}
-	ln.SetUnlinkOnClose(false)
-	err = os.Chmod(temp, 0o660)
-	if err == nil && s.access.named {
-		err = os.Chown(temp, -1, int(s.access.group))
-		if errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
-			err = nil // only root can give it to a group it is not in
-		}
-	}
-	if err == nil {
+	if err = s.open(temp); err == nil {
 		err = os.Rename(temp, name)
 	}
 	if err != nil {
@@ -92,10 +92,88 @@ func (s *Server) Listen(runtimeDir string) (*net.UnixListener, error) {
 	return ln, nil
 }
 
-// Serve answers until ctx ends; then it closes the listener and every connection.
+// listen opens a socket that nobody but its owner can connect to yet.
+func listen(name string) (*net.UnixListener, error) {
+	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		// A socket is bound with the rights of its inode, less the umask (unix(7)).
+		var err error
+		if cerr := raw.Control(func(fd uintptr) { err = unix.Fchmod(int(fd), 0o600) }); cerr != nil {
+			return cerr
+		}
+		return err
+	}}
+	ln, err := c.Listen(context.Background(), "unix", name)
+	if err != nil {
+		return nil, err
+	}
+	u := ln.(*net.UnixListener)
+	u.SetUnlinkOnClose(false)
+	return u, nil
+}
+
+// open lets the group connect to a new socket. It is held open meanwhile: whoever owns
+// the directory can put a symlink in its place, and must not have us give rights to
+// what that leads to.
+func (s *Server) open(name string) error {
+	fd, err := unix.Open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open socket: %w", err)
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("stat socket: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFSOCK || int(st.Uid) != os.Geteuid() {
+		return errors.New("open socket: somebody has put something else in its place")
+	}
+	if s.access.named {
+		err := unix.Fchownat(fd, "", -1, int(s.access.group), unix.AT_EMPTY_PATH)
+		// Only root can give it to a group it is not in.
+		if err != nil && !(errors.Is(err, unix.EPERM) && os.Geteuid() != 0) {
+			return fmt.Errorf("give socket to group %d: %w", s.access.group, err)
+		}
+	}
+	// An O_PATH descriptor cannot be changed itself before 6.6 (fchmodat2), but through
+	// its link in proc, which leads to the socket and nowhere else.
+	if err := unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), 0o660); err != nil {
+		return fmt.Errorf("let the group use the socket: %w", err)
+	}
+	return nil
+}
+
+// checkRuntimeDir refuses a directory where somebody else than root and breakerd's user
+// could put a socket of his own in the place of ours.
+func (s *Server) checkRuntimeDir(dir string) error {
+	if os.Geteuid() != 0 {
+		return nil // only in tests, whose directories are theirs
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return fmt.Errorf("stat runtime directory %s: %w", dir, err)
+	}
+	if owned := st.Uid == 0 || s.access.users && st.Uid == s.access.user; !owned || st.Mode&0o022 != 0 {
+		return fmt.Errorf("open runtime directory %s: it must belong to root or to breakerd's user, and nobody else may write it", dir)
+	}
+	return nil
+}
+
+// Serve answers until ctx ends; then it closes the listener and every connection. It
+// does not wait for a proposal whose disk does not come back.
 func (s *Server) Serve(ctx context.Context, ln *net.UnixListener) error {
 	var conns sync.WaitGroup
-	defer conns.Wait()
+	defer func() {
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			conns.Wait()
+		}()
+		select {
+		case <-over:
+		case <-time.After(serveBound):
+			s.log.Warn("connections are left at the end")
+		}
+	}()
 	stop := context.AfterFunc(ctx, func() { ln.Close() })
 	defer stop()
 	for {
@@ -119,7 +197,10 @@ func (s *Server) Serve(ctx context.Context, ln *net.UnixListener) error {
 
 func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 	defer c.Close()
-	stop := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() {
+		c.SetReadDeadline(time.Unix(1, 0))
+		c.SetWriteDeadline(time.Now().Add(lastWords))
+	})
 	defer stop()
 	p, err := peerOf(c)
 	if err != nil {
@@ -134,7 +215,7 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 	case room <- struct{}{}:
 		defer func() { <-room }()
 	default:
-		s.answer(c, response{Error: fmt.Sprintf("more than %d connections", maxConns)})
+		s.answer(ctx, c, response{Error: fmt.Sprintf("more than %d connections", maxConns)})
 		return
 	}
 	if s.access.mayPropose(p) && p.pid != 0 {
@@ -148,7 +229,7 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 		}
 		line, err := in.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) {
-			s.answer(c, response{Error: fmt.Sprintf("read request: longer than %d bytes", maxLine)})
+			s.answer(ctx, c, response{Error: fmt.Sprintf("read request: longer than %d bytes", maxLine)})
 			return
 		}
 		if err != nil {
@@ -159,26 +240,62 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 		if err != nil {
 			out.Error = err.Error()
 		} else {
-			out = s.do(ctx, p, r)
+			out = s.do(ctx, c, p, r)
 		}
-		if s.answer(c, out) != nil {
+		if s.answer(ctx, c, out) != nil {
 			return
 		}
 	}
 }
 
-func (s *Server) answer(c *net.UnixConn, out response) error {
+func (s *Server) answer(ctx context.Context, c *net.UnixConn, out response) error {
 	out.V = protocolVersion
 	b, err := json.Marshal(out)
 	if err != nil {
 		b = fmt.Appendf(nil, `{"v":%d,"error":"the answer cannot be written as JSON"}`, protocolVersion)
 	}
 	c.SetWriteDeadline(time.Now().Add(writeTimeout))
+	if ctx.Err() != nil {
+		c.SetWriteDeadline(time.Now().Add(lastWords)) // it is the last answer
+	}
 	_, err = c.Write(append(b, '\n'))
 	return err
 }
 
-func (s *Server) do(ctx context.Context, p peer, r request) (out response) {
+// untilHangUp is ctx, and ends when the peer closes the connection. Who only stops to
+// write still reads the answer.
+func untilHangUp(ctx context.Context, c *net.UnixConn) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return ctx, func() { cancel(nil) }
+	}
+	go func() {
+		tick := time.NewTicker(hangUpEvery)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			gone := false
+			// POLLHUP needs not be asked for. It is not hidden by bytes that wait to be read.
+			err := raw.Control(func(fd uintptr) {
+				fds := []unix.PollFd{{Fd: int32(fd)}}
+				n, err := unix.Poll(fds, 0)
+				gone = err == nil && n == 1 && fds[0].Revents&unix.POLLHUP != 0
+			})
+			if err != nil || gone {
+				cancel(errors.New("who proposed it has hung up"))
+				return
+			}
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+func (s *Server) do(ctx context.Context, c *net.UnixConn, p peer, r request) (out response) {
 	switch r.Op {
 	case opPropose, opHeartbeat:
 		if !s.access.mayPropose(p) {
@@ -195,7 +312,9 @@ func (s *Server) do(ctx context.Context, p peer, r request) (out response) {
 	switch r.Op {
 	case opPropose:
 		s.engine.Heartbeat()
-		o := s.engine.Propose(ctx, *r.Decision)
+		present, cancel := untilHangUp(ctx, c)
+		defer cancel()
+		o := s.engine.Propose(present, *r.Decision)
 		out.Outcome = &o
 	case opHeartbeat:
 		s.engine.Heartbeat()

@@ -221,3 +221,204 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+// stuck is a world whose next proposal waits for its record, as on a disk that hangs.
+func stuck(t *testing.T) (w *world, reached, let chan struct{}) {
+	reached, let = make(chan struct{}), make(chan struct{})
+	w = newWorld(t)
+	n := 0
+	w.open(func(o *Options) {
+		o.at = func(point string) {
+			if point != "after record" {
+				return
+			}
+			if n++; n == 2 {
+				close(reached)
+				<-let
+			}
+		}
+	})
+	return w, reached, let
+}
+
+func TestWhoHangsUpHasNothingCarriedOut(t *testing.T) {
+	w, reached, let := stuck(t)
+	c, dir, stop := serve(t, w)
+	first := w.decide(w.tree("/a", 100), 100, time.Minute)
+	if _, err := c.Propose(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	d := w.decide(w.tree("/b", 200), 200, time.Minute)
+	line, err := json.Marshal(request{V: 1, Op: opPropose, Decision: &d})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("unix", filepath.Join(dir, SocketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// More that waits to be read does not hide the end.
+	conn.Write(append(line, "\n{\"v\":1,\"op\":\"leases\"}\n"...))
+	<-reached
+	conn.Close()
+	time.Sleep(3 * hangUpEvery)
+	close(let)
+	eventually(t, "given up", func() bool { return len(w.e.Leases()) == 1 })
+	w.wantHeld("/b", false)
+	if l := last(w.log); l.ID != d.ID || !strings.Contains(l.Note, "hung up") {
+		t.Errorf("got %+v", l)
+	}
+	for _, line := range w.fake.Writes() {
+		if strings.HasPrefix(line, "/b ") {
+			t.Errorf("written: %s", line)
+		}
+	}
+	stop()
+	w.close()
+}
+
+// Who has only nothing more to ask still hears the answer.
+func TestWhoStopsToWriteIsStillAnswered(t *testing.T) {
+	w, reached, let := stuck(t)
+	c, dir, stop := serve(t, w)
+	if _, err := c.Propose(t.Context(), w.decide(w.tree("/a", 100), 100, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	d := w.decide(w.tree("/b", 200), 200, time.Minute)
+	line, _ := json.Marshal(request{V: 1, Op: opPropose, Decision: &d})
+	conn, err := net.Dial("unix", filepath.Join(dir, SocketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.Write(append(line, '\n'))
+	conn.(*net.UnixConn).CloseWrite()
+	<-reached
+	time.Sleep(3 * hangUpEvery)
+	close(let)
+	answer, err := bufio.NewReader(conn).ReadString('\n')
+	if err != nil || !strings.Contains(answer, "confirmed_at") {
+		t.Errorf("got %s, %v", answer, err)
+	}
+	w.wantHeld("/b", true)
+	stop()
+	w.close()
+}
+
+// The end waits neither for a peer that asks and never reads, nor for a proposal that
+// waits for a disk.
+func TestTheEndDoesNotWaitForPeers(t *testing.T) {
+	w, reached, let := stuck(t)
+	dir := t.TempDir()
+	s := NewServer(w.e, DefaultConfig().Allow, "test", w.e.log)
+	ln, err := s.Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		s.Serve(ctx, ln)
+	}()
+	defer context.AfterFunc(ctx, w.e.Stop)()
+	c := NewClient(dir)
+	defer c.Close()
+	if _, err := c.Propose(t.Context(), w.decide(w.tree("/a", 100), 100, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("unix", filepath.Join(dir, SocketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+	for err = nil; err == nil; {
+		_, err = conn.Write([]byte(strings.Repeat("{\"v\":1,\"op\":\"leases\"}\n", 1000)))
+	}
+	go c.Propose(t.Context(), w.decide(w.tree("/b", 200), 200, time.Minute))
+	<-reached
+	began := time.Now()
+	cancel()
+	eventually(t, "the lease that is held is let go", func() bool { return !w.held("/a") })
+	if took := time.Since(began); took > 500*time.Millisecond {
+		t.Errorf("it was let go after %s", took)
+	}
+	select {
+	case <-served:
+	case <-time.After(serveBound + 2*time.Second):
+		t.Error("the server waits")
+	}
+	close(let)
+	w.close()
+	w.wantHeld("/b", false)
+}
+
+// Whoever owns the runtime directory can put something else where the socket was made.
+func TestNoRightsAreGivenToWhatTakesTheSocketsPlace(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	defer w.close()
+	s := NewServer(w.e, DefaultConfig().Allow, "test", w.e.log)
+	dir := t.TempDir()
+	victim := filepath.Join(dir, "victim")
+	if err := os.WriteFile(victim, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(victim, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{victim, link} {
+		if err := s.open(name); err == nil || !strings.Contains(err.Error(), "something else in its place") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if info, err := os.Stat(victim); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("it is %v, %v", info.Mode(), err)
+	}
+	ln, err := listen(filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if info, err := os.Stat(filepath.Join(dir, "s")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("before it is opened, the socket is %v, %v", info.Mode(), err)
+	}
+}
+
+func TestARuntimeDirectoryThatSomebodyElseCanWriteIsRefused(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	w := newWorld(t)
+	w.open()
+	defer w.close()
+	s := NewServer(w.e, DefaultConfig().Allow, "test", w.e.log)
+	s.access.user, s.access.users = 4242, true
+	for _, c := range []struct {
+		name string
+		uid  int
+		mode os.FileMode
+		ok   bool
+	}{
+		{"root's", 0, 0o755, true},
+		{"breakerd's", 4242, 0o750, true},
+		{"somebody else's", 4243, 0o755, false},
+		{"one that the group can write", 0, 0o775, false},
+		{"one that all can write", 0, 0o1777, false},
+	} {
+		dir := t.TempDir()
+		os.Chown(dir, c.uid, 0)
+		os.Chmod(dir, c.mode)
+		ln, err := s.Listen(dir)
+		if (err == nil) != c.ok || err != nil && !strings.Contains(err.Error(), "nobody else may write it") {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if err == nil {
+			ln.Close()
+		}
+		os.Chown(dir, 0, 0)
+		os.Chmod(dir, 0o700)
+	}
+}

@@ -116,8 +116,8 @@ func (e *Engine) retry(l *lease, err error) {
 	l.retryAt = e.now().Add(pause)
 	l.addNote("an undo failed: " + err.Error())
 	e.mu.Unlock()
+	e.ring() // before it is told: whoever reads the log may be slow
 	e.log.Error("undo failed, will be tried again", keyLease, l.ID, keyCgroup, l.Decision.Target.Cgroup, keyError, err, keyRetryIn, pause)
-	e.ring()
 	e.tell(l, model.LeaseEnding)
 }
 

@@ -57,9 +57,7 @@ func newWorld(t testing.TB) *world {
 	w.process(1, 0, 1, "systemd", "/usr/lib/systemd/systemd")
 	w.process(testSelf, 1, oldStart, "breaker-enforce", "/usr/sbin/breaker-enforcer")
 	for pid := range 100 {
-		if err := os.Mkdir(filepath.Join(w.proc, strconv.Itoa(50000+pid)), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		w.process(int32(50000+pid), 1, oldStart, "old", "/usr/bin/old")
 	}
 	return w
 }

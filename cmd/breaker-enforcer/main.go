@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 
@@ -17,14 +18,19 @@ import (
 var version = "devel"
 
 func main() {
-	if err := command().ExecuteContext(context.Background()); err != nil {
-		fmt.Fprintln(os.Stderr, "breaker-enforcer:", err)
+	log := newLogWriter(os.Stderr)
+	err := command(log).ExecuteContext(context.Background())
+	if err != nil {
+		fmt.Fprintln(log, "breaker-enforcer:", err)
+	}
+	log.Close()
+	if err != nil {
 		os.Exit(1)
 	}
 }
 
-func command() *cobra.Command {
-	p := enforce.Program{Version: version, Log: slog.New(slog.NewJSONHandler(os.Stderr, nil))}
+func command(log io.Writer) *cobra.Command {
+	p := enforce.Program{Version: version, Log: slog.New(slog.NewJSONHandler(log, nil))}
 	var undo bool
 	c := &cobra.Command{
 		Use:           "breaker-enforcer",
@@ -35,7 +41,7 @@ func command() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(c *cobra.Command, _ []string) error {
-			journal := systemd.OpenJournal("breaker-enforcer", os.Stderr)
+			journal := systemd.OpenJournal("breaker-enforcer", log)
 			defer journal.Close()
 			p.Recorder = enforce.NewJournalRecorder(journal, p.Log)
 			if undo {
