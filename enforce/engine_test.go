@@ -486,7 +486,14 @@ func TestAHeldCgroupIsLetGoWhenAGuardRefusesLater(t *testing.T) {
 		{"breakerd is moved in", "protected", func(w *world) { w.e.Protect(101) }},
 		{"the root is killed", "identity", func(w *world) { w.end(100) }},
 		{"nobody comes", "", func(*world) {}},
-		{"they grow old", "", func(w *world) { w.e.proc.boot += 1e6 }},
+		{"they are more established ones than may be held anew, as when they grow old", "", func(w *world) {
+			pids := []int32{100}
+			for i := range int32(60) {
+				w.process(2000+i, 100, oldStart, "httpd", "/usr/sbin/httpd")
+				pids = append(pids, 2000+i)
+			}
+			w.fake.SetPIDs("/a", pids...)
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			run(t, func(t *testing.T, w *world) {

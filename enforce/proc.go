@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -32,8 +33,8 @@ func (p process) String() string { return fmt.Sprintf("%d %q", p.PID, p.comm) }
 // procReader reads a proc file system.
 type procReader struct {
 	dir  string
-	self int32 // our own pid
-	boot uint64
+	self int32         // our own pid
+	boot atomic.Uint64 // the time since boot, where a test sets it
 }
 
 // read returns what is known of a process; false if it has ended. A process that is
@@ -144,8 +145,8 @@ func (r *procReader) pids() []int32 {
 
 // ticks is the time since boot in the unit of start times.
 func (r *procReader) ticks() uint64 {
-	if r.boot != 0 {
-		return r.boot
+	if boot := r.boot.Load(); boot != 0 {
+		return boot
 	}
 	if t := bootTicks(); t != 0 {
 		return t

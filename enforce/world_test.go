@@ -121,7 +121,8 @@ func (w *world) open(change ...func(*Options)) *Engine {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	e.proc.self, e.proc.boot = testSelf, testTicks
+	e.proc.self = testSelf
+	e.proc.boot.Store(testTicks)
 	w.e = e
 	return e
 }
