@@ -88,8 +88,9 @@ type Engine struct {
 	missing    error
 	recoverAt  time.Time
 	recovering bool
-	tries      int // to recover
-	counted    bool
+	tries      int        // to recover
+	counted    bool       // what had ended before is counted in limits
+	recovery   sync.Mutex // one recovery at a time; before mu
 }
 
 // lease is a lease that has not ended.

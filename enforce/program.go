@@ -128,19 +128,12 @@ func (p Program) undo(ctx context.Context, config Config) ([]model.Lease, error)
 		return nil, err
 	}
 	defer done()
-	leases, told, missing := e.recover(ctx)
-	for until := time.Now().Add(closeBound); missing != nil && time.Now().Before(until) && ctx.Err() == nil; {
-		time.Sleep(firstRetry)
-		var more []model.Lease
-		var also error
-		more, also, missing = e.recover(ctx)
-		leases, told = append(leases, more...), errors.Join(told, also)
-	}
+	leases, told, missing := e.recoverUntil(ctx, closeBound)
 	// What could not be undone at once is tried again while we close.
 	running, stop := context.WithCancel(ctx)
 	defer stop()
 	go e.Run(running)
-	return leases, errors.Join(told, missing, p.close(e))
+	return leases, errors.Join(told, missing, p.end(e))
 }
 
 // undoLeft undoes, with the defaults, where the enforcer cannot be started.
@@ -191,7 +184,19 @@ func (p Program) recover(e *Engine) {
 	}
 }
 
+// close ends the engine. Records that could not be read until now are tried for the last
+// time: a socket that was closed may have been what was missing.
 func (p Program) close(e *Engine) error {
+	e.Stop()
+	var missing error
+	if e.unread() != nil {
+		_, told, left := e.recoverUntil(context.Background(), recoverBound)
+		missing = errors.Join(told, left)
+	}
+	return errors.Join(missing, p.end(e))
+}
+
+func (p Program) end(e *Engine) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeBound)
 	defer cancel()
 	return e.Close(ctx)

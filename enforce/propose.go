@@ -29,12 +29,12 @@ func (e *Engine) Propose(ctx context.Context, d model.Decision) model.Outcome {
 		return e.failed(d, fmt.Errorf("wait for the proposal before: %w", context.Cause(ctx)))
 	}
 	e.mu.Lock()
-	stops, missing := e.stopping, e.missing
+	stops := e.stopping
 	e.mu.Unlock()
-	switch {
-	case stops:
+	if stops {
 		return e.refuse(d, "mode", stopping)
-	case missing != nil:
+	}
+	if missing := e.unread(); missing != nil {
 		return e.refuse(d, "mode", fmt.Sprintf("the leases of before are not recovered yet, and nothing new is begun until they are: %v", missing))
 	}
 	if out, ok := e.recall(d.ID); ok {

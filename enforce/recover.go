@@ -45,6 +45,8 @@ func (e *Engine) recover(ctx context.Context) (done []model.Lease, told, missing
 	if e.records == nil {
 		return nil, nil, nil
 	}
+	e.recovery.Lock()
+	defer e.recovery.Unlock()
 	defer func() {
 		e.mu.Lock()
 		e.missing, e.recovering = missing, false
@@ -127,6 +129,26 @@ func (e *Engine) recover(ctx context.Context) (done []model.Lease, told, missing
 		}
 	}
 	return done, errors.Join(trouble...), errors.Join(again...)
+}
+
+// recoverUntil recovers until all was read, or the bound is over.
+func (e *Engine) recoverUntil(ctx context.Context, bound time.Duration) (done []model.Lease, told, missing error) {
+	for until := time.Now().Add(bound); ; time.Sleep(firstRetry) {
+		var more []model.Lease
+		var also error
+		more, also, missing = e.recover(ctx)
+		done, told = append(done, more...), errors.Join(told, also)
+		if missing == nil || !time.Now().Before(until) || ctx.Err() != nil {
+			return done, told, missing
+		}
+	}
+}
+
+// unread is why not all records of before could be read yet; nil if all were.
+func (e *Engine) unread() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.missing
 }
 
 // knows reports whether a lease is this engine's, ended or not.

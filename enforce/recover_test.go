@@ -302,6 +302,31 @@ func TestARecordThatCannotBeReadNowIsTriedAgain(t *testing.T) {
 	})
 }
 
+// An enforcer that must end tries for the last time.
+func TestAnEnforcerThatEndsReadsItsRecordsOnceMore(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	held := w.decide(w.tree("/a", 100), 100, time.Minute)
+	w.mustHold(held)
+	w.crash()
+	name, away := filepath.Join(w.state, "leases", activeDir, held.ID+suffix), filepath.Join(w.state, "away")
+	if err := errors.Join(os.Rename(name, away), os.Mkdir(name, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	if _, err := w.e.Recover(t.Context()); err == nil {
+		t.Error("a directory was read")
+	}
+	if err := errors.Join(os.Remove(name), os.Rename(away, name)); err != nil {
+		t.Fatal(err)
+	}
+	if err := (Program{}).close(w.e); err != nil {
+		t.Error(err)
+	}
+	w.wantHeld("/a", false)
+	w.wantFiled(held.ID, endedDir)
+}
+
 // A spoilt record whose cgroup cannot be thawed at once is tried again as well.
 func TestASpoiltRecordIsThawedWhenItCanBe(t *testing.T) {
 	run(t, func(t *testing.T, w *world) {
