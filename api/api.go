@@ -65,6 +65,7 @@ type Cgroup struct {
 	Cgroup   string         `json:"cgroup"`
 	CgroupID model.CgroupID `json:"cgroup_id"`
 	Unit     string         `json:"unit"`
+	Workload model.Workload `json:"workload"`
 }
 
 // Blame is who made whom wait.

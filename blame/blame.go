@@ -12,18 +12,22 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
-// Shares divide the time that the tasks of one cgroup waited for a CPU.
+// Shares divide the time that one cgroup waited for a resource: for a CPU the time that
+// its tasks waited, for memory and io the growth of its own pressure.
 type Shares struct {
-	Victim model.CgroupID
-	WaitNS uint64 // the sum of all that follow
+	Victim    model.CgroupID
+	Resource  model.Resource
+	Estimated bool   // worked out from circumstances, not measured
+	WaitNS    uint64 // the sum of all that follow
 
-	Neighbours  []Neighbour // other cgroups, the worst first
-	SelfNS      uint64      // the victim's own other tasks
-	OwnQuotaNS  uint64      // held by its own cpu.max, or an ancestor's
-	KernelNS    uint64      // kernel threads, interrupts, a CPU waking up
-	StealNS     uint64      // the hypervisor
-	UnknownNS   uint64
-	QuotaUnsure bool // it has a quota, and how long that held it was not seen
+	Neighbours    []Neighbour // other cgroups, the worst first
+	SelfNS        uint64      // the victim's own other tasks
+	OwnQuotaNS    uint64      // held by its own cpu.max, or an ancestor's
+	KernelNS      uint64      // kernel threads, interrupts, a CPU waking up
+	OurThrottleNS uint64      // held by a limit of ours
+	StealNS       uint64      // the hypervisor
+	UnknownNS     uint64
+	QuotaUnsure   bool // it has a quota, and how long that held it was not seen
 }
 
 // Neighbour is a cgroup that ran while the victim waited.
@@ -88,7 +92,7 @@ func Over(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
 func add(victims map[model.CgroupID]*Shares, w model.Wait) {
 	v := victims[w.Victim]
 	if v == nil {
-		v = &Shares{Victim: w.Victim}
+		v = &Shares{Victim: w.Victim, Resource: model.CPU}
 		victims[w.Victim] = v
 	}
 	v.WaitNS += w.NS

@@ -23,7 +23,7 @@ const (
 // board is what breakerd shows: the incidents, and who made whom wait. The pipeline
 // writes it, and the API reads it.
 type board struct {
-	name func(path string) (unit string)
+	name func(path string) model.Workload
 
 	mu        sync.Mutex
 	incidents []model.Incident // the oldest first
@@ -37,7 +37,7 @@ type board struct {
 	history   []*model.Sample // what the next tick's totals are compared with
 }
 
-func newBoard(name func(string) string) *board {
+func newBoard(name func(string) model.Workload) *board {
 	return &board{name: name, sum: newTally(), names: make(map[model.CgroupID]string)}
 }
 
@@ -128,7 +128,8 @@ func (b *board) blame(window time.Duration) (api.Blame, error) {
 
 func (b *board) cgroup(id model.CgroupID) api.Cgroup {
 	path := b.names[id]
-	return api.Cgroup{Cgroup: path, CgroupID: id, Unit: b.name(path)}
+	name := b.name(path)
+	return api.Cgroup{Cgroup: path, CgroupID: id, Unit: name.Unit, Workload: name}
 }
 
 // ms keeps microseconds: what is shown adds up to within one of them a share.

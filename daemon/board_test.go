@@ -13,7 +13,7 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
-func unitOf(path string) string { return "unit of " + path }
+func unitOf(path string) model.Workload { return model.Workload{Unit: "unit of " + path} }
 
 // waiting is a tick in which the service waits so long for the job.
 func waiting(boot time.Duration, wait time.Duration) *model.Sample {
@@ -50,10 +50,10 @@ func TestBlameIsSummedOverTheWindowThatIsAskedFor(t *testing.T) {
 				t.Fatal(err)
 			}
 			until := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(boot)
-			victim := api.Cgroup{Cgroup: "/service", CgroupID: service, Unit: "unit of /service"}
+			victim := api.Cgroup{Cgroup: "/service", CgroupID: service, Unit: "unit of /service", Workload: unitOf("/service")}
 			want := api.Blame{
 				Since: until.Add(-tt.since), Until: until,
-				Pairs:   []api.Pair{{Offender: api.Cgroup{Cgroup: "/job", CgroupID: job, Unit: "unit of /job"}, Victim: victim, Resource: model.CPU, StallMS: tt.stall}},
+				Pairs:   []api.Pair{{Offender: api.Cgroup{Cgroup: "/job", CgroupID: job, Unit: "unit of /job", Workload: unitOf("/job")}, Victim: victim, Resource: model.CPU, StallMS: tt.stall}},
 				Victims: []api.VictimShares{{Cgroup: victim, WaitMS: tt.stall, NeighbourMS: tt.stall}},
 			}
 			if diff := cmp.Diff(want, got); diff != "" {

@@ -94,12 +94,11 @@ func (d *Daemon) open() (err error) {
 			return errors.Join(err, d.observer.Close())
 		}
 	}
-	unit := func(path string) string { return workload.Name(path).Unit }
-	d.board = newBoard(unit)
+	d.board = newBoard(workload.Name)
 	d.loadPolicies()
 	d.pipeline = &pipeline{
 		source:   d.observer,
-		judge:    judge.New(d.cfg.Detect, d.shelf.set, unit),
+		judge:    judge.New(d.cfg.Detect, d.shelf.set, workload.Name),
 		board:    d.board,
 		enforcer: d.enforcer,
 		teller:   d.teller,

@@ -114,7 +114,7 @@ func newStage(t testing.TB, policies string) *stage {
 		doer:   &doer{answer: func(_ context.Context, d model.Decision) model.Outcome { return model.Outcome{DecisionID: d.ID} }},
 		diary:  &diary{}, boot: time.Hour, nextPID: 1000, ended: make(chan error, 1),
 	}
-	unit := func(string) string { return "" }
+	unit := func(string) model.Workload { return model.Workload{} }
 	tell := &teller{s.diary, log}
 	b := newBoard(unit)
 	s.Daemon = &Daemon{cfg: settings.Default(), log: log, teller: tell, enforcer: s.doer, board: b}

@@ -152,8 +152,8 @@ func TestARecordingOfThePipelineReplaysToTheSameIncidents(t *testing.T) {
 		if err := json.Unmarshal(d.Header().Detect, &thresholds); err != nil {
 			t.Fatal(err)
 		}
-		j := judge.New(thresholds, set, func(string) string { return "" })
-		replayed := newBoard(func(string) string { return "" })
+		j := judge.New(thresholds, set, func(string) model.Workload { return model.Workload{} })
+		replayed := newBoard(func(string) model.Workload { return model.Workload{} })
 		take := func(events []judge.Event) {
 			for _, e := range events {
 				replayed.incident(e.Incident)

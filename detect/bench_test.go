@@ -108,7 +108,7 @@ func BenchmarkFeed(b *testing.B) {
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			c := &crowd{}
-			w := NewWatch(DefaultConfig(), func(string) string { return "" })
+			w := NewWatch(DefaultConfig(), func(string) model.Workload { return model.Workload{} })
 			w.Feed(c.begin())
 			for range 64 { // until the window is full
 				w.Feed(c.next(bb.storming, bb.forks))

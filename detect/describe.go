@@ -25,7 +25,8 @@ func incidentID(t *track, s *model.Sample) string {
 // describe names the culprit once, as it was when the incident opened.
 func (w *Watch) describe(t *track, f finding) {
 	path := w.window.path(t.cgroup)
-	c := model.Culprit{Cgroup: path, CgroupID: t.cgroup, Unit: w.name(path), Scope: model.ScopeCgroup, Share: round3(f.share)}
+	name := w.name(path)
+	c := model.Culprit{Cgroup: path, CgroupID: t.cgroup, Unit: name.Unit, Workload: name, Scope: model.ScopeCgroup, Share: round3(f.share)}
 	if f.root != nil {
 		c.Scope = model.ScopeTree
 	}
@@ -64,8 +65,9 @@ func (w *Watch) listVictims(t *track) {
 	t.incident.Victims = t.incident.Victims[:0]
 	for _, id := range ids[:min(len(ids), maxVictims)] {
 		path := w.window.path(id)
+		name := w.name(path)
 		t.incident.Victims = append(t.incident.Victims, model.Victim{
-			Cgroup: path, CgroupID: id, Unit: w.name(path), Resource: model.CPU, StallMS: round(t.stall[id]),
+			Cgroup: path, CgroupID: id, Unit: name.Unit, Workload: name, Resource: model.CPU, StallMS: round(t.stall[id]),
 		})
 	}
 }

@@ -72,7 +72,7 @@ func TestHostileSamplesGiveIncidentsThatCanBeWritten(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		cfg := DefaultConfig()
 		cfg.ForkStorm.Hold, cfg.CPUContention.Hold, cfg.Hysteresis.CloseAfter = 1, 1, 1
-		w := NewWatch(cfg, func(string) string { return "" })
+		w := NewWatch(cfg, func(string) model.Workload { return model.Workload{} })
 		boot := int64(time.Hour)
 		for range 80 {
 			s := hostileSample(rng)
@@ -159,7 +159,7 @@ func TestTimeThatStandsOrRunsBackwardsDoesNotFillTheWindow(t *testing.T) {
 		{"goes on by a nanosecond", func(i int64) int64 { return i }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			w := NewWatch(DefaultConfig(), func(string) string { return "" })
+			w := NewWatch(DefaultConfig(), func(string) model.Workload { return model.Workload{} })
 			for i := range int64(2000) {
 				w.Feed(&model.Sample{BootNS: tt.boot(i), LengthNS: int64(tick)})
 				if n := len(w.window.samples); n > maxSamples || n != len(w.window.charges) {

@@ -20,7 +20,7 @@ type scene struct {
 
 func newScene() *scene {
 	s := &scene{
-		watch:   NewWatch(DefaultConfig(), func(string) string { return "" }),
+		watch:   NewWatch(DefaultConfig(), func(string) model.Workload { return model.Workload{} }),
 		host:    model.Host{BootID: "5f0c", CPUs: 2},
 		now:     time.Hour,
 		nextPID: 100,

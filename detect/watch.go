@@ -44,8 +44,8 @@ type Watch struct {
 	tracks    map[model.Kind][]*track
 }
 
-// Namer gives the systemd unit of a cgroup path; "" where it has none.
-type Namer func(path string) (unit string)
+// Namer says what people call the cgroup with this path.
+type Namer func(path string) model.Workload
 
 // NewWatch starts with nothing seen.
 func NewWatch(cfg Config, name Namer) *Watch {

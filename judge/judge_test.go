@@ -66,7 +66,7 @@ func TestADecisionNamesWhatItWouldActOn(t *testing.T) {
 			cfg := detect.DefaultConfig()
 			cfg.ForkStorm.ForksPerSecond = 6
 			s := newScene(policies(t, strings.ReplaceAll(freezeTree, `"scope": "tree"`, fmt.Sprintf(`"scope": %q`, tt.scope))))
-			s.judge = New(cfg, s.judge.policies, func(string) string { return "" })
+			s.judge = New(cfg, s.judge.policies, func(string) model.Workload { return model.Workload{} })
 			d := wanted(tt.storm(t, s))
 			if len(d) != 1 {
 				t.Fatalf("%d decisions, want 1", len(d))
@@ -96,7 +96,7 @@ func TestAPolicyThatAsksForATreeDoesNotGetAWholeCgroup(t *testing.T) {
 	cfg := detect.DefaultConfig()
 	cfg.ForkStorm.ForksPerSecond = 6
 	s := newScene(policies(t, freezeTree))
-	s.judge = New(cfg, s.judge.policies, func(string) string { return "" })
+	s.judge = New(cfg, s.judge.policies, func(string) model.Workload { return model.Workload{} })
 	if d := wanted(twoTrees(t, s)); len(d) != 0 {
 		t.Fatalf("wanted %+v", d[0].Target)
 	}

@@ -33,7 +33,7 @@ var (
 )
 
 func newScene(policies *policy.Set) *scene {
-	name := func(path string) string { return "unit-of" + path }
+	name := func(path string) model.Workload { return model.Workload{Unit: "unit-of" + path} }
 	return &scene{judge: New(detect.DefaultConfig(), policies, name), boot: time.Hour, nextPID: 1000}
 }
 

@@ -59,20 +59,28 @@ func LevelOf(severity float64) Level {
 
 // Incident is something that goes wrong because of somebody.
 type Incident struct {
-	ID       string             `json:"id"`
-	Kind     Kind               `json:"kind"`
-	State    State              `json:"state"`
-	OpenedAt time.Time          `json:"opened_at"`
-	ClosedAt *time.Time         `json:"closed_at"`
-	Severity float64            `json:"severity"` // 0 to 1, the highest that it reached
-	Level    Level              `json:"level"`
-	Summary  string             `json:"summary"` // one paragraph in plain words
-	Culprit  Culprit            `json:"culprit"`
-	Victims  []Victim           `json:"victims"`
-	Evidence map[string]float64 `json:"evidence"` // figures, named with their units
+	ID       string     `json:"id"`
+	Kind     Kind       `json:"kind"`
+	State    State      `json:"state"`
+	OpenedAt time.Time  `json:"opened_at"`
+	ClosedAt *time.Time `json:"closed_at"`
+	Severity float64    `json:"severity"` // 0 to 1, the highest that it reached
+	Level    Level      `json:"level"`
+	Summary  string     `json:"summary"` // one paragraph in plain words
+	// Estimated says that the blame was worked out from circumstances and not measured:
+	// always for memory and io, never for cpu.
+	Estimated bool `json:"estimated"`
+	// Confidence (0 to 1) is how sure the verdict on the culprit is; Margin (0 to 1) is how
+	// much more of the cause it accounts for than the next suspect.
+	Confidence float64            `json:"confidence"`
+	Margin     float64            `json:"margin"`
+	Culprit    Culprit            `json:"culprit"`
+	Victims    []Victim           `json:"victims"`
+	Evidence   map[string]float64 `json:"evidence"` // figures, named with their units
 	// Contributors are the others that were looked at, the worst first.
 	Contributors []Contributor    `json:"contributors"`
 	Decisions    []DecisionRecord `json:"decisions"`
+	Triage       *Triage          `json:"triage,omitempty"`
 }
 
 // Clone is a copy that shares nothing with the incident.
@@ -104,6 +112,7 @@ type Culprit struct {
 	Cgroup    string      `json:"cgroup"`
 	CgroupID  CgroupID    `json:"cgroup_id"`
 	Unit      string      `json:"unit"` // systemd unit; "" if unknown
+	Workload  Workload    `json:"workload"`
 	Scope     Scope       `json:"scope"`
 	Root      CulpritRoot `json:"root"` // where Scope is cgroup: its largest contributor
 	Processes int         `json:"processes"`
@@ -126,6 +135,7 @@ type Victim struct {
 	Cgroup   string   `json:"cgroup"`
 	CgroupID CgroupID `json:"cgroup_id"`
 	Unit     string   `json:"unit"`
+	Workload Workload `json:"workload"`
 	Resource Resource `json:"resource"`
 	StallMS  float64  `json:"stall_ms"` // made by the culprit's cgroup, since shortly before the incident opened
 }

@@ -13,12 +13,12 @@ import (
 func TestTheJSONOfAnIncidentIsWhatWasPromised(t *testing.T) {
 	opened := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	in := Incident{
-		ID: "e25cbbedd905", Kind: ForkStorm, State: Open, OpenedAt: opened, Severity: 0.7, Level: Critical, Summary: "…",
+		ID: "e25cbbedd905", Kind: ForkStorm, State: Open, OpenedAt: opened, Severity: 0.7, Level: Critical, Summary: "…", Estimated: true, Confidence: 0.6, Margin: 0.4,
 		Culprit: Culprit{
-			Cgroup: "/a", CgroupID: 7, Unit: "a.service", Scope: ScopeTree, Processes: 3, UID: 1000, Outside: 1, Share: 0.9,
+			Cgroup: "/a", CgroupID: 7, Unit: "a.service", Workload: Workload{Kind: Service, Unit: "a.service"}, Scope: ScopeTree, Processes: 3, UID: 1000, Outside: 1, Share: 0.9,
 			Root: CulpritRoot{ProcID: ProcID{PID: 12, StartTime: 34}, Comm: "sh", Cmdline: "sh -c x"},
 		},
-		Victims:      []Victim{{Cgroup: "/b", CgroupID: 8, Unit: "b.service", Resource: CPU, StallMS: 1.5}},
+		Victims:      []Victim{{Cgroup: "/b", CgroupID: 8, Unit: "b.service", Workload: Workload{Kind: Container, Unit: "b.service", Container: "0123", Runtime: "podman"}, Resource: CPU, StallMS: 1.5}},
 		Evidence:     map[string]float64{"forks_per_second": 90},
 		Contributors: []Contributor{{Cgroup: "/a", CgroupID: 7, Share: 1}},
 		Decisions: []DecisionRecord{{
@@ -39,10 +39,17 @@ func TestTheJSONOfAnIncidentIsWhatWasPromised(t *testing.T) {
   "severity": 0.7,
   "level": "critical",
   "summary": "…",
+  "estimated": true,
+  "confidence": 0.6,
+  "margin": 0.4,
   "culprit": {
     "cgroup": "/a",
     "cgroup_id": 7,
     "unit": "a.service",
+    "workload": {
+      "kind": "service",
+      "unit": "a.service"
+    },
     "scope": "tree",
     "root": {
       "pid": 12,
@@ -60,6 +67,12 @@ func TestTheJSONOfAnIncidentIsWhatWasPromised(t *testing.T) {
       "cgroup": "/b",
       "cgroup_id": 8,
       "unit": "b.service",
+      "workload": {
+        "kind": "container",
+        "unit": "b.service",
+        "container": "0123",
+        "runtime": "podman"
+      },
       "resource": "cpu",
       "stall_ms": 1.5
     }

@@ -33,6 +33,7 @@ type Host struct {
 	Processes      int      `json:"processes"`
 	MemTotalBytes  uint64   `json:"mem_total_bytes"`
 	MemAvailBytes  uint64   `json:"mem_available_bytes"`
+	SwapFreeBytes  uint64   `json:"swap_free_bytes,omitempty"`
 	Pressure       Pressure `json:"pressure"`
 	PressureAbsent bool     `json:"pressure_absent,omitempty"` // PSI is off or not built in
 }
@@ -62,8 +63,14 @@ type CgroupSample struct {
 	Execs      uint64 `json:"execs,omitempty"`
 	Exits      uint64 `json:"exits,omitempty"`
 	ShortExits uint64 `json:"short_exits,omitempty"` // exits of processes younger than 1 s
+	// Block requests of the cgroup that a device completed in this tick: how long they
+	// were at the device, each for itself, and how much they moved.
+	IOHeldNS   uint64 `json:"io_held_ns,omitempty"`
+	IORequests uint64 `json:"io_requests,omitempty"`
+	IOBytes    uint64 `json:"io_bytes,omitempty"`
 
-	// Detail is read from cgroupfs only for cgroups that waited or made others wait.
+	// Detail is read from cgroupfs only for some: those that waited or made others wait,
+	// and in turn everybody, so that slow growth is seen too.
 	Detail *CgroupDetail `json:"detail,omitempty"`
 }
 
@@ -78,6 +85,19 @@ type CgroupDetail struct {
 	MemoryBytes  uint64 `json:"memory_bytes,omitempty"`
 	IOReadBytes  uint64 `json:"io_read_bytes,omitempty"`
 	IOWriteBytes uint64 `json:"io_write_bytes,omitempty"`
+
+	// Of memory.stat; all zero where there is no memory controller.
+	AnonBytes    uint64 `json:"anon_bytes,omitempty"`
+	FileBytes    uint64 `json:"file_bytes,omitempty"` // page cache, with shared memory
+	ShmemBytes   uint64 `json:"shmem_bytes,omitempty"`
+	RefaultPages uint64 `json:"refault_pages,omitempty"` // total: evicted and needed again
+	ScanPages    uint64 `json:"scan_pages,omitempty"`    // total: looked at to be reclaimed
+
+	// The tightest limits of the cgroup and its ancestors; 0 where there is none.
+	MemoryMaxBytes  uint64  `json:"memory_max_bytes,omitempty"`
+	MemoryHighBytes uint64  `json:"memory_high_bytes,omitempty"`
+	CPUMaxPercent   float64 `json:"cpu_max_percent,omitempty"` // of one CPU
+	PIDsMax         uint64  `json:"pids_max,omitempty"`
 }
 
 // Wait is one cell of the blame matrix of a tick: how long tasks of Victim waited

@@ -6,35 +6,9 @@ package workload
 import (
 	"strconv"
 	"strings"
+
+	"github.com/breakerd/breakerd/model"
 )
-
-// Kind says what a workload is.
-type Kind string
-
-// The kinds. Containers and pods come beside these.
-const (
-	Unknown Kind = ""
-	Service Kind = "service"
-	Scope   Kind = "scope" // started by somebody else and handed to systemd: a session, a machine
-	Slice   Kind = "slice" // only groups others
-	Other   Kind = "other" // another unit with processes: a socket, mount or swap
-)
-
-// Workload is what a cgroup is called.
-type Workload struct {
-	Kind Kind
-	// Unit is the name that systemctl takes, with systemd's own escapes
-	// (foo\x2dbar.service); "" if unknown. For a cgroup below a unit's own it is
-	// that unit's.
-	Unit string
-	// Slice is the innermost slice above the unit, or the cgroup itself where Kind
-	// is Slice; "" for the root slice.
-	Slice string
-	// Manager is the user manager that Unit belongs to (user@1000.service), "" for
-	// the system's. Users choose the names of their own units, sshd.service if they
-	// like: never trust Unit where Manager is not empty.
-	Manager string
-}
 
 // Name names the cgroup that has this path below the cgroup2 mount.
 //
@@ -44,7 +18,7 @@ type Workload struct {
 // a user manager, which has slices and units of its own.
 //
 // Containers will be recognised here, before the units that hold them.
-func Name(path string) Workload {
+func Name(path string) model.Workload {
 	rest := strings.Split(strings.Trim(path, "/"), "/")
 	w, rest := systemUnit(rest)
 	if !isUserManager(w.Unit) {
@@ -60,16 +34,16 @@ func Name(path string) Workload {
 
 // systemUnit reads slices and the first unit below them, and returns what
 // follows.
-func systemUnit(components []string) (Workload, []string) {
-	var w Workload
+func systemUnit(components []string) (model.Workload, []string) {
+	var w model.Workload
 	for i, component := range components {
 		name := unprotect(component)
 		switch kind := kindOf(name); kind {
-		case Slice:
-			w.Kind, w.Slice = Slice, name
-		case Unknown:
+		case model.Slice:
+			w.Kind, w.Slice = model.Slice, name
+		case model.UnknownWorkload:
 			// Below a slice all directories are units: this tree is not systemd's.
-			return Workload{}, nil
+			return model.Workload{}, nil
 		default:
 			w.Kind, w.Unit = kind, name
 			return w, components[i+1:]
@@ -83,28 +57,28 @@ func systemUnit(components []string) (Workload, []string) {
 func unprotect(component string) string { return strings.TrimPrefix(component, "_") }
 
 // kindOf tells a unit's kind from its name, Unknown if it is none.
-func kindOf(name string) Kind {
+func kindOf(name string) model.WorkloadKind {
 	const longest = 255
 	dot := strings.LastIndexByte(name, '.')
 	if dot <= 0 || len(name) > longest {
-		return Unknown
+		return model.UnknownWorkload
 	}
 	for _, c := range []byte(name[:dot]) {
 		if !unitByte(c) {
-			return Unknown
+			return model.UnknownWorkload
 		}
 	}
 	switch name[dot+1:] {
 	case "service":
-		return Service
+		return model.Service
 	case "scope":
-		return Scope
+		return model.ScopeUnit
 	case "slice":
-		return Slice
+		return model.Slice
 	case "socket", "mount", "swap":
-		return Other
+		return model.OtherUnit
 	}
-	return Unknown
+	return model.UnknownWorkload
 }
 
 func unitByte(c byte) bool {

@@ -66,7 +66,7 @@ func replay(ctx context.Context, path string, o replayOptions) ([]model.Incident
 		return nil, err
 	}
 	r := &replayer{
-		judge: judge.New(thresholds, set, func(path string) string { return workload.Name(path).Unit }),
+		judge: judge.New(thresholds, set, workload.Name),
 		other: o.policies != nil || o.config != "",
 	}
 	for {
