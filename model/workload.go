@@ -14,8 +14,10 @@ type Workload struct {
 	// system's. Users choose the names of their own units, sshd.service if they like:
 	// never trust Unit where Manager is not empty.
 	Manager string `json:"manager,omitempty"`
-	// Container is the container's id, Runtime who runs it (docker, containerd, cri-o,
-	// podman), "" where it cannot be told.
+	// Container is the id of the innermost container that the cgroup is in, Runtime who
+	// runs it (docker, containerd, cri-o, podman), "" where it cannot be told. They and
+	// PodUID are what somebody along the path says: a container can make cgroups in its
+	// own that look like another's. Show them; trust only Unit, and only as said above.
 	Container string `json:"container,omitempty"`
 	Runtime   string `json:"runtime,omitempty"`
 	// PodUID is the Kubernetes uid of the pod, with dashes.

@@ -17,24 +17,30 @@ import (
 // delegated to can make a cgroup called sshd.service there. The one exception is
 // a user manager, which has slices and units of its own.
 //
-// Containers will be recognised here, before the units that hold them.
+// Containers and pods are looked for along the whole path, because engines run
+// inside units, in user managers and in other containers; the innermost names
+// the cgroup. So Container, Runtime and PodUID are what somebody on that path
+// says: a container can make a cgroup in its own that looks like one of another
+// pod. It cannot change Unit and Manager by that, and those alone may be trusted,
+// Unit only where Manager is empty.
 func Name(path string) model.Workload {
-	rest := strings.Split(strings.Trim(path, "/"), "/")
-	w, rest := systemUnit(rest)
-	if !isUserManager(w.Unit) {
-		return w
+	components := strings.Split(strings.Trim(path, "/"), "/")
+	w, unitAt := systemUnit(components)
+	if isUserManager(w.Unit) {
+		if inner, at := systemUnit(components[unitAt+1:]); inner.Unit != "" {
+			inner.Manager = w.Unit
+			w, unitAt = inner, unitAt+1+at
+		} // else it is the manager's own cgroup, or a slice of its
 	}
-	inner, _ := systemUnit(rest)
-	if inner.Unit == "" {
-		return w // the manager's own cgroup, or a slice of its
+	if isSession(w) {
+		w.Kind = model.Session
 	}
-	inner.Manager = w.Unit
-	return inner
+	return within(w, components, unitAt)
 }
 
-// systemUnit reads slices and the first unit below them, and returns what
-// follows.
-func systemUnit(components []string) (model.Workload, []string) {
+// systemUnit reads slices and the first unit below them, and says where that
+// stands; -1 if there is none.
+func systemUnit(components []string) (model.Workload, int) {
 	var w model.Workload
 	for i, component := range components {
 		name := unprotect(component)
@@ -43,13 +49,23 @@ func systemUnit(components []string) (model.Workload, []string) {
 			w.Kind, w.Slice = model.Slice, name
 		case model.UnknownWorkload:
 			// Below a slice all directories are units: this tree is not systemd's.
-			return model.Workload{}, nil
+			return model.Workload{}, -1
 		default:
 			w.Kind, w.Unit = kind, name
-			return w, components[i+1:]
+			return w, i
 		}
 	}
-	return w, nil
+	return w, -1
+}
+
+// isSession recognises session-3.scope in user-1000.slice, where only logind puts one:
+// a user may call a scope of the own manager that, too.
+func isSession(w model.Workload) bool {
+	uid, ofUser := strings.CutPrefix(w.Slice, "user-")
+	uid, isSlice := strings.CutSuffix(uid, ".slice")
+	_, err := strconv.ParseUint(uid, 10, 32)
+	return w.Manager == "" && w.Kind == model.ScopeUnit && ofUser && isSlice && err == nil &&
+		strings.HasPrefix(w.Unit, "session-") && len(w.Unit) > len("session-.scope")
 }
 
 // unprotect takes away the underscore that systemd puts before a unit's name if

@@ -22,7 +22,15 @@ func TestName(t *testing.T) {
 			model.Workload{Kind: model.Service, Unit: "systemd-udevd.service", Slice: "system.slice"}},
 		{"pid 1", "/init.scope", model.Workload{Kind: model.ScopeUnit, Unit: "init.scope"}},
 		{"a log-in session", "/user.slice/user-1000.slice/session-3.scope",
-			model.Workload{Kind: model.ScopeUnit, Unit: "session-3.scope", Slice: "user-1000.slice"}},
+			model.Workload{Kind: model.Session, Unit: "session-3.scope", Slice: "user-1000.slice"}},
+		{"a log-in session of the machine's display", "/user.slice/user-42.slice/session-c1.scope",
+			model.Workload{Kind: model.Session, Unit: "session-c1.scope", Slice: "user-42.slice"}},
+		{"below a session, what the user made", "/user.slice/user-1000.slice/session-3.scope/sshd.service",
+			model.Workload{Kind: model.Session, Unit: "session-3.scope", Slice: "user-1000.slice"}},
+		{"a session where logind makes none", "/system.slice/session-3.scope",
+			model.Workload{Kind: model.ScopeUnit, Unit: "session-3.scope", Slice: "system.slice"}},
+		{"a user's scope that is called a session", user + "/user-1000.slice/session-3.scope",
+			model.Workload{Kind: model.ScopeUnit, Unit: "session-3.scope", Slice: "user-1000.slice", Manager: "user@1000.service"}},
 		{"a user's service", user + "/app.slice/backup.service",
 			model.Workload{Kind: model.Service, Unit: "backup.service", Slice: "app.slice", Manager: "user@1000.service"}},
 		{"a desktop application", user + `/app.slice/app-gnome-org.mozilla.firefox-2815.scope`,
@@ -40,7 +48,7 @@ func TestName(t *testing.T) {
 			model.Workload{Kind: model.OtherUnit, Unit: `dev-disk-by\x2duuid-0b1c.swap`, Slice: "system.slice"}},
 		{"a name that the kernel could mistake", "/system.slice/_cgroup.service",
 			model.Workload{Kind: model.Service, Unit: "cgroup.service", Slice: "system.slice"}},
-		{"a container of systemd's kind is a scope so far", "/system.slice/docker-4f0a.scope",
+		{"an id too short to be a container's", "/system.slice/docker-4f0a.scope",
 			model.Workload{Kind: model.ScopeUnit, Unit: "docker-4f0a.scope", Slice: "system.slice"}},
 
 		{"a container cannot pose as a unit of the host", "/system.slice/docker-4f0a.scope/system.slice/sshd.service",
@@ -54,8 +62,8 @@ func TestName(t *testing.T) {
 
 		{"the root", "/", model.Workload{}},
 		{"not found", "", model.Workload{}},
-		{"a container without systemd", "/docker/4f0a", model.Workload{}},
-		{"a pod without systemd", "/kubepods/burstable/pod1/4f0a", model.Workload{}},
+		{"an id too short without systemd", "/docker/4f0a", model.Workload{}},
+		{"a pod without a uid", "/kubepods/burstable/pod1/4f0a", model.Workload{}},
 		{"a unit's name where systemd has none", "/docker/4f0a/system.slice/nginx.service", model.Workload{}},
 		{"a scratch cgroup", "/breakerd-drill-1", model.Workload{}},
 		{"a foreign directory below a slice", "/system.slice/thing", model.Workload{}},
@@ -93,13 +101,39 @@ func FuzzName(f *testing.F) {
 	f.Add("/system.slice/nginx.service")
 	f.Add("/user.slice/user-1000.slice/user@1000.service/app.slice/a.scope/b")
 	f.Add(`//_\x.scope/`)
+	for _, tt := range containers {
+		f.Add(tt.path)
+	}
 	f.Fuzz(func(t *testing.T, path string) {
 		w := Name(path)
-		if (w.Unit == "") != (w.Kind == model.UnknownWorkload || w.Kind == model.Slice) {
-			t.Errorf("%+v", w)
+		switch w.Kind {
+		case model.UnknownWorkload, model.Slice:
+			if w.Unit != "" || w.Container != "" || w.PodUID != "" {
+				t.Errorf("%+v", w)
+			}
+		case model.Container:
+			if !isID(w.Container) {
+				t.Errorf("%+v", w)
+			}
+		case model.Pod:
+			if w.PodUID == "" {
+				t.Errorf("%+v", w)
+			}
+		default:
+			if w.Unit == "" || w.Container != "" {
+				t.Errorf("%+v", w)
+			}
 		}
-		if w.Unit != "" && !strings.Contains(path, w.Unit) {
-			t.Errorf("%q is not of %q", w.Unit, path)
+		for _, part := range []string{w.Unit, w.Slice, w.Manager, w.Container} {
+			if !strings.Contains(path, part) {
+				t.Errorf("%q is not of %q", part, path)
+			}
+		}
+		if uid := strings.ReplaceAll(w.PodUID, "-", "_"); !strings.Contains(strings.ReplaceAll(path, "-", "_"), uid) {
+			t.Errorf("%q is not of %q", w.PodUID, path)
+		}
+		if below := Name(path + "/evil.service"); w.Unit != "" && !isUserManager(w.Unit) && (below.Unit != w.Unit || below.Manager != w.Manager) {
+			t.Errorf("what is below %q poses as %+v", path, below)
 		}
 		_ = Readable(w.Unit)
 	})
