@@ -33,7 +33,7 @@ func TestOver(t *testing.T) {
 				{Waits: []model.Wait{wait(model.ByCgroup, other, victim, 1*ms), wait(model.ByCgroup, hog, victim, 5*ms), wait(model.ByCgroup, victim, victim, 2*ms)}},
 				{Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 5*ms), wait(model.ByKernel, 0, victim, 3*ms), wait(model.ByUnknown, 0, victim, 4*ms)}},
 			},
-			want: &Shares{Victim: victim, Resource: model.CPU, Resource: model.CPU, WaitNS: 20 * ms, Neighbours: []Neighbour{{hog, 10 * ms}, {other, 1 * ms}}, SelfNS: 2 * ms, KernelNS: 3 * ms, UnknownNS: 4 * ms},
+			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 20 * ms, Neighbours: []Neighbour{{hog, 10 * ms}, {other, 1 * ms}}, SelfNS: 2 * ms, KernelNS: 3 * ms, UnknownNS: 4 * ms},
 		},
 		{
 			name: "a victim held by its own quota accuses nobody",
@@ -41,7 +41,7 @@ func TestOver(t *testing.T) {
 				{Cgroups: []model.CgroupSample{reading(victim, 100*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
 				{Cgroups: []model.CgroupSample{reading(victim, 130*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
 			},
-			want: &Shares{Victim: victim, Resource: model.CPU, Resource: model.CPU, WaitNS: 20 * ms, Neighbours: []Neighbour{{hog, 0}}, OwnQuotaNS: 20 * ms},
+			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 20 * ms, Neighbours: []Neighbour{{hog, 0}}, OwnQuotaNS: 20 * ms},
 		},
 		{
 			name: "half a quota leaves the neighbour half",
@@ -49,14 +49,14 @@ func TestOver(t *testing.T) {
 				{Cgroups: []model.CgroupSample{reading(victim, 0)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
 				{Cgroups: []model.CgroupSample{reading(victim, 10*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
 			},
-			want: &Shares{Victim: victim, Resource: model.CPU, Resource: model.CPU, WaitNS: 20 * ms, Neighbours: []Neighbour{{hog, 10 * ms}}, OwnQuotaNS: 10 * ms},
+			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 20 * ms, Neighbours: []Neighbour{{hog, 10 * ms}}, OwnQuotaNS: 10 * ms},
 		},
 		{
 			name: "a quota read only once makes the blame unknown",
 			samples: []*model.Sample{
 				{Cgroups: []model.CgroupSample{reading(victim, 100*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
 			},
-			want: &Shares{Victim: victim, Resource: model.CPU, Resource: model.CPU, WaitNS: 10 * ms, UnknownNS: 10 * ms, QuotaUnsure: true},
+			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 10 * ms, UnknownNS: 10 * ms, QuotaUnsure: true},
 		},
 		{
 			name: "a quota's total before the span is what it is compared with",
@@ -65,7 +65,7 @@ func TestOver(t *testing.T) {
 				{Cgroups: []model.CgroupSample{reading(victim, 106*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
 			},
 			from: 1,
-			want: &Shares{Victim: victim, Resource: model.CPU, Resource: model.CPU, WaitNS: 10 * ms, Neighbours: []Neighbour{{hog, 4 * ms}}, OwnQuotaNS: 6 * ms},
+			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 10 * ms, Neighbours: []Neighbour{{hog, 4 * ms}}, OwnQuotaNS: 6 * ms},
 		},
 		{
 			name: "what the hypervisor took is nobody's",
@@ -73,7 +73,7 @@ func TestOver(t *testing.T) {
 				{Host: model.Host{StealNS: 0, CPUBusyNS: 0}},
 				{Host: model.Host{StealNS: 30 * ms, CPUBusyNS: 10 * ms}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 8*ms)}},
 			},
-			want: &Shares{Victim: victim, Resource: model.CPU, Resource: model.CPU, WaitNS: 8 * ms, Neighbours: []Neighbour{{hog, 2 * ms}}, StealNS: 6 * ms},
+			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 8 * ms, Neighbours: []Neighbour{{hog, 2 * ms}}, StealNS: 6 * ms},
 		},
 	}
 	for _, tt := range tests {
