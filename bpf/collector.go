@@ -17,14 +17,21 @@ import (
 // and said to be.
 const maxChanges = 65536
 
+// kernelID is KERNEL_ID of counts.h.
+const kernelID = ^uint64(0)
+
 // Collector is the kernel's side of a sample.
 type Collector struct {
 	programs *programs
+	io       *blockPrograms // nil where they do not fit the kernel
+	ioErr    error       // why
 	cgroups  *totals[uint64, collectorCgroupCounts]
 	waits    *totals[collectorWaitCell, uint64]
 	lost     [collectorLostKindLOST_KINDS]uint64 // as last read
 	scanBuf  []byte
 	known    map[model.ProcID]*knownProcess
+
+	kernelIOHeldNS uint64 // since the programs were attached
 
 	lastCgroups, lastWaits int // how many grew in the last tick
 
@@ -61,6 +68,7 @@ func Open(sizes Sizes) (*Collector, error) {
 		known:    make(map[model.ProcID]*knownProcess),
 		drained:  make(chan struct{}),
 	}
+	c.io, c.ioErr = loadBlockPrograms(p)
 	c.reader.Go(c.read)
 	return c, nil
 }
@@ -68,6 +76,9 @@ func Open(sizes Sizes) (*Collector, error) {
 // Close detaches the programs and waits for the reader to end.
 func (c *Collector) Close() error {
 	err := c.programs.Close()
+	if c.io != nil {
+		err = errors.Join(err, c.io.Close())
+	}
 	for range c.drained { // a reader that is about to say that it has drained
 	}
 	c.reader.Wait()
@@ -76,7 +87,19 @@ func (c *Collector) Close() error {
 
 // Programs names what is attached, for a person.
 func (c *Collector) Programs() []string {
-	return []string{"tp_btf/sched_switch", "tp_btf/sched_process_fork", "tp_btf/sched_process_exec", "tp_btf/sched_process_exit", "iter/task"}
+	names := []string{"tp_btf/sched_switch", "tp_btf/sched_process_fork", "tp_btf/sched_process_exec", "tp_btf/sched_process_exit", "iter/task"}
+	if c.io != nil {
+		names = append(names, slices.Sorted(slices.Values(c.io.names))...)
+	}
+	return names
+}
+
+// Problems says what cannot be seen on this kernel, for a person.
+func (c *Collector) Problems() []string {
+	if c.ioErr == nil {
+		return nil
+	}
+	return []string{fmt.Sprintf("who uses the block devices is not seen, so that nobody is blamed for io: %v", c.ioErr)}
 }
 
 // read empties the event buffer: when a tick flushes it, and earlier when it is a
@@ -165,10 +188,15 @@ func (c *Collector) collectCounts(s *model.Sample) error {
 	s.Cgroups = make([]model.CgroupSample, 0, c.lastCgroups+c.lastCgroups/8)
 	s.Waits = make([]model.Wait, 0, c.lastWaits+c.lastWaits/8)
 	err := c.cgroups.growth(func(id uint64, n collectorCgroupCounts) {
+		if id == kernelID {
+			c.kernelIOHeldNS += n.IoHeld
+			return
+		}
 		cg := model.CgroupID(id)
 		s.Cgroups = append(s.Cgroups, model.CgroupSample{
 			ID: cg, RunNS: n.Run, WaitNS: n.Wait,
 			Forks: n.Forks, Execs: n.Execs, Exits: n.Exits, ShortExits: n.ShortExits,
+			IOHeldNS: n.IoHeld, IORequests: n.IoRequests, IOBytes: n.IoBytes,
 		})
 		if n.WaitSelf > 0 {
 			s.Waits = append(s.Waits, model.Wait{Resource: model.CPU, By: model.ByCgroup, Offender: cg, Victim: cg, NS: n.WaitSelf})
@@ -190,6 +218,7 @@ func (c *Collector) collectCounts(s *model.Sample) error {
 	if err != nil {
 		return err
 	}
+	s.Host.KernelIOHeldNS = c.kernelIOHeldNS
 	c.lastCgroups, c.lastWaits = len(s.Cgroups), len(s.Waits)
 	// Hash order is not the same twice; a recording must be.
 	slices.SortFunc(s.Cgroups, func(a, b model.CgroupSample) int { return cmp.Compare(a.ID, b.ID) })

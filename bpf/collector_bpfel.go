@@ -23,6 +23,9 @@ type collectorCgroupCounts struct {
 	Execs      uint64
 	Exits      uint64
 	ShortExits uint64
+	IoHeld     uint64
+	IoRequests uint64
+	IoBytes    uint64
 }
 
 type collectorCpuState struct {

@@ -101,6 +101,9 @@ func minusCounts(a, b collectorCgroupCounts) collectorCgroupCounts {
 		Execs:      a.Execs - b.Execs,
 		Exits:      a.Exits - b.Exits,
 		ShortExits: a.ShortExits - b.ShortExits,
+		IoHeld:     a.IoHeld - b.IoHeld,
+		IoRequests: a.IoRequests - b.IoRequests,
+		IoBytes:    a.IoBytes - b.IoBytes,
 	}
 }
 

@@ -62,6 +62,9 @@ struct cgroup_counts {
 	__u64 execs;
 	__u64 exits;
 	__u64 short_exits; /* of processes that lived less than a second */
+	__u64 io_held;	   /* time its block requests were at a device, each for itself */
+	__u64 io_requests;
+	__u64 io_bytes;	   /* read and written */
 };
 
 /* A cell of the blame matrix. Offender 0: longer ago than the ring reaches. */

@@ -67,6 +67,7 @@ var helpers = map[string]func(args []string) error{
 	"fill":         fillHelper,
 	"open":         openHelper,
 	"sleepers":     sleepersHelper,
+	"io":           ioHelper,
 }
 
 func ready(say ...any) {

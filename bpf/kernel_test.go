@@ -67,6 +67,9 @@ func (s *seen) add(sample *model.Sample) {
 		sum.Execs += g.Execs
 		sum.Exits += g.Exits
 		sum.ShortExits += g.ShortExits
+		sum.IOHeldNS += g.IOHeldNS
+		sum.IORequests += g.IORequests
+		sum.IOBytes += g.IOBytes
 	}
 	s.forked = append(s.forked, sample.Procs.Forked...)
 	s.execed = append(s.execed, sample.Procs.Execed...)

@@ -15,12 +15,12 @@ import (
 
 // Sizes are the bounds of the maps, all of which the kernel allocates at once.
 type Sizes struct {
-	Cgroups     uint32 // cgroups counted at a time; 120 bytes each
+	Cgroups     uint32 // cgroups counted at a time; 144 bytes each
 	Cells       uint32 // cells of the blame matrix; 80 bytes each
 	EventsBytes uint32 // ring buffer of fork, exec and exit records; a power of two
 }
 
-// DefaultSizes take 5.6 MB of kernel memory, and 10 KB more a CPU.
+// DefaultSizes take 6.6 MB of kernel memory, and 10 KB more a CPU.
 var DefaultSizes = Sizes{Cgroups: 8192, Cells: 32768, EventsBytes: 2 << 20}
 
 // kernelBTF is what CO-RE needs of a kernel (CONFIG_DEBUG_INFO_BTF, since 5.4).

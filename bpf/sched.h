@@ -23,8 +23,6 @@
 /* As much is gathered before it is added: 1 ms. So no more than that, of a cgroup or of
  * a cell and on each CPU, is not in the shared tables yet. */
 #define GATHER_NS 1000000ULL
-/* Stands for kernel threads and the idle task. No kernfs id is that large. */
-#define KERNEL_ID (~0ULL)
 
 /* From start until the next one's start one cgroup ran, by one task or several. */
 struct slice {

@@ -38,7 +38,7 @@ func (v *view) Status(ctx context.Context) api.Status {
 		Policies:      v.policies(),
 		Enforcer:      v.enforcer.state(),
 		Cost:          cost(v.started),
-		Problems:      []string{},
+		Problems:      append([]string{}, v.observer.Problems()...),
 	}
 	if latest := v.pipeline.latest.Load(); latest != nil {
 		s.LastSampleAt, s.Host = latest.Time, latest.Host

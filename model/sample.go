@@ -25,15 +25,18 @@ func (s *Sample) Length() time.Duration { return time.Duration(s.LengthNS) }
 
 // Host is the state of the whole machine. The times are totals since boot.
 type Host struct {
-	BootID         string   `json:"boot_id"` // /proc/sys/kernel/random/boot_id
-	CPUs           int      `json:"cpus"`    // online
-	CPUBusyNS      uint64   `json:"cpu_busy_ns"`
-	CPUIdleNS      uint64   `json:"cpu_idle_ns"` // idle and iowait
-	StealNS        uint64   `json:"steal_ns"`    // taken by the hypervisor
-	Processes      int      `json:"processes"`
-	MemTotalBytes  uint64   `json:"mem_total_bytes"`
-	MemAvailBytes  uint64   `json:"mem_available_bytes"`
-	SwapFreeBytes  uint64   `json:"swap_free_bytes,omitempty"`
+	BootID        string `json:"boot_id"` // /proc/sys/kernel/random/boot_id
+	CPUs          int    `json:"cpus"`    // online
+	CPUBusyNS     uint64 `json:"cpu_busy_ns"`
+	CPUIdleNS     uint64 `json:"cpu_idle_ns"` // idle and iowait
+	StealNS       uint64 `json:"steal_ns"`    // taken by the hypervisor
+	Processes     int    `json:"processes"`
+	MemTotalBytes uint64 `json:"mem_total_bytes"`
+	MemAvailBytes uint64 `json:"mem_available_bytes"`
+	SwapFreeBytes uint64 `json:"swap_free_bytes,omitempty"`
+	// KernelIOHeldNS is how long block requests that are nobody's were at a device, since
+	// breakerd looks.
+	KernelIOHeldNS uint64   `json:"kernel_io_held_ns,omitempty"`
 	Pressure       Pressure `json:"pressure"`
 	PressureAbsent bool     `json:"pressure_absent,omitempty"` // PSI is off or not built in
 }

@@ -82,6 +82,9 @@ func (o *Observer) Reader() host.Reader { return o.reader }
 // Programs names the kernel programs that are attached.
 func (o *Observer) Programs() []string { return o.collector.Programs() }
 
+// Problems says what cannot be seen on this machine, for a person.
+func (o *Observer) Problems() []string { return o.collector.Problems() }
+
 // Close detaches the kernel programs.
 func (o *Observer) Close() error { return o.collector.Close() }
 

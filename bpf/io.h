@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/*
+ * Who holds the block devices.
+ *
+ * block_bio_queue fires where a task hands a bio to the block layer, so that the task is
+ * who asked for it. The owner is remembered by the bio's address until block_bio_complete.
+ * block_rq_issue says when the device was given the request that the bio became part of,
+ * block_rq_complete when the device was done.
+ *
+ * A kernel thread works for somebody else. Where the io controller is of cgroup2, writeback
+ * tells for whom (bio->bi_blkg); else it is the kernel's, and nobody's.
+ *
+ * Limits: a request counts when it ends. What a stacked device (loop) does again below
+ * counts again. Of a request merged of more than MERGED bios, the owner of the last that
+ * was looked at has the rest.
+ */
+
+/* A request of 1 MB in bios of 64 kB. Readahead and writeback make larger ones. */
+#define MERGED 16
+#define REQ_OP_MASK 0xff
+#define REQ_OP_WRITE 1 /* and 0 is a read; all others move no data of anybody's */
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct cgroup_root {
+	int hierarchy_id;
+};
+
+struct cgroup___with_root {
+	struct kernfs_node *kn;
+	struct cgroup_root *root;
+	int level;
+};
+
+struct cgroup_subsys_state {
+	struct cgroup *cgroup;
+};
+
+struct blkcg {
+	struct cgroup_subsys_state css;
+};
+
+struct blkcg_gq {
+	struct blkcg *blkcg;
+};
+
+struct bvec_iter {
+	unsigned int bi_size;
+};
+
+struct bio {
+	struct bio *bi_next;
+	struct bvec_iter bi_iter;
+	void *bi_private;
+	struct blkcg_gq *bi_blkg; /* where there is CONFIG_BLK_CGROUP */
+};
+
+struct request {
+	unsigned int cmd_flags;
+	struct bio *bio;
+};
+
+struct request_queue;
+
+#pragma clang attribute pop
+
+struct bio_owner {
+	__u64 cgroup;
+	__u64 queued;
+	__u64 issued; /* 0 until then, and of all but the first bio of a request */
+	__u64 split;  /* of a part that was split off: it is told of by nothing but its request */
+};
+
+/* As many as can be under way: a disk's queue is 32 to 1024 deep. The oldest make room. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, __u64);
+	__type(value, struct bio_owner);
+} bios SEC(".maps");
+
+/* The cgroup for which a kernel thread submits. */
+static __always_inline __u64 beneficiary(struct bio *bio)
+{
+	if (!bpf_core_field_exists(bio->bi_blkg))
+		return KERNEL_ID;
+	struct cgroup___with_root *cgroup = (void *)BPF_CORE_READ(bio, bi_blkg, blkcg, css.cgroup);
+	/* The root's is what nobody was found for. Hierarchy 0 is cgroup2. */
+	if (!cgroup || BPF_CORE_READ(cgroup, level) == 0 || BPF_CORE_READ(cgroup, root, hierarchy_id) != 0)
+		return KERNEL_ID;
+	__u64 id = BPF_CORE_READ(cgroup, kn, id);
+	return id ? id : KERNEL_ID;
+}
+
+static __always_inline int queued(struct bio *bio)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 key = (__u64)bio;
+	struct bio_owner owner = {.queued = bpf_ktime_get_ns()};
+
+	if (BPF_CORE_READ(task, flags) & PF_KTHREAD)
+		owner.cgroup = beneficiary(bio);
+	else
+		owner.cgroup = bpf_get_current_cgroup_id();
+	bpf_map_update_elem(&bios, &key, &owner, BPF_ANY);
+	return 0;
+}
+
+SEC("tp_btf/block_bio_queue")
+int BPF_PROG(on_bio_queue, struct bio *bio)
+{
+	return queued(bio);
+}
+
+SEC("tp_btf/block_bio_queue")
+int BPF_PROG(on_bio_queue_until_5_10, struct request_queue *q, struct bio *bio)
+{
+	return queued(bio);
+}
+
+/* Whose a bio is. A large one is split, and the parts that are split off were never
+ * queued; they lead to the whole by bi_private (bio_chain). */
+static __always_inline struct bio_owner *owner_of(struct bio *bio)
+{
+	__u64 key = (__u64)bio;
+	struct bio_owner *owner = bpf_map_lookup_elem(&bios, &key);
+	if (owner)
+		return owner;
+	key = (__u64)bio->bi_private;
+	return bpf_map_lookup_elem(&bios, &key);
+}
+
+static __always_inline int issued(struct request *rq)
+{
+	struct bio *bio = rq->bio;
+	if (!bio)
+		return 0;
+	__u64 key = (__u64)bio, now = bpf_ktime_get_ns();
+	struct bio_owner *owner = bpf_map_lookup_elem(&bios, &key);
+	if (owner) {
+		owner->issued = now;
+		return 0;
+	}
+	__u64 whole = (__u64)bio->bi_private;
+	owner = bpf_map_lookup_elem(&bios, &whole);
+	if (!owner)
+		return 0;
+	struct bio_owner part = {.cgroup = owner->cgroup, .queued = owner->queued, .issued = now, .split = 1};
+	bpf_map_update_elem(&bios, &key, &part, BPF_ANY);
+	return 0;
+}
+
+SEC("tp_btf/block_rq_issue")
+int BPF_PROG(on_rq_issue, struct request *rq)
+{
+	return issued(rq);
+}
+
+SEC("tp_btf/block_rq_issue")
+int BPF_PROG(on_rq_issue_until_5_10, struct request_queue *q, struct request *rq)
+{
+	return issued(rq);
+}
+
+static __noinline int hold(__u64 cgroup, __u64 held, __u64 bytes)
+{
+	struct cgroup_counts *c = counts_of(cgroup);
+	if (c) {
+		__sync_fetch_and_add(&c->io_held, held);
+		__sync_fetch_and_add(&c->io_bytes, bytes);
+	}
+	return 0;
+}
+
+/* Fires with each part of a request that is done, before its bios end. */
+SEC("tp_btf/block_rq_complete")
+int BPF_PROG(on_rq_complete, struct request *rq, int error, unsigned int nr_bytes)
+{
+	struct bio *bio = rq->bio;
+	if (!bio)
+		return 0; /* of nobody's: a flush that serves several */
+	struct bio_owner *first = owner_of(bio);
+	if (!first)
+		return 0; /* queued before the programs were attached */
+
+	__u64 now = bpf_ktime_get_ns(), since = first->issued ? first->issued : first->queued;
+	__u64 held = since < now ? now - since : 0;
+	__u64 whole = nr_bytes, left = nr_bytes, cgroup = first->cgroup;
+	bool data = (rq->cmd_flags & REQ_OP_MASK) <= REQ_OP_WRITE;
+
+	struct cgroup_counts *c = counts_of(cgroup);
+	if (c)
+		__sync_fetch_and_add(&c->io_requests, 1);
+	if (first->split) {
+		__u64 key = (__u64)bio;
+		bpf_map_delete_elem(&bios, &key);
+	}
+
+	/* Requests are merged of several bios, of different owners now and then; each has
+	 * held the device by its part of the bytes. */
+	__u64 part = 0;
+	for (int i = 0; i < MERGED && left > part; i++) {
+		part += bio->bi_iter.bi_size;
+		bio = bio->bi_next;
+		if (!bio)
+			break;
+		struct bio_owner *next = owner_of(bio);
+		if (next && next->cgroup != cgroup && part < left) {
+			hold(cgroup, held * part / whole, data ? part : 0);
+			cgroup = next->cgroup;
+			left -= part;
+			part = 0;
+		}
+	}
+	if (c && left == whole) {
+		__sync_fetch_and_add(&c->io_held, held);
+		__sync_fetch_and_add(&c->io_bytes, data ? whole : 0);
+		return 0;
+	}
+	return hold(cgroup, whole ? held * left / whole : 0, data ? left : 0);
+}
+
+SEC("tp_btf/block_bio_complete")
+int BPF_PROG(on_bio_complete, struct request_queue *q, struct bio *bio)
+{
+	__u64 key = (__u64)bio;
+	bpf_map_delete_elem(&bios, &key);
+	return 0;
+}

@@ -1,0 +1,223 @@
+package bpf
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/breakerd/breakerd/internal/kerneltest"
+)
+
+// ioHelper reads or writes as many pieces of as many bytes as given, when told, past the
+// page cache ("read", "write") or through it with an fsync at the end ("sync").
+func ioHelper(args []string) error {
+	kind, path := args[0], args[1]
+	pieces, err := strconv.Atoi(args[2])
+	if err != nil {
+		return err
+	}
+	size, err := strconv.Atoi(args[3])
+	if err != nil {
+		return err
+	}
+	flags := unix.O_RDWR | unix.O_CLOEXEC
+	if kind != "sync" {
+		flags |= unix.O_DIRECT
+	}
+	// Aligned to a page, as O_DIRECT wants it.
+	buf, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return err
+	}
+	for i := range buf {
+		buf[i] = byte(i)
+	}
+	fd, err := unix.Open(path, flags, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	ready()
+	untilTold()
+	for i := range pieces {
+		at := int64(i) * int64(size)
+		if kind == "read" {
+			_, err = unix.Pread(fd, buf, at)
+		} else {
+			_, err = unix.Pwrite(fd, buf, at)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if kind == "sync" {
+		if err := unix.Fsync(fd); err != nil {
+			return err
+		}
+	}
+	ready()
+	untilTold()
+	return nil
+}
+
+// onDisk is a file of that size, all of it written, on a file system that has a disk.
+func onDisk(t testing.TB, size int) string {
+	t.Helper()
+	dir := t.TempDir()
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	if unix.Major(st.Dev) == 0 {
+		t.Fatalf("%s is not on a disk: set TMPDIR to a directory that is", dir)
+	}
+	path := filepath.Join(dir, "file")
+	if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestBlockRequestsAreTheirSubmitters(t *testing.T) {
+	tests := []struct {
+		name         string
+		kind         string
+		pieces, size int
+		requests     uint64 // at least
+	}{
+		{"small direct reads", "read", 500, 4 << 10, 500},
+		{"direct reads that are split", "read", 4, 8 << 20, 4},
+		{"direct writes", "write", 100, 64 << 10, 100},
+		{"writes through the page cache and an fsync", "sync", 512, 64 << 10, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := onDisk(t, tt.pieces*tt.size)
+			s := open(t, DefaultSizes)
+			if problems := s.c.Problems(); len(problems) != 0 {
+				t.Fatal(problems)
+			}
+			mine, idle := kerneltest.ScratchCgroup(t), kerneltest.ScratchCgroup(t)
+			h := start(t, mine, "io", tt.kind, path, fmt.Sprint(tt.pieces), fmt.Sprint(tt.size))
+			other := start(t, idle, "wait")
+			other.ready()
+			h.ready()
+			s.collect(false)
+			before := *s.of(mine.ID())
+			began := time.Now()
+			h.tell()
+			h.ready()
+			took := time.Since(began)
+			s.collect(false)
+			got := *s.of(mine.ID())
+			bytes, requests, held := got.IOBytes-before.IOBytes, got.IORequests-before.IORequests, time.Duration(got.IOHeldNS-before.IOHeldNS)
+			t.Logf("%d bytes in %d requests held the device %v of %v", bytes, requests, held, took)
+			want := float64(tt.pieces * tt.size)
+			if off := math.Abs(float64(bytes)-want) / want; off > 0.03 {
+				t.Errorf("%d bytes, want %.0f: off by %.1f %%", bytes, want, 100*off)
+			}
+			if requests < tt.requests {
+				t.Errorf("%d requests, want at least %d", requests, tt.requests)
+			}
+			// One after the other and each waited for, so never two at a time.
+			if held <= 0 || tt.kind != "sync" && tt.requests == uint64(tt.pieces) && tt.size <= 64<<10 && held > took {
+				t.Errorf("held the device %v of %v", held, took)
+			}
+			if n := s.of(idle.ID()); n.IOBytes != 0 || n.IOHeldNS != 0 {
+				t.Errorf("a cgroup that did no io has %+v", n)
+			}
+		})
+	}
+}
+
+// Nothing is left in the table of bios once they are done.
+func TestBiosThatAreDoneAreForgotten(t *testing.T) {
+	path := onDisk(t, 16<<20)
+	s := open(t, DefaultSizes)
+	scratch := kerneltest.ScratchCgroup(t)
+	h := start(t, scratch, "io", "read", path, "16", fmt.Sprint(1<<20))
+	h.ready()
+	h.tell()
+	h.ready()
+	s.until("an empty table", func() bool {
+		var key uint64
+		var val [4]uint64
+		n := 0
+		for it := s.c.io.coll.Maps[ioMapBios].Iterate(); it.Next(&key, &val); {
+			if val[0] == uint64(scratch.ID()) {
+				n++
+			}
+		}
+		return n == 0
+	})
+}
+
+// A kernel whose tracepoints are not known loses the io programs and nothing else.
+func TestWithoutTheIOProgramsTheRestWorks(t *testing.T) {
+	s := open(t, DefaultSizes)
+	spec, err := loadIo()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := chooseBlockPrograms(spec); err != nil {
+		t.Fatal(err)
+	}
+	if len(spec.Programs) != 4 {
+		t.Errorf("%d programs were chosen, want 4", len(spec.Programs))
+	}
+	if err := s.c.io.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.c.io, s.c.ioErr = nil, fmt.Errorf("tracepoint block_rq_issue of this kernel is not known")
+	s.collect(true)
+	if len(s.c.Programs()) != 5 || len(s.c.Problems()) != 1 {
+		t.Errorf("programs %q, problems %q", s.c.Programs(), s.c.Problems())
+	}
+}
+
+// BenchmarkBlockRequest is what the four programs add to a request, by the kernel's own
+// BPF statistics, which read the clock twice around each program.
+func BenchmarkBlockRequest(b *testing.B) {
+	const pieces = 4000
+	path := onDisk(b, pieces*4096)
+	s := open(b, DefaultSizes)
+	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer stats.Close()
+	h := start(b, kerneltest.ScratchCgroup(b), "io", "read", path, fmt.Sprint(pieces), "4096")
+	h.ready()
+	h.tell()
+	h.ready()
+	sum := 0.0
+	for name, p := range s.c.io.coll.Programs {
+		st, err := p.Stats()
+		if err != nil {
+			b.Fatal(err)
+		}
+		each := float64(st.Runtime) / float64(st.RunCount)
+		b.ReportMetric(each, name+"_ns")
+		sum += each
+	}
+	b.ReportMetric(sum, "ns/request")
+	for b.Loop() { // what was measured is above
+	}
+}
