@@ -3,7 +3,9 @@
  * Who holds the block devices.
  *
  * block_bio_queue fires where a task hands a bio to the block layer, so that the task is
- * who asked for it. The owner is remembered by the bio's address until block_bio_complete.
+ * who asked for it. The owner is remembered by the bio's address until it is done: with
+ * its request, or (block_bio_complete) by a device that makes no requests, such as a
+ * device mapper's.
  * block_rq_issue says when the device was given the request that the bio became part of,
  * block_rq_complete when the device was done.
  *
@@ -11,7 +13,8 @@
  * tells for whom (bio->bi_blkg); else it is the kernel's, and nobody's.
  *
  * Limits: a request counts when it ends. What a stacked device (loop) does again below
- * counts again. Of a request merged of more than MERGED bios, the owner of the last that
+ * counts again. A part split off a large bio that is given to the device only after the
+ * rest was done is nobody's. Of a request merged of more than MERGED bios, the owner of the last that
  * was looked at has the rest.
  */
 
@@ -68,7 +71,6 @@ struct bio_owner {
 	__u64 cgroup;
 	__u64 queued;
 	__u64 issued; /* 0 until then, and of all but the first bio of a request */
-	__u64 split;  /* of a part that was split off: it is told of by nothing but its request */
 };
 
 /* As many as can be under way: a disk's queue is 32 to 1024 deep. The oldest make room. */
@@ -145,7 +147,7 @@ static __always_inline int issued(struct request *rq)
 	owner = bpf_map_lookup_elem(&bios, &whole);
 	if (!owner)
 		return 0;
-	struct bio_owner part = {.cgroup = owner->cgroup, .queued = owner->queued, .issued = now, .split = 1};
+	struct bio_owner part = {.cgroup = owner->cgroup, .queued = owner->queued, .issued = now};
 	bpf_map_update_elem(&bios, &key, &part, BPF_ANY);
 	return 0;
 }
@@ -162,12 +164,14 @@ int BPF_PROG(on_rq_issue_until_5_10, struct request_queue *q, struct request *rq
 	return issued(rq);
 }
 
-static __noinline int hold(__u64 cgroup, __u64 held, __u64 bytes)
+static __noinline int hold(__u64 cgroup, __u64 held, __u64 bytes, __u64 requests)
 {
 	struct cgroup_counts *c = counts_of(cgroup);
 	if (c) {
 		__sync_fetch_and_add(&c->io_held, held);
 		__sync_fetch_and_add(&c->io_bytes, bytes);
+		if (requests)
+			__sync_fetch_and_add(&c->io_requests, requests);
 	}
 	return 0;
 }
@@ -179,45 +183,44 @@ int BPF_PROG(on_rq_complete, struct request *rq, int error, unsigned int nr_byte
 	struct bio *bio = rq->bio;
 	if (!bio)
 		return 0; /* of nobody's: a flush that serves several */
-	struct bio_owner *first = owner_of(bio);
-	if (!first)
+	struct bio_owner *owner = owner_of(bio);
+	if (!owner)
 		return 0; /* queued before the programs were attached */
 
-	__u64 now = bpf_ktime_get_ns(), since = first->issued ? first->issued : first->queued;
+	__u64 now = bpf_ktime_get_ns(), since = owner->issued ? owner->issued : owner->queued;
 	__u64 held = since < now ? now - since : 0;
-	__u64 whole = nr_bytes, left = nr_bytes, cgroup = first->cgroup;
+	__u64 whole = nr_bytes, left = nr_bytes, cgroup = owner->cgroup;
 	bool data = (rq->cmd_flags & REQ_OP_MASK) <= REQ_OP_WRITE;
 
-	struct cgroup_counts *c = counts_of(cgroup);
-	if (c)
-		__sync_fetch_and_add(&c->io_requests, 1);
-	if (first->split) {
+	/* A bio that is not done yet is still needed, for the rest of the request. */
+	if (!bio->bi_next) {
 		__u64 key = (__u64)bio;
-		bpf_map_delete_elem(&bios, &key);
+		if (bio->bi_iter.bi_size <= whole)
+			bpf_map_delete_elem(&bios, &key);
+		return hold(cgroup, held, data ? whole : 0, 1);
 	}
 
-	/* Requests are merged of several bios, of different owners now and then; each has
-	 * held the device by its part of the bytes. */
-	__u64 part = 0;
-	for (int i = 0; i < MERGED && left > part; i++) {
-		part += bio->bi_iter.bi_size;
+	/* Merged of several bios, of different owners now and then: each has held the device
+	 * by its part of the bytes. */
+	__u64 requests = 1;
+	for (int i = 0; i < MERGED; i++) {
+		__u64 key = (__u64)bio, size = bio->bi_iter.bi_size;
+		if (size > left)
+			break;
+		owner = owner_of(bio);
+		if (owner)
+			cgroup = owner->cgroup;
+		bpf_map_delete_elem(&bios, &key);
+		hold(cgroup, whole ? held * size / whole : 0, data ? size : 0, requests);
+		requests = 0;
+		left -= size;
 		bio = bio->bi_next;
 		if (!bio)
 			break;
-		struct bio_owner *next = owner_of(bio);
-		if (next && next->cgroup != cgroup && part < left) {
-			hold(cgroup, held * part / whole, data ? part : 0);
-			cgroup = next->cgroup;
-			left -= part;
-			part = 0;
-		}
 	}
-	if (c && left == whole) {
-		__sync_fetch_and_add(&c->io_held, held);
-		__sync_fetch_and_add(&c->io_bytes, data ? whole : 0);
-		return 0;
-	}
-	return hold(cgroup, whole ? held * left / whole : 0, data ? left : 0);
+	if (left)
+		hold(cgroup, held * left / whole, data ? left : 0, requests);
+	return 0;
 }
 
 SEC("tp_btf/block_bio_complete")
