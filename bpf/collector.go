@@ -24,7 +24,7 @@ const kernelID = ^uint64(0)
 type Collector struct {
 	programs *programs
 	io       *blockPrograms // nil where they do not fit the kernel
-	ioErr    error       // why
+	ioErr    error          // why
 	cgroups  *totals[uint64, collectorCgroupCounts]
 	waits    *totals[collectorWaitCell, uint64]
 	lost     [collectorLostKindLOST_KINDS]uint64 // as last read

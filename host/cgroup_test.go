@@ -22,6 +22,8 @@ func TestCgroupDetail(t *testing.T) {
 			model.CgroupDetail{
 				Pressure:    &model.Pressure{CPU: model.Stall{SomeUS: 2268204, FullUS: 2268204}},
 				ThrottledNS: 2426087_000, MemoryBytes: 180224,
+				AnonBytes: 106496, FileBytes: 4096, ShmemBytes: 4096, RefaultPages: 19, ScanPages: 40,
+				MemoryMaxBytes: 1 << 30, MemoryHighBytes: 512 << 20, CPUMaxPercent: 10, PIDsMax: 500,
 			},
 		},
 		{
@@ -32,6 +34,7 @@ func TestCgroupDetail(t *testing.T) {
 					IO:  model.Stall{SomeUS: 63680, FullUS: 17986},
 				},
 				MemoryBytes: 44703744, IOReadBytes: 229376, IOWriteBytes: 8396800,
+				MemoryHighBytes: 512 << 20, CPUMaxPercent: 150, PIDsMax: 500,
 			},
 		},
 		{
@@ -49,6 +52,8 @@ func TestCgroupDetail(t *testing.T) {
 			model.CgroupDetail{
 				Pressure:    &model.Pressure{CPU: model.Stall{SomeUS: 2094685}},
 				ThrottledNS: 2229786_000, MemoryBytes: 180224,
+				AnonBytes: 106496, FileBytes: 4096, ShmemBytes: 4096, RefaultPages: 19, ScanPages: 40,
+				MemoryMaxBytes: 1 << 30, MemoryHighBytes: 512 << 20, CPUMaxPercent: 10, PIDsMax: 500,
 			},
 		},
 		{
@@ -69,7 +74,7 @@ func TestCgroupDetail(t *testing.T) {
 	}
 }
 
-func TestThrottlingIsThatOfTheTightestAncestor(t *testing.T) {
+func TestThrottlingIsThatOfTheCgroupAndAllAbove(t *testing.T) {
 	throttled := func(us string) string { return "usage_usec 1\nnr_throttled 1\nthrottled_usec " + us + "\n" }
 	tests := []struct {
 		name             string
@@ -77,11 +82,11 @@ func TestThrottlingIsThatOfTheTightestAncestor(t *testing.T) {
 		want             uint64
 	}{
 		{"only its own quota", throttled("0"), throttled("0"), throttled("7"), 7000},
-		{"a quota right above", throttled("0"), throttled("9"), throttled("7"), 9000},
-		{"a quota further up", throttled("11"), throttled("9"), throttled("7"), 11000},
+		{"a quota right above", throttled("0"), throttled("9"), throttled("7"), 16000},
+		{"a quota further up", throttled("11"), throttled("9"), throttled("7"), 27000},
 		{"it has no cpu controller, its ancestor has", throttled("5"), throttled("0"), "usage_usec 1\n", 5000},
 		{"nobody has one", "usage_usec 1\n", "usage_usec 1\n", "usage_usec 1\n", 0},
-		{"an ancestor without the file", throttled("5"), "", throttled("3"), 5000},
+		{"an ancestor without the file", throttled("5"), "", throttled("3"), 8000},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -98,6 +103,26 @@ func TestThrottlingIsThatOfTheTightestAncestor(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestLimitsAreTheTightestOfAllAbove(t *testing.T) {
+	r := Reader{CgroupRoot: t.TempDir()}
+	for path, text := range map[string]string{
+		"a/memory.max": "1000\n", "a/b/memory.max": "max\n", "a/b/c/memory.max": "2000\n",
+		"a/memory.high": "max\n", "a/b/memory.high": "0\n",
+		"a/cpu.max": "max 100000\n", "a/b/cpu.max": "150000 100000\n", "a/b/c/cpu.max": "20000 10000\n",
+		"a/b/c/pids.max": "max\n", "a/io.max": "254:0 rbps=max wbps=1048576 riops=max wiops=max\n",
+	} {
+		write(t, filepath.Join(r.CgroupRoot, path), text)
+	}
+	got, err := r.CgroupDetail("/a/b/c")
+	want := model.CgroupDetail{MemoryMaxBytes: 1000, MemoryHighBytes: 1, CPUMaxPercent: 150, IOLimited: true}
+	if err != nil || got != want {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+	if got, err := r.CgroupStalls("/a/b/c"); err != nil || got != (model.CgroupDetail{}) {
+		t.Errorf("the stalls read limits as well: %+v, %v", got, err)
 	}
 }
 
@@ -203,6 +228,11 @@ func TestCgroupErrorsNameTheFileAndTheLine(t *testing.T) {
 		{"no number", "cpu.stat", "usage_usec 1\nthrottled_usec x\n", "cpu.stat line 2:"},
 		{"no value", "cpu.stat", "usage_usec\n", "cpu.stat line 1:"},
 		{"memory that is none", "memory.current", "lots\n", "memory.current line 1:"},
+		{"an io limit that is none", "io.max", "254:0 rbps\n", "io.max line 1:"},
+		{"a memory limit that is none", "memory.high", "much\n", "memory.high line 1:"},
+		{"a quota without a period", "cpu.max", "max\n", "cpu.max line 1:"},
+		{"a period of nothing", "cpu.max", "1000 0\n", "cpu.max line 1:"},
+		{"memory statistics that are none", "memory.stat", "anon x\n", "memory.stat line 1:"},
 		{"bytes that are none", "io.stat", "8:0 rbytes=1 wbytes=-2\n", `io.stat line 1: "wbytes=-2"`},
 		{"a pressure cut short", "io.pressure", "some avg10=0.0", "io.pressure line 1: no total"},
 	}
@@ -238,9 +268,13 @@ func BenchmarkCgroupDetail(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	for b.Loop() {
-		if _, err := r.CgroupDetail(path); err != nil {
-			b.Fatal(err)
-		}
+	for name, read := range map[string]func(string) (model.CgroupDetail, error){"whole": r.CgroupDetail, "stalls": r.CgroupStalls} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := read(path); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

@@ -139,3 +139,101 @@ func parseBytes(text []byte) (uint64, error) {
 	}
 	return n, nil
 }
+
+// MemoryStat is what matters here of memory.stat.
+type MemoryStat struct {
+	AnonBytes    uint64
+	FileBytes    uint64 // with shared memory
+	ShmemBytes   uint64
+	RefaultPages uint64 // total: evicted and needed again
+	ScanPages    uint64 // total: looked at to be reclaimed
+}
+
+// parseMemoryStat reads some of its lines. Until 5.8 there is one workingset_refault,
+// later one for each kind of page.
+//
+//	anon 12288
+//	file 4096
+//	kernel 16384
+//	shmem 0
+//	file_mapped 0
+//	workingset_refault_anon 0
+//	workingset_refault_file 3
+//	pgscan 120
+func parseMemoryStat(text []byte) (MemoryStat, error) {
+	var stat MemoryStat
+	err := keyValues(text, func(key string, value uint64) {
+		switch key {
+		case "anon":
+			stat.AnonBytes = value
+		case "file":
+			stat.FileBytes = value
+		case "shmem":
+			stat.ShmemBytes = value
+		case "workingset_refault", "workingset_refault_anon", "workingset_refault_file":
+			stat.RefaultPages += value
+		case "pgscan":
+			stat.ScanPages = value
+		}
+	})
+	if err != nil {
+		return MemoryStat{}, err
+	}
+	return stat, nil
+}
+
+// parseLimit reads a file that holds a limit: memory.max, memory.high, pids.max. No limit
+// is 0; a limit of nothing is 1, so that it is not taken for none.
+//
+//	max
+func parseLimit(text []byte) (uint64, error) {
+	word := strings.TrimSuffix(string(text), "\n")
+	if word == "max" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(word, 10, 64)
+	if err != nil {
+		return 0, malformed(1, "%q is no limit", clip(text))
+	}
+	return max(n, 1), nil
+}
+
+// parseCPUMax reads quota and period (µs) as percent of one CPU; no quota is 0.
+//
+//	20000 100000
+func parseCPUMax(text []byte) (float64, error) {
+	quota, period, _ := strings.Cut(strings.TrimSuffix(string(text), "\n"), " ")
+	us, err := strconv.ParseUint(period, 10, 64)
+	if err != nil || us == 0 {
+		return 0, malformed(1, "%q is no quota and period", clip(text))
+	}
+	if quota == "max" {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(quota, 10, 64)
+	if err != nil {
+		return 0, malformed(1, "%q is no quota and period", clip(text))
+	}
+	return 100 * float64(n) / float64(us), nil
+}
+
+// parseIOMax says whether there is a limit on any device. One without has no line.
+//
+//	254:0 rbps=max wbps=1048576 riops=max wiops=max
+func parseIOMax(text []byte) (limited bool, err error) {
+	err = lines(text, func(number int, line []byte) error {
+		_, rest, found := bytes.Cut(line, []byte(" "))
+		if !found {
+			return malformed(number, "%q is no device and limits", clip(line))
+		}
+		for field := range bytes.FieldsSeq(rest) {
+			_, value, found := bytes.Cut(field, []byte("="))
+			if !found {
+				return malformed(number, "%q is no limit", clip(field))
+			}
+			limited = limited || string(value) != "max"
+		}
+		return nil
+	})
+	return limited && err == nil, err
+}

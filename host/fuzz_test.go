@@ -52,8 +52,19 @@ func FuzzCPUStat(f *testing.F)      { fuzzZero(f, "cpu.stat", parseCPUStat) }
 func FuzzCgroupEvents(f *testing.F) { fuzzZero(f, "cgroup.events", parseCgroupEvents) }
 func FuzzIOStat(f *testing.F)       { fuzzZero(f, "io.stat", parseIOStat) }
 func FuzzBytes(f *testing.F)        { fuzzZero(f, "memory.current", parseBytes) }
+func FuzzMemoryStat(f *testing.F)   { fuzzZero(f, "memory.stat", parseMemoryStat) }
+func FuzzIOMax(f *testing.F)        { fuzzZero(f, "io.max", parseIOMax) }
+func FuzzLimit(f *testing.F)        { fuzzZero(f, "memory.max", parseLimit) }
 func FuzzProcStat(f *testing.F)     { fuzzZero(f, "/stat", parseProcStat) }
 func FuzzProcUID(f *testing.F)      { fuzzZero(f, "/status", parseProcUID) }
+func FuzzCPUMax(f *testing.F) {
+	seed(f, "cpu.max")
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if percent, err := parseCPUMax(text); err == nil && !(percent >= 0) {
+			t.Errorf("%v %% of a CPU", percent)
+		}
+	})
+}
 func FuzzCPU(f *testing.F) {
 	fuzzZero(f, "proc/stat", func(text []byte) (CPU, error) { return parseCPU(bytes.NewReader(text)) })
 }

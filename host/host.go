@@ -49,7 +49,7 @@ func (r Reader) Host() (model.Host, error) {
 	if err != nil {
 		return model.Host{}, err
 	}
-	host.MemTotalBytes, host.MemAvailBytes = mem.TotalBytes, mem.AvailBytes
+	host.MemTotalBytes, host.MemAvailBytes, host.SwapFreeBytes = mem.TotalBytes, mem.AvailBytes, mem.SwapFree
 
 	if host.BootID, err = r.BootID(); err != nil {
 		return model.Host{}, err

@@ -13,6 +13,7 @@ import (
 type Memory struct {
 	TotalBytes uint64
 	AvailBytes uint64 // could be had without swapping, the kernel's estimate
+	SwapFree   uint64 // bytes
 }
 
 // Memory reads how much memory there is.
@@ -29,11 +30,13 @@ func (r Reader) Memory() (Memory, error) {
 	return mem, nil
 }
 
-// parseMeminfo reads the two lines that matter. "kB" are 1024 bytes.
+// parseMeminfo reads the lines that matter. "kB" are 1024 bytes. A kernel built without
+// swap has no SwapFree.
 //
 //	MemTotal:       24684084 kB
 //	MemFree:        24354492 kB
 //	MemAvailable:   24346236 kB
+//	SwapFree:              0 kB
 func parseMeminfo(text []byte) (Memory, error) {
 	var mem Memory
 	var total, avail bool
@@ -45,6 +48,8 @@ func parseMeminfo(text []byte) (Memory, error) {
 			into, total = &mem.TotalBytes, true
 		case "MemAvailable":
 			into, avail = &mem.AvailBytes, true
+		case "SwapFree":
+			into = &mem.SwapFree
 		default:
 			return nil
 		}

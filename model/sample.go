@@ -81,8 +81,9 @@ type CgroupSample struct {
 type CgroupDetail struct {
 	// Pressure holds totals, as the kernel keeps them; nil where the kernel has none.
 	Pressure *Pressure `json:"pressure,omitempty"`
-	// ThrottledNS is the total time this cgroup or the tightest of its ancestors was
-	// held by its own cpu.max (throttled_usec of cpu.stat).
+	// ThrottledNS is the total time for which a cpu.max held this cgroup, and each of its
+	// ancestors (throttled_usec of cpu.stat, added up): it grows when any of them is held.
+	// Each CPU counts for itself; since 6.18 what is held is tasks, not a CPU's queue.
 	ThrottledNS  uint64 `json:"throttled_ns,omitempty"`
 	Processes    int    `json:"processes,omitempty"`
 	MemoryBytes  uint64 `json:"memory_bytes,omitempty"`
@@ -101,6 +102,7 @@ type CgroupDetail struct {
 	MemoryHighBytes uint64  `json:"memory_high_bytes,omitempty"`
 	CPUMaxPercent   float64 `json:"cpu_max_percent,omitempty"` // of one CPU
 	PIDsMax         uint64  `json:"pids_max,omitempty"`
+	IOLimited       bool    `json:"io_limited,omitempty"` // by an io.max, on some device
 }
 
 // Wait is one cell of the blame matrix of a tick: how long tasks of Victim waited
