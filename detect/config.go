@@ -9,9 +9,10 @@ import (
 
 // Config holds every threshold. The defaults are in DefaultConfig and nowhere else.
 type Config struct {
-	ForkStorm     ForkStormConfig     `json:"fork_storm" yaml:"fork_storm"`
-	CPUContention CPUContentionConfig `json:"cpu_contention" yaml:"cpu_contention"`
-	Hysteresis    Hysteresis          `json:"hysteresis" yaml:"hysteresis"`
+	ForkStorm      ForkStormConfig      `json:"fork_storm" yaml:"fork_storm"`
+	CPUContention  CPUContentionConfig  `json:"cpu_contention" yaml:"cpu_contention"`
+	NoisyNeighbour NoisyNeighbourConfig `json:"noisy_neighbour" yaml:"noisy_neighbour"`
+	Hysteresis     Hysteresis           `json:"hysteresis" yaml:"hysteresis"`
 }
 
 // Hysteresis keeps an incident from flapping.
@@ -38,6 +39,12 @@ func DefaultConfig() Config {
 			OwnQuotaPartAtMost: 0.25,
 			Hold:               config.Duration(2 * time.Second),
 		},
+		NoisyNeighbour: NoisyNeighbourConfig{
+			VictimMSPerSecond:  100,
+			DeprivedPercent:    10,
+			OwnQuotaPartAtMost: 0.25,
+			Hold:               config.Duration(3 * time.Second),
+		},
 		Hysteresis: Hysteresis{CloseBelow: 0.8, CloseAfter: config.Duration(5 * time.Second)},
 	}
 }
@@ -55,6 +62,9 @@ func (c *Config) Check() error {
 		{"cpu_contention.victim_ms_per_second", c.CPUContention.VictimMSPerSecond, 1, 1e6},
 		{"cpu_contention.deprived_percent", c.CPUContention.DeprivedPercent, 0, 100},
 		{"cpu_contention.own_quota_part_at_most", c.CPUContention.OwnQuotaPartAtMost, 0, 1},
+		{"noisy_neighbour.victim_ms_per_second", c.NoisyNeighbour.VictimMSPerSecond, 1, 1e6},
+		{"noisy_neighbour.deprived_percent", c.NoisyNeighbour.DeprivedPercent, 0, 100},
+		{"noisy_neighbour.own_quota_part_at_most", c.NoisyNeighbour.OwnQuotaPartAtMost, 0, 1},
 		{"hysteresis.close_below", c.Hysteresis.CloseBelow, 0.1, 1},
 	} {
 		if !(v.value >= v.least && v.value <= v.most) { // also where it is no number
@@ -67,6 +77,7 @@ func (c *Config) Check() error {
 	}{
 		{"fork_storm.hold", c.ForkStorm.Hold},
 		{"cpu_contention.hold", c.CPUContention.Hold},
+		{"noisy_neighbour.hold", c.NoisyNeighbour.Hold},
 		{"hysteresis.close_after", c.Hysteresis.CloseAfter},
 	} {
 		if v.value <= 0 || v.value.D() > time.Hour {

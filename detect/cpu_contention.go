@@ -50,16 +50,14 @@ func (d cpuContention) look(w *window) []finding {
 	if ratio < 0.5 {
 		return nil
 	}
-	offender, victims, others := d.accuse(w)
+	offender, victims, others, margin := d.accuse(w)
 	if offender == 0 {
 		return nil
 	}
-	a := w.table.tally(offender, w.cpuUsed(2*hurtSpan))
-	suspects := a.suspects(0)
-	if suspects == nil { // no process of it has been measured yet
-		suspects = []suspect{a.whole()}
+	f := finding{
+		suspect: w.culprit(offender, w.cpuUsed(2*hurtSpan)), cgroup: offender, ratio: ratio, victims: victims, contributors: others,
+		confidence: w.known(victims) * w.trust(hurtSpan), margin: margin,
 	}
-	f := finding{suspect: suspects[0], cgroup: offender, ratio: ratio, victims: victims, contributors: others}
 	d.judge(w, &f, some, use)
 	return []finding{f}
 }
@@ -70,17 +68,18 @@ const maxContributors = 16
 // accuse finds the cgroup that hurts others most, and whom. Who made whom wait is
 // measured; which way it goes is a matter of who got more than it was entitled to, and
 // who less. So nobody is accused of a fight between equals.
-func (d cpuContention) accuse(w *window) (model.CgroupID, []hurt, []model.Contributor) {
+func (d cpuContention) accuse(w *window) (culprit model.CgroupID, worstOff []hurt, all []model.Contributor, margin float64) {
 	shares := w.blame(hurtSpan)
 	run := w.cgroupTotals(hurtSpan, func(c *model.CgroupSample) uint64 { return c.RunNS })
 	_, covered := w.last(hurtSpan)
 	entitled := entitledIn(run, shares)
 
+	fair := fairness{d.cfg.DeprivedPercent, d.cfg.OwnQuotaPartAtMost}
 	caused := make(map[model.CgroupID]uint64)
 	victims := make(map[model.CgroupID][]hurt)
 	for victim, s := range shares {
 		deprived := float64(run[victim]) <= (1-d.cfg.DeprivedPercent/100)*float64(entitled[victim])
-		if !deprived || d.excused(s) {
+		if !deprived || fair.excuses(s) {
 			continue
 		}
 		for _, n := range s.Neighbours {
@@ -101,7 +100,7 @@ func (d cpuContention) accuse(w *window) (model.CgroupID, []hurt, []model.Contri
 		sum += float64(caused[id])
 	}
 	if sum == 0 {
-		return 0, nil, nil
+		return 0, nil, nil, 0
 	}
 	var others []model.Contributor
 	for _, id := range ranked[:min(len(ranked), maxContributors)] {
@@ -109,7 +108,11 @@ func (d cpuContention) accuse(w *window) (model.CgroupID, []hurt, []model.Contri
 	}
 	worst := ranked[0]
 	sortHurts(victims[worst])
-	return worst, victims[worst], others
+	margin = others[0].Share
+	if len(others) > 1 {
+		margin -= others[1].Share
+	}
+	return worst, victims[worst], others, margin
 }
 
 // entitledIn is what each cgroup was entitled to, of the CPU time that all of them got.
@@ -121,15 +124,9 @@ func entitledIn(run map[model.CgroupID]uint64, shares map[model.CgroupID]*blame.
 		wanted[id] = ns
 	}
 	for id, s := range shares {
-		wanted[id] += s.WaitNS - s.OwnQuotaNS - s.StealNS // what held it there nobody else got
+		wanted[id] += waited(s)
 	}
 	return blame.Entitled(wanted, given)
-}
-
-// excused says that a wait is the victim's own quota's or the hypervisor's to so large
-// a part that nobody else is accused of it.
-func (d cpuContention) excused(s *blame.Shares) bool {
-	return s.QuotaUnsure || float64(s.OwnQuotaNS+s.StealNS) > d.cfg.OwnQuotaPartAtMost*float64(s.WaitNS)
 }
 
 func (d cpuContention) judge(w *window, f *finding, some, use float64) {
@@ -148,5 +145,24 @@ func (d cpuContention) judge(w *window, f *finding, some, use float64) {
 	f.explain = func(name string, victims []string) string {
 		return fmt.Sprintf("%s keeps others from running: %s. The CPUs are %.0f %% busy and somebody waits for one %.0f %% of the time. The waiting was measured in the scheduler.",
 			name, list(victims), use, some)
+	}
+}
+
+func (d cpuContention) measure(w *window, cgroup model.CgroupID) []model.Measure {
+	some, pressed := w.somePercent(time.Second)
+	use, used := w.usePercent(time.Second)
+	stall := 0.0
+	if offender, victims, _, _ := d.accuse(w); offender == cgroup && len(victims) > 0 {
+		stall = victims[0].msPerSecond
+	}
+	raw := 0.0
+	if hurts := w.hurtBy(cgroup, 0); len(hurts) > 0 {
+		raw = hurts[0].msPerSecond
+	}
+	return []model.Measure{
+		known("host_cpu_some_percent", some, pressed, d.cfg.SomePercent),
+		known("cpu_use_percent", use, used, d.cfg.UsePercent),
+		over("made_wait_ms_per_second", raw, d.cfg.VictimMSPerSecond),
+		over("stall_ms_per_second", stall, d.cfg.VictimMSPerSecond), // unfairly
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/breakerd/breakerd/model"
 )
@@ -18,12 +19,16 @@ func incidentID(t *track, s *model.Sample) string {
 	if t.root != nil {
 		root = t.root.ProcID
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %d %v %d", s.Host.BootID, t.kind, t.cgroup, root, s.BootNS))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s %s %s %d %v %d", s.Host.BootID, t.kind, t.resource, t.cgroup, root, s.BootNS))
 	return hex.EncodeToString(sum[:6])
 }
 
 // describe names the culprit once, as it was when the incident opened.
 func (w *Watch) describe(t *track, f finding) {
+	t.incident.Contributors = append(t.incident.Contributors, f.contributors...)
+	if t.cgroup == 0 {
+		return // nobody stands out, and nobody is named
+	}
 	path := w.window.path(t.cgroup)
 	name := w.name(path)
 	c := model.Culprit{Cgroup: path, CgroupID: t.cgroup, Unit: name.Unit, Workload: name, Scope: model.ScopeCgroup, Share: round3(f.share)}
@@ -35,15 +40,18 @@ func (w *Watch) describe(t *track, f finding) {
 		c.UID = n.UID
 	}
 	t.incident.Culprit = c
-	t.incident.Contributors = append(t.incident.Contributors, f.contributors...)
 }
 
 // maxVictims bounds the victims of an incident that goes on while cgroups come and go:
 // those that wait least are left out.
 const maxVictims = 256
 
-// addStall adds what the culprit's cgroup made its victims wait in one sample.
+// addStall adds what the culprit's cgroup made its victims wait in one sample, where that
+// is measured.
 func (t *track) addStall(s *model.Sample) {
+	if t.incident.Estimated || t.resource != model.CPU {
+		return
+	}
 	for i := range s.Waits {
 		wait := &s.Waits[i]
 		if wait.Offender != t.cgroup || wait.By != model.ByCgroup {
@@ -52,6 +60,14 @@ func (t *track) addStall(s *model.Sample) {
 		if _, victim := t.stall[wait.Victim]; victim {
 			t.stall[wait.Victim] += float64(wait.NS) / 1e6
 		}
+	}
+}
+
+// estimateStall adds what the culprit's cgroup made its victims wait for so long, at the
+// pace of the last seconds.
+func (t *track) estimateStall(f finding, d time.Duration) {
+	for _, h := range f.victims {
+		t.stall[h.victim] += h.msPerSecond * max(0, d.Seconds())
 	}
 }
 
@@ -67,7 +83,7 @@ func (w *Watch) listVictims(t *track) {
 		path := w.window.path(id)
 		name := w.name(path)
 		t.incident.Victims = append(t.incident.Victims, model.Victim{
-			Cgroup: path, CgroupID: id, Unit: name.Unit, Workload: name, Resource: model.CPU, StallMS: round(t.stall[id]),
+			Cgroup: path, CgroupID: id, Unit: name.Unit, Workload: name, Resource: t.resource, StallMS: round(t.stall[id]),
 		})
 	}
 }

@@ -19,6 +19,11 @@ type finding struct {
 	cgroup       model.CgroupID
 	ratio        float64 // of what was measured to its threshold: 1 and more opens
 	severity     float64
+	resource     model.Resource // that the victims wait for; cpu where nothing is said
+	estimated    bool           // nobody measured who made whom wait
+	hostwide     bool           // the host is in trouble, whoever stands out
+	confidence   float64        // 0 to 1: see model.Incident
+	margin       float64
 	victims      []hurt // the worst first
 	contributors []model.Contributor
 	evidence     map[string]float64
@@ -84,6 +89,7 @@ func msPerSecond(ns uint64, over time.Duration) float64 {
 	return float64(ns) / 1e6 / over.Seconds()
 }
 
+func clamp(v float64) float64  { return max(0, min(1, v)) }
 func round(v float64) float64  { return math.Round(v*10) / 10 }
 func round3(v float64) float64 { return math.Round(v*1000) / 1000 }
 

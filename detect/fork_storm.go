@@ -85,6 +85,9 @@ func (d forkStorm) look(w *window) []finding {
 				suspect: s,
 				cgroup:  cgroup,
 				ratio:   treeRate / d.cfg.ForksPerSecond,
+				// The kernel counts every fork; whose they were is known of those whose records
+				// came. Nobody is compared: each tree answers for its own.
+				confidence: answered(a, s, float64(forks[cgroup])) * w.trust(span), margin: 1,
 			}
 			// How bad it is, is a matter of the whole span: in one tick forks run ahead of
 			// their exits.
@@ -94,6 +97,33 @@ func (d forkStorm) look(w *window) []finding {
 		}
 	}
 	return found
+}
+
+// answered is the part of what the kernel counted of which it is known whose it was.
+func answered(a *account, s suspect, counted float64) float64 {
+	if s.root == nil || counted <= 0 {
+		return 1 // the whole cgroup's in any case
+	}
+	return min(1, a.total/counted)
+}
+
+func (d forkStorm) measure(w *window, cgroup model.CgroupID) []model.Measure {
+	const span = time.Second
+	_, covered := w.last(span)
+	forks := w.cgroupTotals(span, func(c *model.CgroupSample) uint64 { return c.Forks })[cgroup]
+	rate := 0.0
+	if covered > 0 {
+		rate = float64(forks) / covered.Seconds()
+	}
+	tree := 0.0
+	if forks > 0 && covered > 0 {
+		s := w.culprit(cgroup, w.charged(span, func(c charges) map[*node]int { return c.forks }))
+		tree = s.weight / covered.Seconds()
+	}
+	return []model.Measure{
+		over("cgroup_forks_per_second", rate, d.cfg.ForksPerSecond),
+		over("forks_per_second", tree, d.cfg.ForksPerSecond),
+	}
 }
 
 func (d forkStorm) judge(w *window, f *finding, forks, exits, growth float64) {

@@ -28,11 +28,13 @@ func wild(rng *rand.Rand) uint64 {
 	return rng.Uint64N(uint64(time.Second))
 }
 
+func cgroupOf(rng *rand.Rand) model.CgroupID { return model.CgroupID(rng.IntN(4)) }
+
 func hostileSample(rng *rand.Rand) *model.Sample {
 	id := func() model.ProcID {
 		return model.ProcID{PID: int32(rng.IntN(6)), StartTime: uint64(rng.IntN(3))}
 	}
-	cgroup := func() model.CgroupID { return model.CgroupID(rng.IntN(4)) }
+	cgroup := func() model.CgroupID { return cgroupOf(rng) }
 	s := &model.Sample{
 		Time: time.Unix(rng.Int64N(1<<33), 0).UTC(), BootNS: int64(wild(rng)), LengthNS: int64(wild(rng)),
 		Keyframe: rng.IntN(20) == 0,
@@ -71,7 +73,7 @@ func TestHostileSamplesGiveIncidentsThatCanBeWritten(t *testing.T) {
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		cfg := DefaultConfig()
-		cfg.ForkStorm.Hold, cfg.CPUContention.Hold, cfg.Hysteresis.CloseAfter = 1, 1, 1
+		cfg.ForkStorm.Hold, cfg.CPUContention.Hold, cfg.NoisyNeighbour.Hold, cfg.Hysteresis.CloseAfter = 1, 1, 1, 1
 		w := NewWatch(cfg, func(string) model.Workload { return model.Workload{} })
 		boot := int64(time.Hour)
 		for range 80 {
@@ -91,9 +93,17 @@ func TestHostileSamplesGiveIncidentsThatCanBeWritten(t *testing.T) {
 				if v := c.Incident.Severity; !(v >= 0 && v <= 1) {
 					t.Fatalf("seed %d: severity %v", seed, v)
 				}
+				for _, v := range []float64{c.Incident.Confidence, c.Incident.Margin} {
+					if !(v >= 0 && v <= 1) {
+						t.Fatalf("seed %d: confidence %v, margin %v", seed, c.Incident.Confidence, c.Incident.Margin)
+					}
+				}
 				if v := c.Incident.Culprit.Share; !(v >= 0 && v <= 1) {
 					t.Fatalf("seed %d: share %v", seed, v)
 				}
+			}
+			if _, err := json.Marshal(w.Measures(cgroupOf(rng))); err != nil {
+				t.Fatalf("seed %d: %v", seed, err)
 			}
 			checkTable(t, w.window.table)
 			if len(w.window.samples) > maxSamples {

@@ -39,7 +39,7 @@ const (
 	service model.CgroupID = 70
 )
 
-var paths = map[model.CgroupID]string{root: "/", session: "/session", job: "/job", service: "/service"}
+var paths = map[model.CgroupID]string{root: "/", session: "/session", job: "/job", service: "/service", 80: "/other"}
 
 func (s *scene) begin() { s.sample = &model.Sample{LengthNS: int64(tick)} }
 

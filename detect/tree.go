@@ -156,6 +156,15 @@ func (a *account) tree(root *node) suspect {
 	}
 }
 
+// culprit is who within a cgroup answers for a cause: a tree, or the whole.
+func (w *window) culprit(cgroup model.CgroupID, cause map[*node]float64) suspect {
+	a := w.table.tally(cgroup, cause)
+	if suspects := a.suspects(0); suspects != nil {
+		return suspects[0]
+	}
+	return a.whole() // no process of it has been measured yet
+}
+
 func (a *account) whole() suspect {
 	return suspect{largest: a.heaviest(a.tops), weight: a.total, share: 1, members: a.members}
 }

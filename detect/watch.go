@@ -5,7 +5,9 @@
 package detect
 
 import (
+	"cmp"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/breakerd/breakerd/model"
@@ -16,13 +18,17 @@ type detector interface {
 	kind() model.Kind
 	hold() time.Duration // how long a finding must last before an incident opens
 	look(*window) []finding
+	// measure gives each figure of the detector for one cgroup, also far below the threshold.
+	measure(*window, model.CgroupID) []model.Measure
 }
 
-// all is the literal list of detectors.
+// all is the literal list of detectors. One that is covered by another stands behind it:
+// see covered.
 func all(cfg Config) []detector {
 	return []detector{
 		forkStorm{cfg.ForkStorm},
 		cpuContention{cfg.CPUContention},
+		noisyNeighbour{cfg.NoisyNeighbour},
 	}
 }
 
@@ -52,7 +58,7 @@ func NewWatch(cfg Config, name Namer) *Watch {
 	return &Watch{
 		cfg:       cfg,
 		name:      name,
-		window:    newWindow(),
+		window:    newWindow(cfg),
 		detectors: all(cfg),
 		tracks:    make(map[model.Kind][]*track),
 	}
@@ -81,8 +87,9 @@ type Change struct {
 // incident.
 type track struct {
 	kind     model.Kind
-	cgroup   model.CgroupID
+	cgroup   model.CgroupID // 0: nobody stands out
 	root     *node
+	resource model.Resource  // that the victims wait for
 	since    int64           // boot time of the first finding over the threshold
 	below    int64           // boot time since when it is under the closing threshold; 0 if it is not
 	incident *model.Incident // nil until it has been held long enough
@@ -124,10 +131,14 @@ func (w *Watch) follow(d detector, s *model.Sample) []Change {
 	}
 	var changes []Change
 	for _, f := range d.look(w.window) {
+		f.resource = cmp.Or(f.resource, model.CPU)
+		if w.covered(d.kind(), f) {
+			continue
+		}
 		t := w.match(d.kind(), f)
 		switch {
 		case t == nil && f.ratio >= 1:
-			t = &track{kind: d.kind(), cgroup: f.cgroup, root: f.root, since: s.BootNS}
+			t = &track{kind: d.kind(), cgroup: f.cgroup, root: f.root, resource: f.resource, since: s.BootNS}
 			w.tracks[d.kind()] = append(w.tracks[d.kind()], t)
 		case t == nil:
 			continue
@@ -138,7 +149,7 @@ func (w *Watch) follow(d detector, s *model.Sample) []Change {
 				t.seen = false // it starts again from nothing
 				continue
 			}
-			t.root = f.root
+			t.root, t.cgroup = f.root, f.cgroup
 			// Half a tick early is better than a whole one late.
 			if s.BootNS-t.since < int64(d.hold())-s.LengthNS/2 {
 				continue
@@ -189,7 +200,15 @@ func (w *Watch) settle(kind model.Kind, s *model.Sample) []Change {
 func (w *Watch) match(kind model.Kind, f finding) *track {
 	var same *track
 	for _, t := range w.tracks[kind] {
-		if t.cgroup != f.cgroup || t.seen {
+		if t.resource != f.resource || t.seen {
+			continue
+		}
+		// Pressure of the whole host goes on whoever stands out in this tick.
+		if f.hostwide && t.incident == nil {
+			same = t
+			continue
+		}
+		if t.cgroup != f.cgroup {
 			continue
 		}
 		if t.root == f.root {
@@ -206,6 +225,7 @@ func (w *Watch) open(t *track, f finding, s *model.Sample) {
 	t.incident = &model.Incident{
 		ID:           incidentID(t, s),
 		Kind:         t.kind,
+		Estimated:    f.estimated,
 		State:        model.Open,
 		OpenedAt:     s.Time,
 		Evidence:     map[string]float64{},
@@ -215,12 +235,15 @@ func (w *Watch) open(t *track, f finding, s *model.Sample) {
 	}
 	// What led to it counts: the victims waited before anybody was sure.
 	t.stall = make(map[model.CgroupID]float64)
-	samples, _ := w.window.last(2 * time.Second)
+	samples, covered := w.window.last(2 * time.Second)
 	for _, h := range f.victims {
 		t.stall[h.victim] = 0
 	}
 	for _, before := range samples[:len(samples)-1] {
 		t.addStall(before)
+	}
+	if t.incident.Estimated {
+		t.estimateStall(f, covered-s.Length())
 	}
 	w.describe(t, f)
 	w.update(t, f)
@@ -237,12 +260,32 @@ func (w *Watch) update(t *track, f finding) {
 			t.stall[h.victim] = 0
 		}
 	}
-	if severity := round3(min(1, f.severity)); severity > in.Severity {
+	if in.Estimated {
+		t.estimateStall(f, w.window.now().Length())
+	}
+	w.window.markGaps(in.Evidence)
+	if severity := round3(clamp(f.severity)); severity > in.Severity {
 		in.Severity = severity
 		in.Level = model.LevelOf(severity)
+		in.Confidence, in.Margin = round3(clamp(f.confidence)), round3(clamp(f.margin))
 		maps.Copy(in.Evidence, f.evidence)
 		in.Summary = f.explain(culpritName(in.Culprit), w.victimNames(f.victims))
 	}
+}
+
+// covered says that an incident is told already by another that is open: the machine as
+// a whole says more than two neighbours, and who makes a pressure more than that there is
+// one.
+func (w *Watch) covered(kind model.Kind, f finding) bool {
+	is := func(by model.Kind, same func(*track) bool) bool {
+		return slices.ContainsFunc(w.tracks[by], func(t *track) bool { return t.incident != nil && same(t) })
+	}
+	sameCgroup := func(t *track) bool { return t.cgroup == f.cgroup }
+	switch kind {
+	case model.NoisyNeighbour:
+		return is(model.CPUContention, sameCgroup)
+	}
+	return false
 }
 
 func keep(tracks []*track, want func(*track) bool) []*track {

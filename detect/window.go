@@ -25,32 +25,42 @@ type window struct {
 	charges []charges // beside samples
 	names   names
 
+	fair fairness
+	gap  int64 // boot time when the window was last discarded; 0 if it never was
+
 	// Of this tick, made when asked for.
 	shares   map[time.Duration]map[model.CgroupID]*blame.Shares
-	offences map[model.CgroupID][]hurt // by offender, over hurtSpan
+	offences map[model.CgroupID][]hurt  // by offender, over hurtSpan
+	wronged  map[model.CgroupID][]wrong // the same
 }
 
-func newWindow() *window {
-	return &window{table: newTable(), names: newNames()}
+func newWindow(cfg Config) *window {
+	n := cfg.NoisyNeighbour
+	return &window{table: newTable(), names: newNames(), fair: fairness{n.DeprivedPercent, n.OwnQuotaPartAtMost}}
 }
 
 // feed takes in a sample. It forgets everything but the processes where time did not
 // run as the samples assume: nothing may be concluded from what lies across a suspend,
-// or across the seam of two recordings.
+// or across the seam of two recordings. A clock that jumps is that of a machine that was
+// stopped from outside, as a rule.
 func (w *window) feed(s *model.Sample) (broken bool) {
-	broken = s.Keyframe || s.Lost.SuspendedNS > int64(time.Second)
+	const most = int64(time.Second) // that a clock is set by, or a machine sleeps, and nothing else is wrong
+	broken = s.Keyframe || s.Lost.SuspendedNS > most || s.Lost.ClockJumpNS > most || s.Lost.ClockJumpNS < -most
 	if len(w.samples) > 0 {
 		before := w.now()
 		broken = broken || s.BootNS <= before.BootNS || s.Host.BootID != before.Host.BootID
 	}
 	if broken {
+		if len(w.samples) > 0 {
+			w.gap = s.BootNS
+		}
 		w.samples, w.charges = nil, nil
 	}
 	light := *s
 	light.Procs = model.ProcChanges{} // 1 MB each second at 20,000 processes, and in the table now
 	w.samples = append(w.samples, &light)
 	w.charges = append(w.charges, w.table.apply(s))
-	w.shares, w.offences = nil, nil
+	w.shares, w.offences, w.wronged = nil, nil, nil
 
 	old := max(0, len(w.samples)-maxSamples)
 	for s.BootNS-w.samples[old].BootNS > int64(kept) {
@@ -60,6 +70,30 @@ func (w *window) feed(s *model.Sample) (broken bool) {
 	w.charges = slices.Delete(w.charges, 0, old)
 	w.names.learn(s)
 	return broken
+}
+
+// markGaps says in the evidence what the window did not see. A late tick is measured by
+// its true length and only marked.
+func (w *window) markGaps(evidence map[string]float64) {
+	var lost model.Lost
+	for _, s := range w.samples {
+		lost.Events += s.Lost.Events
+		lost.Cells += s.Lost.Cells
+		lost.Cgroups += s.Lost.Cgroups
+		lost.LateNS = max(lost.LateNS, s.Lost.LateNS)
+	}
+	for key, v := range map[string]float64{
+		"lost_events": float64(lost.Events), "lost_cells": float64(lost.Cells), "lost_cgroups": float64(lost.Cgroups),
+		"late_ms": round(float64(lost.LateNS) / 1e6),
+	} {
+		if v > 0 {
+			evidence[key] = max(evidence[key], v)
+		}
+	}
+	// While part of what a detector looks back on is missing.
+	if age := w.now().BootNS - w.gap; w.gap != 0 && age >= 0 && age < int64(kept) {
+		evidence["window_discarded_s_ago"] = round(time.Duration(age).Seconds())
+	}
 }
 
 func (w *window) now() *model.Sample { return w.samples[len(w.samples)-1] }

@@ -110,7 +110,8 @@ func (j *Judge) Sample(ctx context.Context, s *model.Sample) []Event {
 		}
 		// Nobody is held for what is over: an incident stays open for a while after the
 		// trouble has gone, also where it has gone because the culprit was held.
-		if c.Active && d != nil && d.wanted == nil && !s.Time.Before(d.next) {
+		// Where nobody stands out there is nobody to be held, and no policy is asked.
+		if c.Active && d != nil && c.Incident.Culprit.Known() && d.wanted == nil && !s.Time.Before(d.next) {
 			events = append(events, j.ask(ctx, d, s.Time)...)
 		}
 	}

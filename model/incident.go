@@ -21,6 +21,11 @@ const (
 	PSISaturation  Kind = "psi_saturation"
 )
 
+// Kinds lists all kinds, as people read them.
+var Kinds = []Kind{
+	ForkStorm, CPUContention, NoisyNeighbour, ShortLivedJobs, MemoryLeak, MemoryPressure, IOPressure, PSISaturation,
+}
+
 // State says whether an incident goes on.
 type State string
 
@@ -122,6 +127,10 @@ type Culprit struct {
 	// Share of the cause that the culprit accounts for, 0 to 1.
 	Share float64 `json:"share"`
 }
+
+// Known reports whether anybody is accused. Where nobody stands out the culprit is empty,
+// and nobody may be acted on.
+func (c *Culprit) Known() bool { return c.CgroupID != 0 }
 
 // CulpritRoot is the topmost process of a culprit.
 type CulpritRoot struct {

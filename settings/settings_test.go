@@ -91,6 +91,12 @@ func TestEveryBoundRefusesAndNamesItsKey(t *testing.T) {
 			"own_quota_part_at_most": {"-0.1", "1.1", ".nan"},
 			"hold":                   {"0s", "61m"},
 		},
+		"noisy_neighbour": {
+			"victim_ms_per_second":   {"0", "1e7", ".nan"},
+			"deprived_percent":       {"-1", "101", ".nan"},
+			"own_quota_part_at_most": {"-0.1", "1.1", ".nan"},
+			"hold":                   {"0s", "61m"},
+		},
 		"hysteresis": {
 			"close_below": {"0", "1.1", ".nan"},
 			"close_after": {"0s", "61m"},

@@ -48,6 +48,11 @@ Configuration, with its defaults:
       deprived_percent: 10      by which it gets less than it is entitled to
       own_quota_part_at_most: 0.25
       hold: 2s
+    noisy_neighbour:
+      victim_ms_per_second: 100 that one cgroup may make another wait
+      deprived_percent: 10      by which the other gets less than it is entitled to
+      own_quota_part_at_most: 0.25
+      hold: 3s
     hysteresis:
       close_below: 0.8          of the threshold
       close_after: 5s

@@ -1,0 +1,178 @@
+package detect
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/breakerd/breakerd/blame"
+	"github.com/breakerd/breakerd/model"
+)
+
+// fairness says when a wait is a wrong that one cgroup does to another.
+type fairness struct {
+	deprivedPercent    float64 // less than it is entitled to, by at least so much
+	ownQuotaPartAtMost float64 // of the victim's wait, 0 to 1
+}
+
+// wrong is a wait that one cgroup made another, though that one had a right to run.
+type wrong struct {
+	hurt
+	share           float64 // of the victim's whole wait, 0 to 1
+	next            float64 // the same of the worst other neighbour
+	unknown         float64 // the part of the victim's wait that nobody is known to have made
+	deprivedPercent float64 // how much less than it was entitled to the victim got
+}
+
+// A wait shorter than this in each second is noise: a few scheduling rounds.
+const leastWrong = 10.0 // ms/s
+
+// wrongs lists by offender whom it wrongs, the worst first, over hurtSpan.
+//
+// Who made whom wait is measured, and says nothing of who is in the right: while a
+// service runs, every queued task of a crowd waits for it. So each fight is judged by
+// what both got. The pair divides what it was given by max-min fairness: where the
+// victim wanted what it got and what it waited for this offender, it is entitled to that
+// up to half of what both got. Nothing is said of the CPUs on which they met, because
+// nobody counts run time by cgroup and CPU: so it holds whether both are pinned to one
+// CPU of many or free, and a cgroup that has eight CPUs is not entitled to half of a
+// ninth that somebody with none wants.
+func (w *window) wrongs() map[model.CgroupID][]wrong {
+	if w.wronged != nil {
+		return w.wronged
+	}
+	w.wronged = make(map[model.CgroupID][]wrong)
+	shares := w.blame(hurtSpan)
+	run := w.cgroupTotals(hurtSpan, func(c *model.CgroupSample) uint64 { return c.RunNS })
+	_, covered := w.last(hurtSpan)
+	for victim, s := range shares {
+		if s.WaitNS == 0 || w.fair.excuses(s) {
+			continue
+		}
+		for i, n := range s.Neighbours {
+			rate := msPerSecond(n.NS, covered)
+			if rate < leastWrong {
+				break // the worst come first
+			}
+			deprived := deprivedBy(run[victim], n.NS, run[n.Offender], waited(shares[n.Offender]))
+			if deprived < w.fair.deprivedPercent {
+				continue
+			}
+			x := wrong{
+				hurt:    hurt{victim, rate},
+				share:   part(n.NS, s.WaitNS),
+				unknown: part(s.UnknownNS, s.WaitNS), deprivedPercent: deprived,
+			}
+			if other := nextTo(i); other < len(s.Neighbours) {
+				x.next = part(s.Neighbours[other].NS, s.WaitNS)
+			}
+			w.wronged[n.Offender] = append(w.wronged[n.Offender], x)
+		}
+	}
+	for _, list := range w.wronged {
+		slices.SortFunc(list, func(a, b wrong) int {
+			return cmp.Or(cmp.Compare(b.msPerSecond, a.msPerSecond), cmp.Compare(a.victim, b.victim))
+		})
+	}
+	return w.wronged
+}
+
+// nextTo is the index of the worst neighbour besides the given one.
+func nextTo(i int) int {
+	if i == 0 {
+		return 1
+	}
+	return 0
+}
+
+// deprivedBy is by how many percent the victim got less than it was entitled to against
+// one offender, and 0 where the offender got no more than it was entitled to itself.
+func deprivedBy(victimRan, waitedForIt, offenderRan, offenderWaited uint64) float64 {
+	const victim, offender = 0, 1 // of this fight only
+	entitled := blame.Entitled(map[model.CgroupID]uint64{
+		victim:   victimRan + waitedForIt,
+		offender: offenderRan + offenderWaited,
+	}, victimRan+offenderRan)
+	if entitled[victim] <= victimRan || offenderRan <= entitled[offender] {
+		return 0
+	}
+	return 100 * (1 - part(victimRan, entitled[victim]))
+}
+
+// waited is what a cgroup would have run more, had nobody else been there.
+func waited(s *blame.Shares) uint64 {
+	if s == nil {
+		return 0
+	}
+	return s.WaitNS - s.OwnQuotaNS - s.StealNS // what held it there nobody else got
+}
+
+// excuses says that a wait is the victim's own quota's or the hypervisor's to so large a
+// part that nobody else is accused of it.
+func (f fairness) excuses(s *blame.Shares) bool {
+	return s.QuotaUnsure || float64(s.OwnQuotaNS+s.StealNS) > f.ownQuotaPartAtMost*float64(s.WaitNS)
+}
+
+// wrongedBy lists whom a cgroup wrongs at least so much, the worst first.
+func (w *window) wrongedBy(offender model.CgroupID, atLeastMSPerSecond float64) []hurt {
+	var hurts []hurt
+	for _, x := range w.wrongs()[offender] {
+		if x.msPerSecond >= atLeastMSPerSecond {
+			hurts = append(hurts, x.hurt)
+		}
+	}
+	return hurts
+}
+
+// part is a part of a whole, 0 to 1.
+func part(of, whole uint64) float64 {
+	if whole == 0 {
+		return 0
+	}
+	return min(1, float64(of)/float64(whole))
+}
+
+// known is the part of some victims' waits of which it is known who made them, 0 to 1.
+func (w *window) known(victims []hurt) float64 {
+	shares := w.blame(hurtSpan)
+	var unknown, whole float64
+	for _, h := range victims {
+		if s := shares[h.victim]; s != nil {
+			unknown += float64(s.UnknownNS)
+			whole += float64(s.WaitNS)
+		}
+	}
+	if whole == 0 {
+		return 1
+	}
+	return max(0, 1-unknown/whole)
+}
+
+// trust is the part of what happened in the last d that was seen, 0 to 1: what was lost
+// makes every verdict less sure.
+func (w *window) trust(d time.Duration) float64 {
+	var events, cells, cgroups, lostEvents, lostCells, lostCgroups float64
+	samples, _ := w.last(d)
+	for _, s := range samples {
+		for i := range s.Cgroups {
+			c := &s.Cgroups[i]
+			events += float64(c.Forks) + float64(c.Execs) + float64(c.Exits)
+		}
+		cells += float64(len(s.Waits))
+		cgroups += float64(len(s.Cgroups))
+		lostEvents += float64(s.Lost.Events)
+		lostCells += float64(s.Lost.Cells)
+		lostCgroups += float64(s.Lost.Cgroups)
+	}
+	// The counts of cgroups are complete where records were lost, so that what happened
+	// is what they say, or more.
+	return (1 - lostEvents/max(1, events, lostEvents)) *
+		seenPart(cells, lostCells) * seenPart(cgroups, lostCgroups)
+}
+
+func seenPart(seen, lost float64) float64 {
+	if lost == 0 {
+		return 1
+	}
+	return seen / (seen + lost)
+}

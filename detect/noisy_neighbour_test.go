@@ -1,0 +1,209 @@
+package detect
+
+import (
+	"testing"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// other is a cgroup that has CPUs of its own and fights with nobody.
+const other model.CgroupID = 80
+
+// pinned lets a crowd and a service share one CPU of two for a tick, while the other CPU
+// is used by somebody else for such a part.
+func (s *scene) pinned(elsewhere float64) {
+	s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(200 * time.Millisecond)})
+	s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(50 * time.Millisecond)})
+	s.cgroup(model.CgroupSample{ID: other, RunNS: uint64(elsewhere * float64(tick))})
+	s.waits(job, service, 200*time.Millisecond)
+	s.waits(service, job, 200*time.Millisecond)
+	s.waits(job, job, 600*time.Millisecond)
+}
+
+func TestANeighbourOnAPinnedCPUIsSeenThoughTheHostIsHalfIdle(t *testing.T) {
+	s := newScene()
+	parent, hogs := hogsAndService(s)
+	s.end(0.1, 0)
+	began := s.now
+	for i := 0; s.open(model.NoisyNeighbour) == nil; i++ {
+		for _, h := range hogs {
+			s.uses(h, job, time.Duration(i+1)*50*time.Millisecond)
+		}
+		s.pinned(0)
+		if s.end(0.5, 1); s.now-began > 5*time.Second {
+			t.Fatal("nothing opened within 5 s")
+		}
+	}
+	if took := s.now - began; took < 3*time.Second || took > 3500*time.Millisecond {
+		t.Errorf("opened after %v, want 3 s to 3.5 s", took)
+	}
+	in := s.open(model.NoisyNeighbour)
+	if in.Culprit.CgroupID != job || in.Culprit.Root.ProcID != parent || in.Culprit.Scope != model.ScopeTree {
+		t.Errorf("culprit %+v, want the tree of %v", in.Culprit, parent)
+	}
+	if len(in.Victims) != 1 || in.Victims[0].CgroupID != service || in.Victims[0].Resource != model.CPU || in.Victims[0].StallMS < 1000 {
+		t.Errorf("victims %+v, want the service", in.Victims)
+	}
+	if in.Estimated || in.Confidence != 1 || in.Margin != 1 || in.Level == model.Info {
+		t.Errorf("estimated %v, confidence %v, margin %v, level %s: want it measured, and sure", in.Estimated, in.Confidence, in.Margin, in.Level)
+	}
+}
+
+// Where fourteen CPUs are used by somebody else, shares of the whole machine say that
+// neither of the two got more than it was entitled to.
+func TestANeighbourOnAPinnedCPUIsSeenThoughOthersUseTheRestOfALargeHost(t *testing.T) {
+	s := newScene()
+	hogsAndService(s)
+	for range 20 {
+		s.pinned(14)
+		s.end(0.5, 1)
+	}
+	if in := s.open(model.NoisyNeighbour); in == nil || in.Culprit.CgroupID != job {
+		t.Errorf("incident %+v, want one because of cgroup %d", in, job)
+	}
+}
+
+func TestNoisyNeighbourStaysSilent(t *testing.T) {
+	tests := []struct {
+		name string
+		tick func(*scene)
+	}{
+		{"when equals fight for one CPU", func(s *scene) {
+			s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(tick / 2)})
+			s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(tick / 2)})
+			s.waits(job, service, tick/2)
+			s.waits(service, job, tick/2)
+		}},
+		{"when the offender asked for less than its victim", func(s *scene) {
+			s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(40 * time.Millisecond)})
+			s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(200 * time.Millisecond)})
+			s.waits(job, service, 160*time.Millisecond) // four tasks of it, 40 ms each
+			s.waits(service, job, 10*time.Millisecond)
+		}},
+		{"when the victim waits for itself, and little for another", func(s *scene) {
+			s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(400 * time.Millisecond)})
+			s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(400 * time.Millisecond)})
+			s.waits(job, service, 30*time.Millisecond)
+			s.waits(service, service, time.Second)
+		}},
+		{"when nobody waits long", func(s *scene) {
+			s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(240 * time.Millisecond)})
+			s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(10 * time.Millisecond)})
+			s.waits(job, service, 20*time.Millisecond)
+		}},
+		{"when the victim's own quota holds it", func(s *scene) {
+			held := uint64(s.now-time.Hour) / 2
+			s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(tick)})
+			s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(tick / 10), Detail: &model.CgroupDetail{ThrottledNS: held}})
+			s.waits(job, service, 200*time.Millisecond)
+		}},
+		{"when it is over in two seconds", func(s *scene) {
+			if s.now < time.Hour+time.Second {
+				s.pinned(0)
+			}
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScene()
+			hogsAndService(s)
+			s.end(0.1, 0)
+			for range 40 {
+				tt.tick(s)
+				s.end(0.5, 1)
+				if in := s.open(model.NoisyNeighbour); in != nil {
+					t.Fatalf("opened: %s %+v", in.Summary, in.Evidence)
+				}
+			}
+		})
+	}
+}
+
+func TestWhereTheWholeHostIsContendedOneIncidentTellsIt(t *testing.T) {
+	s := newScene()
+	hogsAndService(s)
+	s.end(0.1, 0)
+	for range 40 {
+		s.fight(240*time.Millisecond, 10*time.Millisecond, 400*time.Millisecond)
+		s.end(1, 1)
+		if in := s.open(model.NoisyNeighbour); in != nil {
+			t.Fatalf("cpu_contention is open, and so is %s: %s", in.Kind, in.Summary)
+		}
+	}
+	if s.open(model.CPUContention) == nil {
+		t.Error("nothing opened")
+	}
+}
+
+func TestAFightThatComesToTakeTheWholeHostIsToldByTheHostwideKind(t *testing.T) {
+	s := newScene()
+	hogsAndService(s)
+	for range 20 {
+		s.fight(240*time.Millisecond, 10*time.Millisecond, 0)
+		s.end(0.6, 1)
+	}
+	if s.open(model.NoisyNeighbour) == nil {
+		t.Fatal("nothing opened on the idle host")
+	}
+	for range 4 * 9 {
+		s.fight(240*time.Millisecond, 10*time.Millisecond, 400*time.Millisecond)
+		s.end(1, 1)
+	}
+	if s.open(model.NoisyNeighbour) != nil || s.open(model.CPUContention) == nil {
+		t.Errorf("changes %+v, want cpu_contention alone", s.changes)
+	}
+}
+
+func TestWhatNobodyIsKnownToHaveMadeMakesTheVerdictLessSure(t *testing.T) {
+	s := newScene()
+	hogsAndService(s)
+	for range 20 {
+		s.pinned(0)
+		s.sample.Waits = append(s.sample.Waits, model.Wait{Resource: model.CPU, By: model.ByUnknown, Victim: service, NS: uint64(100 * time.Millisecond)})
+		s.waits(other, service, 100*time.Millisecond)
+		s.sample.Lost.Cells = 5 // of ten
+		s.end(0.5, 1)
+	}
+	in := s.open(model.NoisyNeighbour)
+	if in == nil {
+		t.Fatal("nothing opened")
+	}
+	// 100 of the victim's 400 ms are unknown, and half of the cells were lost.
+	if in.Confidence != 0.375 || in.Margin != 0.25 {
+		t.Errorf("confidence %v, margin %v: want 0.375 and 0.25", in.Confidence, in.Margin)
+	}
+	if in.Evidence["lost_cells"] == 0 {
+		t.Errorf("evidence %v does not say that cells were lost", in.Evidence)
+	}
+}
+
+func TestMeasuresSayHowFarACgroupIsFromAnIncident(t *testing.T) {
+	s := newScene()
+	hogsAndService(s)
+	for range 20 {
+		s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(100 * time.Millisecond)})
+		s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(10 * time.Millisecond)})
+		s.waits(job, service, 10*time.Millisecond)
+		s.end(0.5, 0.2)
+	}
+	figures := map[string]model.Measure{}
+	for _, m := range s.watch.Measures(job) {
+		for _, f := range m.Measures {
+			figures[string(m.Kind)+" "+f.Name] = f
+		}
+	}
+	for key, want := range map[string]model.Measure{
+		"noisy_neighbour stall_ms_per_second":     {Value: 40, Threshold: 100, Known: true},
+		"cpu_contention host_cpu_some_percent":    {Value: 20, Threshold: 40, Known: true},
+		"cpu_contention cpu_use_percent":          {Value: 50, Threshold: 90, Known: true},
+		"fork_storm forks_per_second":             {Value: 0, Threshold: 10, Known: true},
+		"noisy_neighbour victim_deprived_percent": {Value: 50, Threshold: 10, Known: true, Met: true},
+	} {
+		got := figures[key]
+		got.Name = ""
+		if got != want {
+			t.Errorf("%s: %+v, want %+v", key, got, want)
+		}
+	}
+}
