@@ -10,7 +10,7 @@ export PATH := $(dir $(GO)):$(PATH)
 
 PROGRAMS := breakerd breaker-enforcer breakerctl
 
-.PHONY: build demo test check race kernel bench generate check-generated clean
+.PHONY: build demo test check race kernel bench accuracy generate check-generated clean
 
 build: ## the three programs, into bin/
 	@test -n "$(GO)" || { echo "make: Go 1.26 or later is needed and was not found: install it from https://go.dev/dl/"; exit 1; }
@@ -24,6 +24,9 @@ test: build ## everything: needs root, installs what it needs on Debian and Ubun
 
 bench: ## what the kernel programs and the policies cost
 	@scripts/bench
+
+accuracy: ## is breakerd right about who? labelled loads against the real thing; needs root and a quiet machine
+	$(GO) run ./bench/accuracy
 
 generate: ## the eBPF objects again; needs clang 14
 	@scripts/install clang-14 llvm-14 libbpf-dev linux-libc-dev

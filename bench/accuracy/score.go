@@ -1,0 +1,158 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// Outcome is what became of a scenario, in a word.
+type outcome string
+
+// The outcomes. Only right and silent pass.
+const (
+	right       outcome = "right"
+	silent      outcome = "silent"
+	wrong       outcome = "wrong"        // somebody was accused who, or of what, was not so
+	missed      outcome = "missed"       // nobody was accused
+	unknown     outcome = "unknown"      // it was seen, and nobody was accused
+	broken      outcome = "not silent"   // harmless load was called trouble
+	noPremise   outcome = "no premise"   // the load did not do what its label says
+	notPossible outcome = "not possible" // here
+)
+
+// verdict is what may be concluded from the incidents of one scenario.
+type verdict struct {
+	outcome outcome
+	found   *model.Incident // the right one that opened first
+	rank    int             // of the culprit among that incident's contributors, from 1; 0 if it is not among them
+	right   int             // accusations that are so
+	wrongs  []string        // accusations that are not
+	others  []string        // what was said of those who are not of the scenario
+}
+
+// scene is what a verdict needs to know of a stage.
+type scene struct {
+	path           string // of the scenario's cgroup
+	roots          map[string]int32
+	started, ended time.Time
+	disturbed      bool // others used the CPUs meanwhile, and may really be to blame
+}
+
+// settleTime is how long after the end an incident may open because of a scenario:
+// detectors look back over some seconds.
+const settleTime = 2 * time.Second
+
+// judge holds the incidents against a scenario's labels.
+func judge(s scenario, sc scene, all []model.Incident) verdict {
+	var v verdict
+	seenUnknown := false
+	named := make(map[string]bool)
+	for i := range all {
+		in := &all[i]
+		own := in.Culprit.Cgroup == sc.path || strings.HasPrefix(in.Culprit.Cgroup, sc.path+"/")
+		during := !in.OpenedAt.Before(sc.started) && in.OpenedAt.Before(sc.ended.Add(settleTime))
+		switch {
+		case own:
+		case !during:
+			continue
+		case nobody(in):
+			switch {
+			case s.silent() && in.Level != model.Info:
+				v.wrongs = append(v.wrongs, describe(in, sc)+" opened, and there is no trouble")
+			case slices.Contains(s.kinds, in.Kind):
+				seenUnknown = true
+			}
+			continue
+		case slices.ContainsFunc(in.Victims, func(x model.Victim) bool { return strings.HasPrefix(x.Cgroup, sc.path+"/") }) && in.Level != model.Info && !sc.disturbed:
+			v.wrongs = append(v.wrongs, describe(in, sc)+" is not of the scenario, and its victim is")
+			continue
+		default:
+			v.others = append(v.others, describe(in, sc))
+			continue
+		}
+		what := mistake(s, sc, in)
+		switch {
+		case what != "":
+			v.wrongs = append(v.wrongs, describe(in, sc)+" "+what)
+			continue
+		case s.silent() || !slices.Contains(s.kinds, in.Kind) && in.Level == model.Info:
+			continue
+		}
+		v.right++
+		for _, x := range in.Victims {
+			named[strings.TrimPrefix(x.Cgroup, sc.path+"/")] = true
+		}
+		if slices.Contains(s.kinds, in.Kind) && (v.found == nil || in.OpenedAt.Before(v.found.OpenedAt)) {
+			v.found = in
+			v.rank = 1 + slices.IndexFunc(in.Contributors, func(c model.Contributor) bool { return c.Cgroup == in.Culprit.Cgroup })
+		}
+	}
+	if v.found != nil {
+		for _, name := range s.victims {
+			if !named[name] {
+				v.wrongs = append(v.wrongs, fmt.Sprintf("%s is a victim and is not named", name))
+			}
+		}
+	}
+	switch {
+	case len(v.wrongs) > 0 && s.silent():
+		v.outcome = broken
+	case len(v.wrongs) > 0:
+		v.outcome = wrong
+	case s.silent():
+		v.outcome = silent
+	case v.found != nil:
+		v.outcome = right
+	case seenUnknown:
+		v.outcome = unknown
+	default:
+		v.outcome = missed
+	}
+	if sc.disturbed && (v.outcome == missed || v.outcome == unknown || v.outcome == broken) {
+		v.outcome = noPremise
+	}
+	return v
+}
+
+// nobody reports whether an incident names no culprit.
+func nobody(in *model.Incident) bool { return in.Culprit.Cgroup == "" && in.Culprit.Root.PID == 0 }
+
+// mistake says what is wrong with an accusation of somebody in the scenario; "" if
+// nothing is. What is informational is no accusation, but of the expected kind it must
+// name the right one all the same.
+func mistake(s scenario, sc scene, in *model.Incident) string {
+	if s.silent() {
+		if in.Level == model.Info {
+			return ""
+		}
+		return "opened, and there is no trouble"
+	}
+	expected := slices.Contains(s.kinds, in.Kind)
+	if !expected && in.Level == model.Info {
+		return ""
+	}
+	if !slices.ContainsFunc(s.culprits, func(c string) bool { return in.Culprit.Cgroup == sc.path+"/"+c }) {
+		return "is innocent; to blame is " + strings.Join(s.culprits, " or ")
+	}
+	// With others on the rest of the machine it is busy as a whole, too.
+	busyAsWhole := sc.disturbed && in.Kind == model.CPUContention && slices.Contains(s.kinds, model.NoisyNeighbour)
+	if !expected && !busyAsWhole && !slices.Contains(s.also, in.Kind) {
+		return "is to blame, but not of that"
+	}
+	if want := sc.roots[s.root]; s.root != "" && in.Culprit.Root.PID != want {
+		return fmt.Sprintf("has the right cgroup and not the root of the tree, which is pid %d", want)
+	}
+	return ""
+}
+
+func describe(in *model.Incident, sc scene) string {
+	who := strings.TrimPrefix(in.Culprit.Cgroup, sc.path+"/")
+	if nobody(in) {
+		return fmt.Sprintf("%s (%s) of unknown cause", in.Kind, in.Level)
+	}
+	return fmt.Sprintf("%s (%s): %s, pid %d %q", in.Kind, in.Level, who, in.Culprit.Root.PID, in.Culprit.Root.Comm)
+}
