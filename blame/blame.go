@@ -6,6 +6,7 @@ package blame
 
 import (
 	"cmp"
+	"math"
 	"math/bits"
 	"slices"
 
@@ -27,7 +28,10 @@ type Shares struct {
 	OurThrottleNS uint64      // held by a limit of ours
 	StealNS       uint64      // the hypervisor
 	UnknownNS     uint64
-	QuotaUnsure   bool // it has a quota, and how long that held it was not seen
+	QuotaUnsure   bool // it has a quota, and how much of the wait that made was not seen
+	// Doubt (0 to 1) is what a caller knows to be uncertain, such as lost observations. It
+	// lowers the confidence of the verdict.
+	Doubt float64
 }
 
 // Neighbour is a cgroup that ran while the victim waited.
@@ -66,6 +70,10 @@ func Over(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
 			}
 		}
 	}
+	var elapsed uint64
+	for _, s := range samples[from:] {
+		elapsed = plus(elapsed, uint64(max(0, s.LengthNS)))
+	}
 	steal := stealOver(samples[max(0, from-1):])
 	quotas := quotasOver(samples, from)
 	for id, v := range victims {
@@ -73,20 +81,47 @@ func Over(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
 		// time of every cause contains its part of the steal.
 		v.StealNS = v.takeFromAll(steal.of(v.WaitNS))
 		held, sure := quotas[id].held()
-		switch {
-		case !sure:
-			v.QuotaUnsure = true
+		// A task held by its own quota stays queued, and whoever runs meanwhile would look
+		// guilty (seen on 5.10, 6.1 and 6.12). The kernel counts how long each CPU's queue
+		// was held, and the wait is that of each task in it: as many as waited at a time.
+		held = times(held, waiting(v.WaitNS, elapsed))
+		v.OwnQuotaNS = v.takeFromAll(min(held, v.WaitNS-v.StealNS))
+		// More may have waited in bursts, and nothing tells how many. So where the quota
+		// counts for anything, nobody is accused of the rest.
+		if !sure || held > v.WaitNS/quotaParts {
+			v.QuotaUnsure = !sure || v.NeighbourNS() > 0
 			v.UnknownNS += v.takeFromNeighbours()
-		case held > 0:
-			// A task held by its own quota stays queued, and whoever runs meanwhile
-			// would look guilty (seen on 5.10, 6.1 and 6.12).
-			v.OwnQuotaNS = v.takeFromAll(min(held, v.WaitNS-v.StealNS))
 		}
-		slices.SortFunc(v.Neighbours, func(a, b Neighbour) int {
-			return cmp.Or(cmp.Compare(b.NS, a.NS), cmp.Compare(a.Offender, b.Offender))
-		})
+		v.rank()
 	}
 	return victims
+}
+
+// quotaParts: a quota that held a cgroup for one part in this of its wait, or more, may
+// have made all of it.
+const quotaParts = 100
+
+// waiting is how many tasks waited at a time, at least one.
+func waiting(waitNS, elapsedNS uint64) uint64 {
+	if elapsedNS == 0 {
+		return 1
+	}
+	return waitNS/elapsedNS + 1
+}
+
+// times multiplies without overflowing.
+func times(a, b uint64) uint64 {
+	if hi, lo := bits.Mul64(a, b); hi == 0 {
+		return lo
+	}
+	return math.MaxUint64
+}
+
+// rank puts the worst neighbour first.
+func (s *Shares) rank() {
+	slices.SortFunc(s.Neighbours, func(a, b Neighbour) int {
+		return cmp.Or(cmp.Compare(b.NS, a.NS), cmp.Compare(a.Offender, b.Offender))
+	})
 }
 
 func add(victims map[model.CgroupID]*Shares, w model.Wait) {
@@ -181,6 +216,7 @@ func stealOver(samples []*model.Sample) ratio {
 type quota struct {
 	first, last uint64 // running totals
 	readings    int
+	before      bool // it held the cgroup shortly before the span
 }
 
 // quotasOver reads the quotas of every cgroup over a span: from the last reading before
@@ -196,7 +232,7 @@ func quotasOver(samples []*model.Sample, from int) map[model.CgroupID]quota {
 			total := c.Detail.ThrottledNS
 			q := quotas[c.ID]
 			if i < from || q.readings == 0 {
-				q = quota{first: total}
+				q = quota{first: total, before: q.before || q.readings > 0 && total > q.last}
 			}
 			q.last = total
 			q.readings++
@@ -207,10 +243,12 @@ func quotasOver(samples []*model.Sample, from int) map[model.CgroupID]quota {
 }
 
 // held is how long the cgroup was held within the span. It is not sure where the cgroup
-// has been held before and there is only one reading.
+// has been held before and there is only one reading, and where it was held shortly before:
+// a wait counts when it ends, and that may be after the kernel counted what it was.
 func (q quota) held() (ns uint64, sure bool) {
 	if q.readings == 1 && q.last > 0 {
 		return 0, false
 	}
-	return q.last - min(q.first, q.last), true
+	ns = q.last - min(q.first, q.last)
+	return ns, ns > 0 || !q.before
 }

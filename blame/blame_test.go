@@ -41,15 +41,15 @@ func TestOver(t *testing.T) {
 				{Cgroups: []model.CgroupSample{reading(victim, 100*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
 				{Cgroups: []model.CgroupSample{reading(victim, 130*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
 			},
-			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 20 * ms, Neighbours: []Neighbour{{hog, 0}}, OwnQuotaNS: 20 * ms},
+			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 20 * ms, OwnQuotaNS: 20 * ms},
 		},
 		{
-			name: "half a quota leaves the neighbour half",
+			name: "a quota that made half the wait may have made the rest, of more tasks",
 			samples: []*model.Sample{
 				{Cgroups: []model.CgroupSample{reading(victim, 0)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
 				{Cgroups: []model.CgroupSample{reading(victim, 10*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
 			},
-			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 20 * ms, Neighbours: []Neighbour{{hog, 10 * ms}}, OwnQuotaNS: 10 * ms},
+			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 20 * ms, OwnQuotaNS: 10 * ms, UnknownNS: 10 * ms, QuotaUnsure: true},
 		},
 		{
 			name: "a quota read only once makes the blame unknown",
@@ -65,7 +65,34 @@ func TestOver(t *testing.T) {
 				{Cgroups: []model.CgroupSample{reading(victim, 106*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
 			},
 			from: 1,
-			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 10 * ms, Neighbours: []Neighbour{{hog, 4 * ms}}, OwnQuotaNS: 6 * ms},
+			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 10 * ms, OwnQuotaNS: 6 * ms, UnknownNS: 4 * ms, QuotaUnsure: true},
+		},
+		{
+			name: "a quota that hardly held it leaves the neighbour the rest",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{reading(victim, 100*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 500*ms)}},
+				{Cgroups: []model.CgroupSample{reading(victim, 102*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 500*ms)}},
+			},
+			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 1000 * ms, Neighbours: []Neighbour{{hog, 998 * ms}}, OwnQuotaNS: 2 * ms},
+		},
+		{
+			name: "of ten tasks in a queue that is held, each one's wait is the quota's",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{reading(victim, 100*ms)}},
+				{LengthNS: 250 * ms, Cgroups: []model.CgroupSample{reading(victim, 300*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 2000*ms)}},
+			},
+			from: 1,
+			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 2000 * ms, OwnQuotaNS: 1800 * ms, UnknownNS: 200 * ms, QuotaUnsure: true},
+		},
+		{
+			name: "a wait may end after the kernel has counted the quota that made it",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{reading(victim, 100*ms)}},
+				{Cgroups: []model.CgroupSample{reading(victim, 190*ms)}},
+				{Cgroups: []model.CgroupSample{reading(victim, 190*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 90*ms)}},
+			},
+			from: 2,
+			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 90 * ms, UnknownNS: 90 * ms, QuotaUnsure: true},
 		},
 		{
 			name: "what the hypervisor took is nobody's",

@@ -1,0 +1,367 @@
+package blame
+
+import (
+	"math"
+	"strings"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// The kernel says how long a cgroup stalled for memory and io, and not because of whom.
+// What follows works that out from what the others did meanwhile. It is marked Estimated,
+// never divides more than the circumstances account for, and leaves the rest unknown.
+
+const (
+	// A cgroup this near to its memory.max or memory.high is held by it: the kernel
+	// reclaims a little at a time, so that it stays just below.
+	nearLimitPercent = 90
+	// A machine with more memory than this available makes nobody stall for it.
+	sparePercent = 10
+	// Whoever took less than one part in this of the machine's memory within the span
+	// accounts for a part of the stall only: 48 MB of 24 GB.
+	demandParts = 512
+	pageBytes   = 4096
+)
+
+// look is one look at the files of a cgroup.
+type look struct {
+	at     int // index of the sample
+	detail *model.CgroupDetail
+}
+
+// span is what was read of the cgroups over a span, and where they are.
+type span struct {
+	samples  []*model.Sample
+	from     int
+	readings map[model.CgroupID][]look // from the last before the span on
+	paths    map[model.CgroupID]string
+}
+
+func spanOf(samples []*model.Sample, from int) *span {
+	sp := &span{samples: samples, from: from, readings: make(map[model.CgroupID][]look), paths: make(map[model.CgroupID]string)}
+	for i, s := range samples {
+		for j := range s.Cgroups {
+			c := &s.Cgroups[j]
+			if c.Path != "" {
+				sp.paths[c.ID] = c.Path
+			}
+			if c.Detail == nil {
+				continue
+			}
+			r := sp.readings[c.ID]
+			if i < from {
+				r = r[:0]
+			}
+			sp.readings[c.ID] = append(r, look{i, c.Detail})
+		}
+	}
+	return sp
+}
+
+// kin says that one of two cgroups holds the other, or that they are the same: then what
+// one does is no neighbour's doing. So it is where a path is not known.
+func (sp *span) kin(a, b model.CgroupID) bool {
+	pa, pb := sp.paths[a], sp.paths[b]
+	return a == b || pa == "" || pb == "" || within(pa, pb) || within(pb, pa)
+}
+
+func within(path, dir string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
+// stalled is the growth of a pressure total in nanoseconds, between two readings.
+func stalled(a, b *model.CgroupDetail, some func(*model.Pressure) uint64) uint64 {
+	if a.Pressure == nil || b.Pressure == nil {
+		return 0
+	}
+	us := less(some(b.Pressure), some(a.Pressure))
+	return min(us, math.MaxInt64/1_000_000) * 1000
+}
+
+// less is a-b of running totals; one that ran back has not grown.
+func less(a, b uint64) uint64 { return a - min(a, b) }
+
+// weight is how much somebody counts in a division.
+type weight struct {
+	into *uint64
+	by   uint64
+}
+
+// divide gives ns to all, by their weights, and what rounding leaves to nobody known.
+func (s *Shares) divide(ns uint64, weights []weight) {
+	// So that they add up without overflowing.
+	most := uint64(math.MaxUint64) / uint64(len(weights)+1)
+	var whole uint64
+	for _, w := range weights {
+		whole += min(w.by, most)
+	}
+	given := uint64(0)
+	if whole > 0 {
+		for _, w := range weights {
+			part := mulDiv(ns, min(w.by, most), whole)
+			*w.into += part
+			given += part
+		}
+	}
+	s.UnknownNS += ns - given
+}
+
+// estimated makes the shares of a victim that neighbours are put into.
+type estimated struct {
+	*Shares
+	parts map[model.CgroupID]*uint64
+}
+
+func newEstimated(victim model.CgroupID, r model.Resource) estimated {
+	return estimated{&Shares{Victim: victim, Resource: r, Estimated: true}, make(map[model.CgroupID]*uint64)}
+}
+
+func (e estimated) part(id model.CgroupID) *uint64 {
+	if e.parts[id] == nil {
+		e.parts[id] = new(uint64)
+	}
+	return e.parts[id]
+}
+
+func (e estimated) done() *Shares {
+	for id, ns := range e.parts {
+		if *ns > 0 {
+			e.Neighbours = append(e.Neighbours, Neighbour{Offender: id, NS: *ns})
+		}
+	}
+	e.rank()
+	return e.Shares
+}
+
+// OverIO divides the growth of each cgroup's own io.pressure (some) within the samples
+// from the given one on, by whose requests the devices worked on while it stalled. The
+// devices are not told apart. More than they were held is unknown; so is everything where
+// the victim had no request at a device itself, and what an io.max made it wait for.
+func OverIO(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
+	sp := spanOf(samples, from)
+	victims := make(map[model.CgroupID]*Shares)
+	for id, readings := range sp.readings {
+		e := newEstimated(id, model.IO)
+		for i := 1; i < len(readings); i++ {
+			a, b := readings[i-1], readings[i]
+			ns := stalled(a.detail, b.detail, func(p *model.Pressure) uint64 { return p.IO.SomeUS })
+			if ns == 0 {
+				continue
+			}
+			e.WaitNS += ns
+			if sp.limited(id) {
+				e.QuotaUnsure = true
+				e.UnknownNS += ns
+				continue
+			}
+			sp.divideIO(e, ns, a.at, b.at)
+		}
+		if e.WaitNS > 0 {
+			victims[id] = e.done()
+		}
+	}
+	return victims
+}
+
+// limited says that an io.max was seen on the cgroup or above it.
+func (sp *span) limited(id model.CgroupID) bool {
+	for _, s := range sp.samples {
+		for j := range s.Cgroups {
+			if c := &s.Cgroups[j]; c.ID == id && c.Detail != nil && c.Detail.IOLimited {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// divideIO divides what a victim stalled between two samples.
+func (sp *span) divideIO(e estimated, ns uint64, after, until int) {
+	held := make(map[model.CgroupID]uint64)
+	var self, all, unclear uint64
+	for _, s := range sp.samples[after+1 : until+1] {
+		for j := range s.Cgroups {
+			c := &s.Cgroups[j]
+			if c.IOHeldNS == 0 {
+				continue
+			}
+			all = plus(all, c.IOHeldNS)
+			switch {
+			case c.ID == e.Victim || within(sp.paths[c.ID], sp.paths[e.Victim]) && sp.paths[e.Victim] != "":
+				self = plus(self, c.IOHeldNS)
+			case sp.kin(c.ID, e.Victim):
+				unclear = plus(unclear, c.IOHeldNS)
+			default:
+				held[c.ID] = plus(held[c.ID], c.IOHeldNS)
+			}
+		}
+	}
+	kernel := less(sp.samples[until].Host.KernelIOHeldNS, sp.samples[after].Host.KernelIOHeldNS)
+	all = plus(all, kernel)
+	if self == 0 {
+		e.UnknownNS += ns // it waited for something else, such as somebody's journal
+		return
+	}
+	covered := min(ns, all)
+	e.UnknownNS += ns - covered
+	weights := []weight{{&e.SelfNS, self}, {&e.KernelNS, kernel}, {&e.UnknownNS, unclear}}
+	for id, by := range held {
+		weights = append(weights, weight{e.part(id), by})
+	}
+	e.divide(covered, weights)
+}
+
+// plus adds without overflowing.
+func plus(a, b uint64) uint64 {
+	if a > math.MaxUint64-b {
+		return math.MaxUint64
+	}
+	return a + b
+}
+
+// OverMemory divides the growth of each cgroup's own memory.pressure (some) within the
+// samples from the given one on. A victim near its own limit is held by nobody else. Where
+// the machine is short of memory, it was those who demanded some meanwhile: by growing, or
+// by taking back what had been evicted. Where it is not, nobody is accused.
+//
+// grown says for a cgroup how much the RSS of its processes grew within the span, for
+// machines without a memory controller; it may be nil.
+func OverMemory(samples []*model.Sample, from int, grown func(model.CgroupID) uint64) map[model.CgroupID]*Shares {
+	sp := spanOf(samples, from)
+	victims := make(map[model.CgroupID]*Shares)
+	var demands map[model.CgroupID]uint64
+	short := short(samples[from:])
+	for id, readings := range sp.readings {
+		e := newEstimated(id, model.Memory)
+		for i := 1; i < len(readings); i++ {
+			e.WaitNS += stalled(readings[i-1].detail, readings[i].detail, func(p *model.Pressure) uint64 { return p.Memory.SomeUS })
+		}
+		switch {
+		case e.WaitNS == 0:
+			continue
+		case sp.nearLimit(id):
+			e.OwnQuotaNS = e.WaitNS
+		case !short || sp.memoryLimited(id): // or a limit above that it shares with others
+			e.UnknownNS = e.WaitNS
+		default:
+			if demands == nil {
+				demands = sp.demands(grown)
+			}
+			sp.divideMemory(e, demands)
+		}
+		victims[id] = e.done()
+	}
+	return victims
+}
+
+// short says that the machine had little memory to spare at some time.
+func short(samples []*model.Sample) bool {
+	for _, s := range samples {
+		if s.Host.MemTotalBytes > 0 && s.Host.MemAvailBytes < s.Host.MemTotalBytes/100*sparePercent {
+			return true
+		}
+	}
+	return false
+}
+
+func (sp *span) nearLimit(id model.CgroupID) bool {
+	// The limits are read less often than the rest.
+	var limit, most uint64
+	for _, s := range sp.samples {
+		for j := range s.Cgroups {
+			if c := &s.Cgroups[j]; c.ID == id && c.Detail != nil {
+				limit = max(limit, tightest(c.Detail))
+				most = max(most, c.Detail.MemoryBytes)
+			}
+		}
+	}
+	return limit > 0 && most >= limit/100*nearLimitPercent
+}
+
+// memoryLimited says that there is a limit, though the cgroup alone does not fill it.
+func (sp *span) memoryLimited(id model.CgroupID) bool {
+	for _, s := range sp.samples {
+		for j := range s.Cgroups {
+			if c := &s.Cgroups[j]; c.ID == id && c.Detail != nil && tightest(c.Detail) > 0 && tightest(c.Detail) < s.Host.MemTotalBytes {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// tightest is the lower of memory.max and memory.high; 0 is none.
+func tightest(d *model.CgroupDetail) uint64 {
+	if d.MemoryMaxBytes == 0 || d.MemoryHighBytes == 0 {
+		return max(d.MemoryMaxBytes, d.MemoryHighBytes)
+	}
+	return min(d.MemoryMaxBytes, d.MemoryHighBytes)
+}
+
+// demands is how much memory (bytes) each cgroup without others below it asked for.
+// Scans are not among it: they count the pages of who is reclaimed from.
+func (sp *span) demands(grown func(model.CgroupID) uint64) map[model.CgroupID]uint64 {
+	above := make(map[string]bool)
+	for _, path := range sp.paths {
+		for i := strings.LastIndexByte(path, '/'); i > 0; i = strings.LastIndexByte(path[:i], '/') {
+			above[path[:i]] = true
+		}
+		above["/"] = above["/"] || path != "/"
+	}
+	demands := make(map[model.CgroupID]uint64)
+	for id, path := range sp.paths {
+		var demand uint64
+		if r := sp.readings[id]; len(r) > 1 && !above[path] {
+			first, last := r[0].detail, r[len(r)-1].detail
+			demand = plus(grewIn(r), min(less(last.RefaultPages, first.RefaultPages), math.MaxUint32)*pageBytes)
+		}
+		if demand == 0 && grown != nil {
+			demand = grown(id)
+		}
+		if demand > 0 {
+			demands[id] = demand
+		}
+	}
+	return demands
+}
+
+// grewIn is the growth of memory that only swapping could take back, or of all of it where
+// that was not read.
+func grewIn(r []look) uint64 {
+	var first, last *model.CgroupDetail
+	for _, x := range r {
+		if x.detail.AnonBytes+x.detail.ShmemBytes > 0 {
+			if first == nil {
+				first = x.detail
+			}
+			last = x.detail
+		}
+	}
+	if first != nil && first != last {
+		return less(plus(last.AnonBytes, last.ShmemBytes), plus(first.AnonBytes, first.ShmemBytes))
+	}
+	return less(r[len(r)-1].detail.MemoryBytes, r[0].detail.MemoryBytes)
+}
+
+func (sp *span) divideMemory(e estimated, demands map[model.CgroupID]uint64) {
+	var self, all, unclear uint64
+	weights := []weight{{&e.SelfNS, 0}, {&e.UnknownNS, 0}}
+	for id, by := range demands {
+		all = plus(all, by)
+		switch {
+		case id == e.Victim || sp.paths[e.Victim] != "" && within(sp.paths[id], sp.paths[e.Victim]):
+			self = plus(self, by)
+		case sp.kin(id, e.Victim):
+			unclear = plus(unclear, by)
+		default:
+			weights = append(weights, weight{e.part(id), by})
+		}
+	}
+	weights[0].by, weights[1].by = self, unclear
+	covered := e.WaitNS
+	if enough := sp.samples[len(sp.samples)-1].Host.MemTotalBytes / demandParts; all < enough {
+		covered = mulDiv(e.WaitNS, all, enough)
+	}
+	e.UnknownNS += e.WaitNS - covered
+	e.divide(covered, weights)
+}

@@ -1,0 +1,278 @@
+package blame
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+const (
+	mib    = 1 << 20
+	hog    = 10
+	other  = 11
+	victim = 20
+)
+
+// cg is a cgroup of a sample that held the devices so long.
+func cg(id model.CgroupID, path string, held uint64, d *model.CgroupDetail) model.CgroupSample {
+	return model.CgroupSample{ID: id, Path: path, IOHeldNS: held, Detail: d}
+}
+
+func ioAt(us uint64) *model.CgroupDetail {
+	return &model.CgroupDetail{Pressure: &model.Pressure{IO: model.Stall{SomeUS: us}}}
+}
+
+func memAt(us, memory uint64) *model.CgroupDetail {
+	return &model.CgroupDetail{Pressure: &model.Pressure{Memory: model.Stall{SomeUS: us}}, MemoryBytes: memory}
+}
+
+func TestOverIO(t *testing.T) {
+	limited := ioAt(100_000)
+	limited.IOLimited = true
+	tests := []struct {
+		name    string
+		samples []*model.Sample
+		from    int
+		want    *Shares
+	}{
+		{
+			name: "a stall is divided by who held the devices meanwhile",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{cg(hog, "/hog", 900*ms, nil), cg(victim, "/victim", 0, ioAt(0))}},
+				{Host: model.Host{KernelIOHeldNS: 100 * ms}, Cgroups: []model.CgroupSample{cg(hog, "/hog", 600*ms, nil), cg(other, "/other", 200*ms, nil), cg(victim, "/victim", 100*ms, ioAt(100_000))}},
+			},
+			want: &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 60 * ms}, {other, 20 * ms}}, SelfNS: 10 * ms, KernelNS: 10 * ms},
+		},
+		{
+			name: "more than the devices were held is unknown",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{cg(victim, "/victim", 0, ioAt(0))}},
+				{Cgroups: []model.CgroupSample{cg(hog, "/hog", 30*ms, nil), cg(victim, "/victim", 10*ms, ioAt(100_000))}},
+			},
+			want: &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 30 * ms}}, SelfNS: 10 * ms, UnknownNS: 60 * ms},
+		},
+		{
+			name: "a victim without a request of its own waited for something else",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{cg(victim, "/victim", 0, ioAt(0))}},
+				{Cgroups: []model.CgroupSample{cg(hog, "/hog", 300*ms, nil), cg(victim, "/victim", 0, ioAt(100_000))}},
+			},
+			want: &Shares{WaitNS: 100 * ms, UnknownNS: 100 * ms},
+		},
+		{
+			name: "a victim under an io.max accuses nobody",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{cg(victim, "/victim", 0, ioAt(0))}},
+				{Cgroups: []model.CgroupSample{cg(hog, "/hog", 300*ms, nil), cg(victim, "/victim", 10*ms, limited)}},
+			},
+			want: &Shares{WaitNS: 100 * ms, UnknownNS: 100 * ms, QuotaUnsure: true},
+		},
+		{
+			name: "what is below the victim is itself, what is above it and what has no name is unknown",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{cg(victim, "/a/b", 0, ioAt(0))}},
+				{Cgroups: []model.CgroupSample{cg(1, "/a/b/c", 50*ms, nil), cg(2, "/a", 20*ms, nil), cg(3, "", 20*ms, nil), cg(hog, "/a/bc", 10*ms, nil), cg(victim, "/a/b", 0, ioAt(100_000))}},
+			},
+			want: &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 10 * ms}}, SelfNS: 50 * ms, UnknownNS: 40 * ms},
+		},
+		{
+			name: "what was held before the span is not of it",
+			from: 1,
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{cg(hog, "/hog", 900*ms, nil), cg(victim, "/victim", 0, ioAt(50_000))}},
+				{Cgroups: []model.CgroupSample{cg(hog, "/hog", 30*ms, nil), cg(victim, "/victim", 10*ms, ioAt(90_000))}},
+			},
+			want: &Shares{WaitNS: 40 * ms, Neighbours: []Neighbour{{hog, 30 * ms}}, SelfNS: 10 * ms},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.want.Victim, tt.want.Resource, tt.want.Estimated = victim, model.IO, true
+			if diff := cmp.Diff(tt.want, OverIO(tt.samples, tt.from)[victim]); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestOverMemory(t *testing.T) {
+	const total = 1000 * mib
+	short := model.Host{MemTotalBytes: total, MemAvailBytes: 50 * mib}
+	limit := memAt(100_000, 95*mib)
+	limit.MemoryMaxBytes = 100 * mib
+	shared := memAt(100_000, 10*mib)
+	shared.MemoryHighBytes = 100 * mib
+	refaults := memAt(0, 200*mib)
+	refaults.RefaultPages = 100 * mib / 4096
+	two := func(host model.Host, v0, v1, h0, h1 *model.CgroupDetail) []*model.Sample {
+		return []*model.Sample{
+			{Host: host, Cgroups: []model.CgroupSample{cg(hog, "/s/hog", 0, h0), cg(victim, "/s/victim", 0, v0)}},
+			{Host: host, Cgroups: []model.CgroupSample{cg(hog, "/s/hog", 0, h1), cg(victim, "/s/victim", 0, v1)}},
+		}
+	}
+	tests := []struct {
+		name    string
+		samples []*model.Sample
+		grown   func(model.CgroupID) uint64
+		want    *Shares
+	}{
+		{
+			name:    "who grew while the machine was short of memory",
+			samples: two(short, memAt(0, 100*mib), memAt(100_000, 120*mib), memAt(0, 200*mib), memAt(0, 280*mib)),
+			want:    &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 80 * ms}}, SelfNS: 20 * ms},
+		},
+		{
+			name:    "who took back what was evicted",
+			samples: two(short, memAt(0, 100*mib), memAt(100_000, 100*mib), memAt(0, 200*mib), refaults),
+			want:    &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 100 * ms}}},
+		},
+		{
+			name:    "a victim near its own limit is held by that",
+			samples: two(short, memAt(0, 90*mib), limit, memAt(0, 200*mib), memAt(0, 280*mib)),
+			want:    &Shares{WaitNS: 100 * ms, OwnQuotaNS: 100 * ms},
+		},
+		{
+			name:    "a limit that it may share with others makes it unknown",
+			samples: two(short, memAt(0, 10*mib), shared, memAt(0, 200*mib), memAt(0, 280*mib)),
+			want:    &Shares{WaitNS: 100 * ms, UnknownNS: 100 * ms},
+		},
+		{
+			name:    "where there is memory to spare nobody is accused",
+			samples: two(model.Host{MemTotalBytes: total, MemAvailBytes: 500 * mib}, memAt(0, 100*mib), memAt(100_000, 100*mib), memAt(0, 200*mib), memAt(0, 280*mib)),
+			want:    &Shares{WaitNS: 100 * ms, UnknownNS: 100 * ms},
+		},
+		{
+			name:    "little growth accounts for little",
+			samples: two(short, memAt(0, 100*mib), memAt(100_000, 100*mib), memAt(0, 200*mib), memAt(0, 200*mib+total/512/4)),
+			want:    &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 25 * ms}}, UnknownNS: 75 * ms},
+		},
+		{
+			name:    "without a controller the processes say who grew",
+			samples: two(short, memAt(0, 0), memAt(100_000, 0), nil, nil),
+			grown:   func(id model.CgroupID) uint64 { return map[model.CgroupID]uint64{hog: 30 * mib, victim: 10 * mib}[id] },
+			want:    &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 75 * ms}}, SelfNS: 25 * ms},
+		},
+		{
+			name: "a slice is not accused beside what is in it",
+			samples: append(two(short, memAt(0, 100*mib), memAt(100_000, 100*mib), memAt(0, 200*mib), memAt(0, 280*mib)),
+				&model.Sample{Host: short, Cgroups: []model.CgroupSample{cg(5, "/s", 0, memAt(0, 1*mib))}},
+				&model.Sample{Host: short, Cgroups: []model.CgroupSample{cg(5, "/s", 0, memAt(0, 900*mib))}}),
+			want: &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 100 * ms}}},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.want.Victim, tt.want.Resource, tt.want.Estimated = victim, model.Memory, true
+			got := OverMemory(tt.samples, 0, tt.grown)[victim]
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	tests := []struct {
+		name   string
+		shares Shares
+		want   Verdict
+	}{
+		{"nobody waited", Shares{}, Verdict{}},
+		{"one neighbour", Shares{WaitNS: 100, Neighbours: []Neighbour{{hog, 100}}}, Verdict{Offender: hog, NS: 100, Share: 1, Margin: 1, Confidence: 1}},
+		{"two neighbours", Shares{WaitNS: 100, Neighbours: []Neighbour{{hog, 50}, {other, 25}}, SelfNS: 25}, Verdict{Offender: hog, NS: 50, Share: 0.5, Margin: 0.25, Confidence: 1}},
+		{"an estimate is never sure", Shares{Estimated: true, WaitNS: 100, Neighbours: []Neighbour{{hog, 100}}}, Verdict{Offender: hog, NS: 100, Share: 1, Margin: 1, Confidence: 0.7}},
+		{"what is unknown makes it less sure", Shares{WaitNS: 100, Neighbours: []Neighbour{{hog, 75}}, UnknownNS: 25}, Verdict{Offender: hog, NS: 75, Share: 0.75, Margin: 0.75, Confidence: 0.75}},
+		{"so does what a caller doubts", Shares{WaitNS: 100, Neighbours: []Neighbour{{hog, 75}}, UnknownNS: 25, Doubt: 0.5}, Verdict{Offender: hog, NS: 75, Share: 0.75, Margin: 0.75, Confidence: 0.25}},
+		{"itself more than any neighbour", Shares{WaitNS: 100, Neighbours: []Neighbour{{hog, 40}}, SelfNS: 60}, Verdict{}},
+		{"its quota as much as any neighbour", Shares{WaitNS: 100, Neighbours: []Neighbour{{hog, 50}}, OwnQuotaNS: 50}, Verdict{}},
+		{"unknown more than any neighbour", Shares{WaitNS: 100, Neighbours: []Neighbour{{hog, 40}}, UnknownNS: 60}, Verdict{}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := tt.shares.Verdict(); got != tt.want {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+// Whatever a recording says: estimated shares add up, and none is more than the whole.
+func TestEstimatedSharesAlwaysAddUp(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	number := func() uint64 {
+		switch rng.IntN(6) {
+		case 0:
+			return []uint64{0, 1, 1 << 62, 1 << 63, 1<<64 - 1}[rng.IntN(5)]
+		default:
+			return rng.Uint64N(1 << rng.IntN(40))
+		}
+	}
+	paths := []string{"/", "/a", "/a/b", "/a/c", "/d", ""}
+	accused := map[model.Resource]int{}
+	for range 5000 {
+		var samples []*model.Sample
+		for range 1 + rng.IntN(6) {
+			s := &model.Sample{LengthNS: int64(number()), Host: model.Host{MemTotalBytes: number(), MemAvailBytes: number() / 64, KernelIOHeldNS: number()}}
+			for id := range paths {
+				c := model.CgroupSample{ID: model.CgroupID(id), Path: paths[id], IOHeldNS: number()}
+				if rng.IntN(3) > 0 {
+					d := &model.CgroupDetail{MemoryBytes: number(), AnonBytes: number(), ShmemBytes: number(), RefaultPages: number(), IOLimited: rng.IntN(20) == 0}
+					if rng.IntN(8) == 0 {
+						d.MemoryMaxBytes = number()
+					}
+					if rng.IntN(4) > 0 {
+						d.Pressure = &model.Pressure{Memory: model.Stall{SomeUS: number()}, IO: model.Stall{SomeUS: number()}}
+					}
+					c.Detail = d
+				}
+				s.Cgroups = append(s.Cgroups, c)
+			}
+			samples = append(samples, s)
+		}
+		from := rng.IntN(len(samples))
+		grown := func(model.CgroupID) uint64 { return number() }
+		for _, all := range []map[model.CgroupID]*Shares{OverIO(samples, from), OverMemory(samples, from, grown)} {
+			for id, s := range all {
+				checkSum(t, id, s)
+				if !s.Estimated {
+					t.Fatalf("cgroup %d: not said to be estimated", id)
+				}
+				if len(s.Neighbours) > 0 {
+					accused[s.Resource]++
+				}
+				for _, n := range s.Neighbours {
+					if n.Offender == id {
+						t.Fatalf("cgroup %d is its own neighbour", id)
+					}
+				}
+			}
+		}
+	}
+	if accused[model.IO] < 100 || accused[model.Memory] < 100 {
+		t.Errorf("hardly anybody was accused: %v", accused)
+	}
+}
+
+func checkSum(t *testing.T, id model.CgroupID, s *Shares) {
+	t.Helper()
+	parts := []uint64{s.SelfNS, s.OwnQuotaNS, s.KernelNS, s.OurThrottleNS, s.StealNS, s.UnknownNS}
+	for _, n := range s.Neighbours {
+		parts = append(parts, n.NS)
+	}
+	var sum uint64
+	for _, p := range parts {
+		if p > s.WaitNS {
+			t.Fatalf("cgroup %d: a share of %d ns of %d: %+v", id, p, s.WaitNS, s)
+		}
+		sum += p
+	}
+	if sum != s.WaitNS {
+		t.Fatalf("cgroup %d: shares add up to %d ns of %d: %+v", id, sum, s.WaitNS, s)
+	}
+	if v := s.Verdict(); v.Confidence < 0 || v.Confidence > 1 || v.Share < 0 || v.Share > 1 || v.Margin < 0 || v.Margin > 1 {
+		t.Fatalf("cgroup %d: verdict %+v of %+v", id, v, s)
+	}
+}
