@@ -82,20 +82,27 @@ type Pair struct {
 	Offender Cgroup         `json:"offender"`
 	Victim   Cgroup         `json:"victim"`
 	Resource model.Resource `json:"resource"`
-	StallMS  float64        `json:"stall_ms"`
+	// Estimated says that this was worked out from circumstances and not measured: always
+	// for memory and io, never for cpu.
+	Estimated bool    `json:"estimated"`
+	StallMS   float64 `json:"stall_ms"`
 }
 
-// VictimShares divide the time that one cgroup's tasks waited for a CPU. Everything
-// after WaitMS adds up to it.
+// VictimShares divide the time that one cgroup waited for a resource: for a CPU the waits
+// of its tasks, added up; for memory and io the growth of its own pressure (some).
+// Everything after WaitMS adds up to it.
 type VictimShares struct {
 	Cgroup
-	WaitMS      float64 `json:"wait_ms"`
-	NeighbourMS float64 `json:"neighbour_ms"`
-	SelfMS      float64 `json:"self_ms"`
-	OwnQuotaMS  float64 `json:"own_quota_ms"`
-	KernelMS    float64 `json:"kernel_ms"`
-	StealMS     float64 `json:"steal_ms"`
-	UnknownMS   float64 `json:"unknown_ms"`
+	Resource      model.Resource `json:"resource"`
+	Estimated     bool           `json:"estimated"` // as of a Pair
+	WaitMS        float64        `json:"wait_ms"`
+	NeighbourMS   float64        `json:"neighbour_ms"`
+	SelfMS        float64        `json:"self_ms"`
+	OwnQuotaMS    float64        `json:"own_quota_ms"` // for memory: held by its own memory.max or memory.high
+	KernelMS      float64        `json:"kernel_ms"`
+	OurThrottleMS float64        `json:"our_throttle_ms"`
+	StealMS       float64        `json:"steal_ms"`
+	UnknownMS     float64        `json:"unknown_ms"`
 }
 
 // Source is what the server asks.

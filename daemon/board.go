@@ -15,7 +15,7 @@ import (
 // Bounds of what is remembered.
 const (
 	maxIncidents = 1000
-	maxPairs     = 65536 // of the blame since the start; 100 bytes each
+	maxPairs     = 65536 // of the blame since the start; 110 bytes each
 	maxWindow    = 5 * time.Minute
 	maxNames     = 16384
 )
@@ -35,19 +35,25 @@ type board struct {
 	names     map[model.CgroupID]string
 	forgot    time.Duration   // boot time at which names were last forgotten
 	history   []*model.Sample // what the next tick's totals are compared with
+	rss       rss
 }
 
 func newBoard(name func(string) model.Workload) *board {
-	return &board{name: name, sum: newTally(), names: make(map[model.CgroupID]string)}
+	return &board{name: name, sum: newTally(), names: make(map[model.CgroupID]string), rss: newRSS()}
 }
 
 // sample adds the blame of a tick.
 func (b *board) sample(s *model.Sample) {
-	// A quota is read with every tick in which its cgroup waits, so that a few samples
-	// before are enough to compare with.
-	const before = 8
-	samples := append(b.history, s)
-	now := spanOf(s, blame.Over(samples, len(samples)-1))
+	// Whoever waits or stalls is read with every tick, and everybody in turn every three
+	// seconds where there are not hundreds, so that a few samples before are enough to
+	// compare with.
+	const before = 16
+	light := *s
+	light.Procs = model.ProcChanges{} // 1 MB at 20,000 processes
+	samples := append(b.history, &light)
+	b.rss.sample(s)
+	last := len(samples) - 1
+	now := spanOf(s, blame.Over(samples, last), blame.OverMemory(samples, last, b.rss.grown), blame.OverIO(samples, last))
 	b.history = slices.Clone(samples[max(0, len(samples)-before):])
 
 	b.mu.Lock()
@@ -87,8 +93,11 @@ func (b *board) forget(now time.Duration) {
 	for p := range lately.pairs {
 		heard[p.offender] = true
 	}
+	for v := range lately.victims {
+		heard[v.victim] = true
+	}
 	for id := range b.names {
-		if _, waited := lately.victims[id]; !waited && !heard[id] {
+		if !heard[id] {
 			delete(b.names, id)
 		}
 	}
@@ -109,19 +118,19 @@ func (b *board) blame(window time.Duration) (api.Blame, error) {
 		out.Since = b.latest.Add(-covers)
 	}
 	for p, ns := range sum.pairs {
-		out.Pairs = append(out.Pairs, api.Pair{Offender: b.cgroup(p.offender), Victim: b.cgroup(p.victim), Resource: model.CPU, StallMS: ms(ns)})
+		out.Pairs = append(out.Pairs, api.Pair{Offender: b.cgroup(p.offender), Victim: b.cgroup(p.victim), Resource: p.resource.name(), Estimated: p.resource.estimated(), StallMS: ms(ns)})
 	}
 	slices.SortFunc(out.Pairs, func(x, y api.Pair) int {
-		return cmp.Or(cmp.Compare(y.StallMS, x.StallMS), cmp.Compare(x.Victim.CgroupID, y.Victim.CgroupID), cmp.Compare(x.Offender.CgroupID, y.Offender.CgroupID))
+		return cmp.Or(cmp.Compare(y.StallMS, x.StallMS), cmp.Compare(x.Victim.CgroupID, y.Victim.CgroupID), cmp.Compare(x.Offender.CgroupID, y.Offender.CgroupID), cmp.Compare(x.Resource, y.Resource))
 	})
-	for id, v := range sum.victims {
+	for of, v := range sum.victims {
 		out.Victims = append(out.Victims, api.VictimShares{
-			Cgroup: b.cgroup(id), WaitMS: ms(v.WaitNS), NeighbourMS: ms(v.NeighbourNS), SelfMS: ms(v.SelfNS),
-			OwnQuotaMS: ms(v.OwnQuotaNS), KernelMS: ms(v.KernelNS), StealMS: ms(v.StealNS), UnknownMS: ms(v.UnknownNS),
+			Cgroup: b.cgroup(of.victim), Resource: of.resource.name(), Estimated: of.resource.estimated(), WaitMS: ms(v.WaitNS), NeighbourMS: ms(v.NeighbourNS), SelfMS: ms(v.SelfNS),
+			OwnQuotaMS: ms(v.OwnQuotaNS), KernelMS: ms(v.KernelNS), OurThrottleMS: ms(v.OurThrottleNS), StealMS: ms(v.StealNS), UnknownMS: ms(v.UnknownNS),
 		})
 	}
 	slices.SortFunc(out.Victims, func(x, y api.VictimShares) int {
-		return cmp.Or(cmp.Compare(y.NeighbourMS, x.NeighbourMS), cmp.Compare(y.WaitMS, x.WaitMS), cmp.Compare(x.CgroupID, y.CgroupID))
+		return cmp.Or(cmp.Compare(y.NeighbourMS, x.NeighbourMS), cmp.Compare(y.WaitMS, x.WaitMS), cmp.Compare(x.CgroupID, y.CgroupID), cmp.Compare(x.Resource, y.Resource))
 	})
 	return out, nil
 }

@@ -54,7 +54,7 @@ func TestBlameIsSummedOverTheWindowThatIsAskedFor(t *testing.T) {
 			want := api.Blame{
 				Since: until.Add(-tt.since), Until: until,
 				Pairs:   []api.Pair{{Offender: api.Cgroup{Cgroup: "/job", CgroupID: job, Unit: "unit of /job", Workload: unitOf("/job")}, Victim: victim, Resource: model.CPU, StallMS: tt.stall}},
-				Victims: []api.VictimShares{{Cgroup: victim, WaitMS: tt.stall, NeighbourMS: tt.stall}},
+				Victims: []api.VictimShares{{Cgroup: victim, Resource: model.CPU, WaitMS: tt.stall, NeighbourMS: tt.stall}},
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)

@@ -11,14 +11,37 @@ import (
 // tally adds up blame.
 type tally struct {
 	pairs   map[pair]uint64 // ns
-	victims map[model.CgroupID]waits
+	victims map[stalled]waits
 }
 
-type pair struct{ offender, victim model.CgroupID }
+type pair struct {
+	offender, victim model.CgroupID
+	resource         resource
+}
+
+// stalled is a cgroup and what it waited for.
+type stalled struct {
+	victim   model.CgroupID
+	resource resource
+}
+
+// resource is a model.Resource in one byte: there are many pairs.
+type resource uint8
+
+var resources = [...]model.Resource{model.CPU, model.Memory, model.IO}
+
+func resourceOf(name model.Resource) resource {
+	return resource(max(0, slices.Index(resources[:], name)))
+}
+
+func (r resource) name() model.Resource { return resources[r] }
+
+// estimated: only what the scheduler tells is measured.
+func (r resource) estimated() bool { return r.name() != model.CPU }
 
 // waits is where the waiting of one victim went. What follows WaitNS adds up to it.
 type waits struct {
-	WaitNS, NeighbourNS, SelfNS, OwnQuotaNS, KernelNS, StealNS, UnknownNS uint64
+	WaitNS, NeighbourNS, SelfNS, OwnQuotaNS, KernelNS, OurThrottleNS, StealNS, UnknownNS uint64
 }
 
 func (w *waits) add(o waits) {
@@ -27,12 +50,13 @@ func (w *waits) add(o waits) {
 	w.SelfNS += o.SelfNS
 	w.OwnQuotaNS += o.OwnQuotaNS
 	w.KernelNS += o.KernelNS
+	w.OurThrottleNS += o.OurThrottleNS
 	w.StealNS += o.StealNS
 	w.UnknownNS += o.UnknownNS
 }
 
 func newTally() tally {
-	return tally{pairs: make(map[pair]uint64), victims: make(map[model.CgroupID]waits)}
+	return tally{pairs: make(map[pair]uint64), victims: make(map[stalled]waits)}
 }
 
 // add takes in a span. What is full takes no new pairs or victims, but goes on counting
@@ -44,10 +68,10 @@ func (t *tally) add(s *span) {
 		}
 	}
 	for _, v := range s.victims {
-		sum, known := t.victims[v.victim]
+		sum, known := t.victims[v.stalled]
 		if known || len(t.victims) < maxPairs {
 			sum.add(v.waits)
-			t.victims[v.victim] = sum
+			t.victims[v.stalled] = sum
 		}
 	}
 }
@@ -66,22 +90,25 @@ type pairNS struct {
 }
 
 type victimWaits struct {
-	victim model.CgroupID
+	stalled
 	waits
 }
 
-// entries is what a span takes in memory: 24 and 64 bytes each.
+// entries is what a span takes in memory: 32 and 80 bytes each.
 func (s *span) entries() int { return len(s.pairs) + len(s.victims) }
 
-func spanOf(s *model.Sample, shares map[model.CgroupID]*blame.Shares) *span {
+func spanOf(s *model.Sample, each ...map[model.CgroupID]*blame.Shares) *span {
 	to := time.Duration(s.BootNS)
 	out := &span{from: to - s.Length(), to: to}
-	for id, v := range shares {
-		w := waits{v.WaitNS, v.NeighbourNS(), v.SelfNS, v.OwnQuotaNS, v.KernelNS, v.StealNS, v.UnknownNS}
-		out.victims = append(out.victims, victimWaits{id, w})
-		for _, n := range v.Neighbours {
-			if n.NS > 0 {
-				out.pairs = append(out.pairs, pairNS{pair{n.Offender, id}, n.NS})
+	for _, shares := range each {
+		for id, v := range shares {
+			r := resourceOf(v.Resource)
+			w := waits{v.WaitNS, v.NeighbourNS(), v.SelfNS, v.OwnQuotaNS, v.KernelNS, v.OurThrottleNS, v.StealNS, v.UnknownNS}
+			out.victims = append(out.victims, victimWaits{stalled{id, r}, w})
+			for _, n := range v.Neighbours {
+				if n.NS > 0 {
+					out.pairs = append(out.pairs, pairNS{pair{n.Offender, id, r}, n.NS})
+				}
 			}
 		}
 	}
@@ -106,7 +133,7 @@ func (s *span) merge(o *span) *span {
 // there is room, and coarser the longer ago where thousands wait for thousands.
 type recent []*span
 
-// maxRecent bounds the entries of all spans: 12 MB at most.
+// maxRecent bounds the entries of all spans: 16 MB at most.
 const maxRecent = 200_000
 
 func (r *recent) add(s *span) {

@@ -2,7 +2,9 @@ package host
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -42,6 +44,9 @@ func (t *Tree) Path(id model.CgroupID) (string, bool) {
 	path, ok := t.known.Load().paths[id]
 	return path, ok
 }
+
+// IDs are those of all cgroups that are known, the oldest first: ids only grow.
+func (t *Tree) IDs() []model.CgroupID { return slices.Sorted(maps.Keys(t.known.Load().paths)) }
 
 // Len is how many cgroups are known.
 func (t *Tree) Len() int { return len(t.known.Load().paths) }

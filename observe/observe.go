@@ -3,11 +3,9 @@
 package observe
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/breakerd/breakerd/bpf"
@@ -22,12 +20,6 @@ const (
 	busyScan = time.Second
 	// What is dear is done so rarely that it takes at most one part in this of the time.
 	sparing = 100
-	// A cgroup that others made wait longer than this in a tick has its files read, and
-	// goes on having them read for a while, so that its totals can be compared.
-	detailWait = 2_500_000 // ns
-	detailKept = 5 * time.Second
-	// Reading the files of one cgroup takes about 60 µs, so that this many take 1 ms.
-	detailMost = 16
 	// The machine is busy from this CPU pressure, or this many forks in a second.
 	busySomePercent = 5
 	busyForks       = 5
@@ -49,7 +41,7 @@ type Observer struct {
 	scanCost time.Duration
 	walked   time.Time
 	walkCost time.Duration
-	interest map[model.CgroupID]time.Time // when a cgroup last deserved to be read
+	details  details
 }
 
 // Open attaches the kernel programs and looks once at everything there is.
@@ -67,7 +59,7 @@ func Open(tick time.Duration, sizes bpf.Sizes) (*Observer, error) {
 		collector: collector,
 		tree:      reader.Tree(),
 		tick:      tick,
-		interest:  make(map[model.CgroupID]time.Time),
+		details:   newDetails(),
 	}
 	if o.clocks, err = host.ReadClocks(); err != nil {
 		return nil, errors.Join(err, collector.Close())
@@ -134,6 +126,7 @@ func (o *Observer) fill(s *model.Sample) error {
 	if scan {
 		o.scanned, o.scanCost = time.Now(), time.Since(began)
 	}
+	before := o.last
 	o.last, o.forks = s.Host, 0
 	for i := range s.Cgroups {
 		o.forks += s.Cgroups[i].Forks
@@ -142,7 +135,7 @@ func (o *Observer) fill(s *model.Sample) error {
 	if err := o.namePaths(s); err != nil {
 		return err
 	}
-	o.readDetails(s)
+	o.readDetails(s, before)
 	return nil
 }
 
@@ -195,42 +188,4 @@ func (o *Observer) namePaths(s *model.Sample) error {
 		c.Path = path
 	}
 	return nil
-}
-
-// readDetails reads the files of the cgroups that others made wait most.
-func (o *Observer) readDetails(s *model.Sample) {
-	waited := make(map[model.CgroupID]uint64)
-	for _, w := range s.Waits {
-		if w.By == model.ByCgroup && w.Offender != w.Victim {
-			waited[w.Victim] += w.NS
-		}
-	}
-	now := time.Now()
-	for id, ns := range waited {
-		if ns >= detailWait {
-			o.interest[id] = now
-		}
-	}
-	var wanted []*model.CgroupSample
-	for i := range s.Cgroups {
-		if since, ok := o.interest[s.Cgroups[i].ID]; ok && now.Sub(since) < detailKept {
-			wanted = append(wanted, &s.Cgroups[i])
-		}
-	}
-	slices.SortFunc(wanted, func(a, b *model.CgroupSample) int {
-		return cmp.Or(cmp.Compare(waited[b.ID], waited[a.ID]), cmp.Compare(a.ID, b.ID))
-	})
-	for _, c := range wanted[:min(len(wanted), detailMost)] {
-		if c.Path == "" {
-			continue
-		}
-		if d, err := o.reader.CgroupDetail(c.Path); err == nil { // else it vanished: it has no detail
-			c.Detail = &d
-		}
-	}
-	for id, since := range o.interest {
-		if now.Sub(since) >= detailKept {
-			delete(o.interest, id)
-		}
-	}
 }
