@@ -1,0 +1,74 @@
+package observe
+
+import (
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/breakerd/breakerd/blame"
+	"github.com/breakerd/breakerd/internal/kerneltest"
+	"github.com/breakerd/breakerd/model"
+)
+
+func TestEverybodyIsReadInTurnThoughNothingHappens(t *testing.T) {
+	scratch := kerneltest.ScratchCgroup(t)
+	want := map[model.CgroupID]string{}
+	for i := range 60 {
+		c := scratch.Child(fmt.Sprint(i))
+		want[c.ID()] = c.Path
+	}
+	o := open(t)
+	var most time.Duration
+	for began := time.Now(); len(want) > 0; {
+		s := next(t, o)
+		for i := range s.Cgroups {
+			c := &s.Cgroups[i]
+			if i > 0 && c.ID <= s.Cgroups[i-1].ID {
+				t.Fatal("cgroups are not in the order of their ids")
+			}
+			if c.Detail != nil && c.Path == want[c.ID] {
+				delete(want, c.ID)
+			}
+		}
+		most = time.Since(began)
+		if most > 8*time.Second {
+			t.Fatalf("%d cgroups were not read in %v", len(want), most)
+		}
+	}
+	t.Logf("a round took %v", most)
+}
+
+// Two cgroups read the same disk past the page cache. The one with a single small request at
+// a time stalls because of the one with many large ones.
+func TestIOIsBlamedOnWhoHoldsTheDevice(t *testing.T) {
+	scratch := kerneltest.ScratchCgroup(t)
+	hog, victim := scratch.Child("hog"), scratch.Child("victim")
+	path := t.TempDir() + "/file"
+	if err := os.WriteFile(path, make([]byte, 256<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	unix.Sync()
+	o := open(t)
+	next(t, o)
+	read := "while :; do dd if=" + path + " of=/dev/null bs=$0 iflag=direct 2>/dev/null; done"
+	for range 6 {
+		hog.Start("sh", "-c", read, "4M")
+	}
+	victim.Start("sh", "-c", read, "16k")
+	var span []*model.Sample
+	for len(span) < 20 {
+		span = append(span, next(t, o))
+	}
+	s := blame.OverIO(span, 1)[victim.ID()]
+	if s == nil {
+		t.Fatal("the victim's stall was not read")
+	}
+	t.Logf("stalled %.2f s, the hog %.2f s, itself %.2f s, the kernel %.2f s, unknown %.2f s, verdict %+v", float64(s.WaitNS)/1e9,
+		float64(s.By(hog.ID()))/1e9, float64(s.SelfNS)/1e9, float64(s.KernelNS)/1e9, float64(s.UnknownNS)/1e9, s.Verdict())
+	if v := s.Verdict(); v.Offender != hog.ID() || v.Confidence > 0.7 {
+		t.Errorf("verdict %+v, want the hog", v)
+	}
+}

@@ -1,0 +1,97 @@
+package observe
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/breakerd/breakerd/blame"
+	"github.com/breakerd/breakerd/internal/kerneltest"
+	"github.com/breakerd/breakerd/model"
+)
+
+// withCPUController makes a cgroup whose children have a cpu.max, or skips: on a hybrid
+// host the controller is of cgroup v1. scripts/vm runs this on hosts that have it.
+func withCPUController(t *testing.T) *kerneltest.Cgroup {
+	t.Helper()
+	scratch := kerneltest.ScratchCgroup(t)
+	control := filepath.Join(scratch.Mount, "cgroup.subtree_control")
+	_ = os.WriteFile(control, []byte("+cpu"), 0) // it may be enabled already
+	if err := os.WriteFile(filepath.Join(scratch.Dir, "cgroup.subtree_control"), []byte("+cpu"), 0); err != nil {
+		t.Skipf("missing: the cpu controller of cgroup2: %v", err)
+	}
+	return scratch
+}
+
+// What a quota did is never a neighbour's doing, however many tasks it held, whosever the
+// quota is, and whether a span or a single tick is looked at.
+func TestNobodyIsAccusedOfWhatAQuotaDid(t *testing.T) {
+	for _, tasks := range []int{1, 4, 10} {
+		for _, where := range []string{"its own", "an ancestor's"} {
+			t.Run(fmt.Sprintf("%d tasks, %s", tasks, where), func(t *testing.T) {
+				scratch := withCPUController(t)
+				o := open(t)
+				hogs, above := scratch.Child("hogs"), scratch.Child("above")
+				above.Write("cgroup.subtree_control", "+cpu")
+				victim := above.Child("victim")
+				limited := victim
+				if where != "its own" {
+					limited = above
+				}
+				limited.Write("cpu.max", "10000 100000")
+				for range 4 {
+					hogs.Start("sh", "-c", spin)
+				}
+				for range tasks {
+					victim.Start("sh", "-c", spin)
+				}
+				next(t, o)
+				var span []*model.Sample
+				var ticks, whole uint64
+				for len(span) < 24 {
+					span = append(span, next(t, o))
+					if len(span) < 4 {
+						continue // its first readings
+					}
+					if s := blame.Over(span, len(span)-1)[victim.ID()]; s != nil {
+						ticks += s.NeighbourNS()
+						whole += s.WaitNS
+						if v := s.Verdict(); v.Offender != 0 && s.WaitNS > 10e6 {
+							t.Errorf("tick %d: %d is accused: %+v of %+v", len(span), v.Offender, v, s)
+						}
+					}
+				}
+				s := blame.Over(span, 4)[victim.ID()]
+				if s == nil {
+					t.Fatal("the victim never waited")
+				}
+				t.Logf("waited %.2f s, quota %.2f s, unknown %.2f s, neighbours %.3f s; by tick neighbours %.3f of %.2f s",
+					float64(s.WaitNS)/1e9, float64(s.OwnQuotaNS)/1e9, float64(s.UnknownNS)/1e9, float64(s.NeighbourNS())/1e9, float64(ticks)/1e9, float64(whole)/1e9)
+				if s.NeighbourNS() > s.WaitNS/50 || ticks > whole/50 {
+					t.Errorf("neighbours are accused of %d ns, by tick %d, of %d", s.NeighbourNS(), ticks, s.WaitNS)
+				}
+			})
+		}
+	}
+}
+
+// The same without a quota: then it is the hogs.
+func TestWithoutAQuotaTheHogsAreAccused(t *testing.T) {
+	scratch := withCPUController(t)
+	o := open(t)
+	hogs, victim := scratch.Child("hogs"), scratch.Child("victim")
+	for range 4 {
+		hogs.Start("sh", "-c", spin)
+	}
+	victim.Start("sh", "-c", spin)
+	next(t, o)
+	var span []*model.Sample
+	for len(span) < 16 {
+		span = append(span, next(t, o))
+	}
+	s := blame.Over(span, 4)[victim.ID()]
+	if s == nil || s.Verdict().Offender != hogs.ID() {
+		t.Errorf("not accused: %+v", s)
+	}
+}
