@@ -12,6 +12,10 @@ type Config struct {
 	ForkStorm      ForkStormConfig      `json:"fork_storm" yaml:"fork_storm"`
 	CPUContention  CPUContentionConfig  `json:"cpu_contention" yaml:"cpu_contention"`
 	NoisyNeighbour NoisyNeighbourConfig `json:"noisy_neighbour" yaml:"noisy_neighbour"`
+	ShortLivedJobs ShortLivedJobsConfig `json:"short_lived_jobs" yaml:"short_lived_jobs"`
+	MemoryPressure PressureConfig       `json:"memory_pressure" yaml:"memory_pressure"`
+	IOPressure     PressureConfig       `json:"io_pressure" yaml:"io_pressure"`
+	PSISaturation  PSISaturationConfig  `json:"psi_saturation" yaml:"psi_saturation"`
 	Hysteresis     Hysteresis           `json:"hysteresis" yaml:"hysteresis"`
 }
 
@@ -45,7 +49,15 @@ func DefaultConfig() Config {
 			OwnQuotaPartAtMost: 0.25,
 			Hold:               config.Duration(3 * time.Second),
 		},
-		Hysteresis: Hysteresis{CloseBelow: 0.8, CloseAfter: config.Duration(5 * time.Second)},
+		ShortLivedJobs: ShortLivedJobsConfig{
+			ExitsPerSecond:    20,
+			VictimMSPerSecond: 50,
+			Hold:              config.Duration(10 * time.Second),
+		},
+		MemoryPressure: PressureConfig{FullPercent: 10, VictimMSPerSecond: 50, Hold: config.Duration(5 * time.Second)},
+		IOPressure:     PressureConfig{FullPercent: 40, VictimMSPerSecond: 50, Hold: config.Duration(5 * time.Second)},
+		PSISaturation:  PSISaturationConfig{SomePercent: 80, VictimMSPerSecond: 50, Hold: config.Duration(15 * time.Second)},
+		Hysteresis:     Hysteresis{CloseBelow: 0.8, CloseAfter: config.Duration(5 * time.Second)},
 	}
 }
 
@@ -65,6 +77,14 @@ func (c *Config) Check() error {
 		{"noisy_neighbour.victim_ms_per_second", c.NoisyNeighbour.VictimMSPerSecond, 1, 1e6},
 		{"noisy_neighbour.deprived_percent", c.NoisyNeighbour.DeprivedPercent, 0, 100},
 		{"noisy_neighbour.own_quota_part_at_most", c.NoisyNeighbour.OwnQuotaPartAtMost, 0, 1},
+		{"short_lived_jobs.exits_per_second", c.ShortLivedJobs.ExitsPerSecond, 1, 1e6},
+		{"short_lived_jobs.victim_ms_per_second", c.ShortLivedJobs.VictimMSPerSecond, 1, 1e6},
+		{"memory_pressure.full_percent", c.MemoryPressure.FullPercent, 1, 100},
+		{"memory_pressure.victim_ms_per_second", c.MemoryPressure.VictimMSPerSecond, 1, 1e6},
+		{"io_pressure.full_percent", c.IOPressure.FullPercent, 1, 100},
+		{"io_pressure.victim_ms_per_second", c.IOPressure.VictimMSPerSecond, 1, 1e6},
+		{"psi_saturation.some_percent", c.PSISaturation.SomePercent, 1, 100},
+		{"psi_saturation.victim_ms_per_second", c.PSISaturation.VictimMSPerSecond, 1, 1e6},
 		{"hysteresis.close_below", c.Hysteresis.CloseBelow, 0.1, 1},
 	} {
 		if !(v.value >= v.least && v.value <= v.most) { // also where it is no number
@@ -78,6 +98,10 @@ func (c *Config) Check() error {
 		{"fork_storm.hold", c.ForkStorm.Hold},
 		{"cpu_contention.hold", c.CPUContention.Hold},
 		{"noisy_neighbour.hold", c.NoisyNeighbour.Hold},
+		{"short_lived_jobs.hold", c.ShortLivedJobs.Hold},
+		{"memory_pressure.hold", c.MemoryPressure.Hold},
+		{"io_pressure.hold", c.IOPressure.Hold},
+		{"psi_saturation.hold", c.PSISaturation.Hold},
 		{"hysteresis.close_after", c.Hysteresis.CloseAfter},
 	} {
 		if v.value <= 0 || v.value.D() > time.Hour {

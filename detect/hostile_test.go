@@ -30,6 +30,14 @@ func wild(rng *rand.Rand) uint64 {
 
 func cgroupOf(rng *rand.Rand) model.CgroupID { return model.CgroupID(rng.IntN(4)) }
 
+func hostilePressure(rng *rand.Rand) model.Pressure {
+	return model.Pressure{
+		CPU:    model.Stall{SomeUS: wild(rng)},
+		Memory: model.Stall{SomeUS: wild(rng), FullUS: wild(rng)},
+		IO:     model.Stall{SomeUS: wild(rng), FullUS: wild(rng)},
+	}
+}
+
 func hostileSample(rng *rand.Rand) *model.Sample {
 	id := func() model.ProcID {
 		return model.ProcID{PID: int32(rng.IntN(6)), StartTime: uint64(rng.IntN(3))}
@@ -40,13 +48,14 @@ func hostileSample(rng *rand.Rand) *model.Sample {
 		Keyframe: rng.IntN(20) == 0,
 		Host: model.Host{
 			BootID: string(rune('a' + rng.IntN(2)*rng.IntN(2))), CPUs: rng.IntN(5) - 2, CPUBusyNS: wild(rng), StealNS: wild(rng),
-			Pressure: model.Pressure{CPU: model.Stall{SomeUS: wild(rng)}},
+			Pressure: hostilePressure(rng), MemAvailBytes: wild(rng),
 		},
 	}
 	for range rng.IntN(5) {
-		c := model.CgroupSample{ID: cgroup(), Path: "/x", RunNS: wild(rng), WaitNS: wild(rng), Forks: wild(rng), Exits: wild(rng)}
+		c := model.CgroupSample{ID: cgroup(), Path: "/x", RunNS: wild(rng), WaitNS: wild(rng), Forks: wild(rng), Exits: wild(rng), ShortExits: wild(rng), IOHeldNS: wild(rng)}
 		if rng.IntN(2) == 0 {
-			c.Detail = &model.CgroupDetail{ThrottledNS: wild(rng)}
+			p := hostilePressure(rng)
+			c.Detail = &model.CgroupDetail{ThrottledNS: wild(rng), Pressure: &p, AnonBytes: wild(rng), ShmemBytes: wild(rng), MemoryMaxBytes: wild(rng)}
 		}
 		s.Cgroups = append(s.Cgroups, c)
 	}
@@ -60,7 +69,7 @@ func hostileSample(rng *rand.Rand) *model.Sample {
 		s.Procs.Forked = append(s.Procs.Forked, model.Proc{ProcID: id(), Parent: id(), Cgroup: cgroup(), Comm: "\xff\x00"})
 	}
 	for range rng.IntN(4) {
-		s.Procs.Usage = append(s.Procs.Usage, model.Usage{ProcID: id(), Cgroup: cgroup(), CPUNS: wild(rng)})
+		s.Procs.Usage = append(s.Procs.Usage, model.Usage{ProcID: id(), Cgroup: cgroup(), CPUNS: wild(rng), RSSBytes: wild(rng)})
 	}
 	for range rng.IntN(4) {
 		s.Procs.Exited = append(s.Procs.Exited, model.Exit{ProcID: id(), CPUNS: wild(rng)})
@@ -74,6 +83,7 @@ func TestHostileSamplesGiveIncidentsThatCanBeWritten(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 2))
 		cfg := DefaultConfig()
 		cfg.ForkStorm.Hold, cfg.CPUContention.Hold, cfg.NoisyNeighbour.Hold, cfg.Hysteresis.CloseAfter = 1, 1, 1, 1
+		cfg.ShortLivedJobs.Hold, cfg.MemoryPressure.Hold, cfg.IOPressure.Hold, cfg.PSISaturation.Hold = 1, 1, 1, 1
 		w := NewWatch(cfg, func(string) model.Workload { return model.Workload{} })
 		boot := int64(time.Hour)
 		for range 80 {

@@ -3,6 +3,7 @@ package detect
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/breakerd/breakerd/model"
 )
@@ -21,10 +22,13 @@ type node struct {
 	model.Proc
 	cpuNS    uint64
 	rssBytes uint64
-	measured bool // cpuNS has been read at least once
-	up       *node
-	down     map[*node]struct{}
-	ended    bool
+	// What it had a minute or two ago; nothing, if it was made since and not found.
+	rssBefore, rssMark uint64
+	marked             int64 // boot time of rssMark
+	measured           bool  // cpuNS has been read at least once
+	up                 *node
+	down               map[*node]struct{}
+	ended              bool
 }
 
 // charges is what one sample's changes add to each process's account. The process may
@@ -32,6 +36,7 @@ type node struct {
 type charges struct {
 	forks map[*node]int
 	exits map[*node]int
+	short map[*node]int // exits of those that lived less than shortLife
 	cpuNS map[*node]uint64
 }
 
@@ -82,7 +87,7 @@ func (t *table) apply(s *model.Sample) charges {
 	if s.Keyframe {
 		*t = *newTable()
 	}
-	ch := charges{forks: map[*node]int{}, exits: map[*node]int{}, cpuNS: map[*node]uint64{}}
+	ch := charges{forks: map[*node]int{}, exits: map[*node]int{}, short: map[*node]int{}, cpuNS: map[*node]uint64{}}
 	fresh := make([]*node, 0, len(s.Procs.Forked))
 	for _, p := range s.Procs.Forked {
 		if t.nodes[p.ProcID] != nil {
@@ -113,7 +118,7 @@ func (t *table) apply(s *model.Sample) charges {
 	for _, u := range s.Procs.Usage {
 		if n := t.nodes[u.ProcID]; n != nil {
 			t.move(n, u.Cgroup)
-			n.rssBytes = u.RSSBytes
+			n.hold(u.RSSBytes, s.BootNS)
 			n.use(u.CPUNS, ch.cpuNS)
 		}
 	}
@@ -121,10 +126,30 @@ func (t *table) apply(s *model.Sample) charges {
 		if n := t.nodes[e.ProcID]; n != nil {
 			n.use(e.CPUNS, ch.cpuNS)
 			ch.exits[n]++
+			if e.LifeNS < uint64(shortLife) {
+				ch.short[n]++
+			}
 			t.end(n)
 		}
 	}
 	return ch
+}
+
+// rssKept is how long what a process had is remembered, and up to twice as long.
+const rssKept = time.Minute
+
+// hold takes in how much memory a process has.
+func (n *node) hold(bytes uint64, now int64) {
+	switch {
+	case n.marked == 0: // the first reading
+		n.marked, n.rssMark = now, bytes
+		if n.Found {
+			n.rssBefore = bytes
+		}
+	case now-n.marked >= int64(rssKept):
+		n.marked, n.rssBefore, n.rssMark = now, n.rssMark, bytes
+	}
+	n.rssBytes = bytes
 }
 
 // use charges the growth of a process's CPU time. The first reading of a process that

@@ -29,6 +29,10 @@ func all(cfg Config) []detector {
 		forkStorm{cfg.ForkStorm},
 		cpuContention{cfg.CPUContention},
 		noisyNeighbour{cfg.NoisyNeighbour},
+		shortLivedJobs{cfg.ShortLivedJobs},
+		pressure{model.MemoryPressure, model.Memory, cfg.MemoryPressure},
+		pressure{model.IOPressure, model.IO, cfg.IOPressure},
+		psiSaturation{cfg.PSISaturation},
 	}
 }
 
@@ -205,7 +209,7 @@ func (w *Watch) match(kind model.Kind, f finding) *track {
 		}
 		// Pressure of the whole host goes on whoever stands out in this tick.
 		if f.hostwide && t.incident == nil {
-			same = t
+			same = cmp.Or(same, t)
 			continue
 		}
 		if t.cgroup != f.cgroup {
@@ -215,7 +219,9 @@ func (w *Watch) match(kind model.Kind, f finding) *track {
 			return t
 		}
 		if t.root == nil || f.root == nil || t.root.ended || t.root.within(f.root) || f.root.within(t.root) {
-			same = t
+			if same == nil || same.incident == nil {
+				same = t
+			}
 		}
 	}
 	return same
@@ -284,6 +290,16 @@ func (w *Watch) covered(kind model.Kind, f finding) bool {
 	switch kind {
 	case model.NoisyNeighbour:
 		return is(model.CPUContention, sameCgroup)
+	case model.PSISaturation:
+		anybody := func(*track) bool { return true }
+		switch f.resource {
+		case model.CPU:
+			return is(model.CPUContention, anybody)
+		case model.Memory:
+			return is(model.MemoryPressure, anybody)
+		case model.IO:
+			return is(model.IOPressure, anybody)
+		}
 	}
 	return false
 }

@@ -32,6 +32,7 @@ type window struct {
 	shares   map[time.Duration]map[model.CgroupID]*blame.Shares
 	offences map[model.CgroupID][]hurt  // by offender, over hurtSpan
 	wronged  map[model.CgroupID][]wrong // the same
+	verdicts map[model.Resource]verdict
 }
 
 func newWindow(cfg Config) *window {
@@ -60,7 +61,7 @@ func (w *window) feed(s *model.Sample) (broken bool) {
 	light.Procs = model.ProcChanges{} // 1 MB each second at 20,000 processes, and in the table now
 	w.samples = append(w.samples, &light)
 	w.charges = append(w.charges, w.table.apply(s))
-	w.shares, w.offences, w.wronged = nil, nil, nil
+	w.shares, w.offences, w.wronged, w.verdicts = nil, nil, nil, nil
 
 	old := max(0, len(w.samples)-maxSamples)
 	for s.BootNS-w.samples[old].BootNS > int64(kept) {

@@ -293,3 +293,20 @@ func TestNewPoliciesApplyFromTheNextSampleOn(t *testing.T) {
 		t.Errorf("%d decisions without policies, want none", len(d))
 	}
 }
+
+func TestWhereNobodyStandsOutNoPolicyIsAsked(t *testing.T) {
+	s := newScene(policies(t, strings.ReplaceAll(freezeTree, `"fork_storm"`, `"io_pressure"`)))
+	var events []Event
+	for i := range uint64(60) {
+		sample := s.sample(bomb, job, 0)
+		sample.Host.PressureAbsent = false
+		sample.Host.Pressure.IO.FullUS = i * 200_000 // of 250,000, and nobody's requests were seen
+		events = append(events, s.judge.Sample(t.Context(), sample)...)
+	}
+	if diff := cmp.Diff([]EventType{Opened}, types(events)); diff != "" {
+		t.Error(diff)
+	}
+	if in := s.incident(t); in.Kind != model.IOPressure || in.Culprit.Known() {
+		t.Errorf("incident %+v, want io_pressure without a culprit", in)
+	}
+}

@@ -6,10 +6,13 @@ import (
 	"flag"
 	"os"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/breakerd/breakerd/model"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files and the published schema")
@@ -97,4 +100,15 @@ func TestEveryFieldIsFilledFromTheIncident(t *testing.T) {
 		}
 	}
 	walk("Input", reflect.ValueOf(stormInput()))
+}
+
+func TestTheKindsOfTheInputAreAllKinds(t *testing.T) {
+	field, _ := reflect.TypeFor[Incident]().FieldByName("Kind")
+	var want []string
+	for _, k := range model.Kinds {
+		want = append(want, string(k))
+	}
+	if got := field.Tag.Get("enum"); got != strings.Join(want, ",") {
+		t.Errorf("the input knows the kinds %s, want %s", got, strings.Join(want, ","))
+	}
 }

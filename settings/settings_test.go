@@ -97,6 +97,26 @@ func TestEveryBoundRefusesAndNamesItsKey(t *testing.T) {
 			"own_quota_part_at_most": {"-0.1", "1.1", ".nan"},
 			"hold":                   {"0s", "61m"},
 		},
+		"short_lived_jobs": {
+			"exits_per_second":     {"0", "1000001", ".nan"},
+			"victim_ms_per_second": {"0", "1e7", ".nan"},
+			"hold":                 {"0s", "61m"},
+		},
+		"memory_pressure": {
+			"full_percent":         {"0", "101", ".nan"},
+			"victim_ms_per_second": {"0", "1e7", ".nan"},
+			"hold":                 {"0s", "61m"},
+		},
+		"io_pressure": {
+			"full_percent":         {"0", "101", ".nan"},
+			"victim_ms_per_second": {"0", "1e7", ".nan"},
+			"hold":                 {"0s", "61m"},
+		},
+		"psi_saturation": {
+			"some_percent":         {"0", "101", ".nan"},
+			"victim_ms_per_second": {"0", "1e7", ".nan"},
+			"hold":                 {"0s", "61m"},
+		},
 		"hysteresis": {
 			"close_below": {"0", "1.1", ".nan"},
 			"close_after": {"0s", "61m"},

@@ -17,7 +17,8 @@ Modes:
 Privileges:
   CAP_BPF and CAP_PERFMON; on Linux before 5.11 the memlock limit must allow 8 MB, too.
   It needs Linux 5.10 or later with BTF (/sys/kernel/btf/vmlinux) and a mounted cgroup2.
-  Without pressure stall information (psi=1) cpu_contention is not seen.
+  Without pressure stall information (psi=1) cpu_contention, memory_pressure,
+  io_pressure and psi_saturation are not seen.
 
 Policies:
   No policy means that nothing is ever done. A set with an error is refused whole, with
@@ -53,6 +54,22 @@ Configuration, with its defaults:
       deprived_percent: 10      by which the other gets less than it is entitled to
       own_quota_part_at_most: 0.25
       hold: 3s
+    short_lived_jobs:
+      exits_per_second: 20      of processes of one tree that lived less than 1 s
+      victim_ms_per_second: 50  that a cgroup is unfairly made to wait to be a victim
+      hold: 10s
+    memory_pressure:
+      full_percent: 10          of the time everything with work is held up for memory
+      victim_ms_per_second: 50  that a cgroup is held up to be a victim
+      hold: 5s
+    io_pressure:
+      full_percent: 40
+      victim_ms_per_second: 50
+      hold: 5s
+    psi_saturation:
+      some_percent: 80          of the time somebody is held up, for any one resource
+      victim_ms_per_second: 50
+      hold: 15s
     hysteresis:
       close_below: 0.8          of the threshold
       close_after: 5s

@@ -1,0 +1,177 @@
+package detect
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/breakerd/breakerd/blame"
+	"github.com/breakerd/breakerd/model"
+)
+
+// Bounds of a verdict on who makes a pressure: under them nobody stands out, and unknown
+// is the answer.
+const (
+	standOutShare  = 0.5 // of the whole stall, what nobody is known to have made included
+	standOutMargin = 0.2 // more than the next
+)
+
+// estimateSpan is the span over which stalls of memory and io are weighed: the files of a
+// cgroup are not read in every tick.
+const estimateSpan = 5 * time.Second
+
+// verdict is who makes a pressure, and who suffers from it.
+type verdict struct {
+	culprit      model.CgroupID // 0: nobody stands out
+	share        float64        // of the culprit, or of who comes next to it
+	margin       float64
+	victims      []hurt // of the culprit; of anybody where nobody stands out
+	contributors []model.Contributor
+}
+
+// standsOut says who made most of all stalls, those of its own processes included: a
+// cgroup that holds itself up is in nobody else's hands.
+func (w *window) standsOut(shares map[model.CgroupID]*blame.Shares, covered time.Duration) verdict {
+	caused := make(map[model.CgroupID]float64)
+	whole := 0.0
+	victims := sortedIDs(shares) // floats add up to the same in the same order only
+	for _, id := range victims {
+		s := shares[id]
+		caused[id] += float64(s.SelfNS)
+		for _, n := range s.Neighbours {
+			caused[n.Offender] += float64(n.NS)
+		}
+		whole += float64(s.WaitNS)
+	}
+	if whole == 0 {
+		return verdict{}
+	}
+	ranked := sortedIDs(caused)
+	slices.SortStableFunc(ranked, func(x, y model.CgroupID) int { return cmp.Compare(caused[y], caused[x]) })
+	var v verdict
+	for _, id := range ranked[:min(len(ranked), maxContributors)] {
+		if caused[id] > 0 {
+			v.contributors = append(v.contributors, model.Contributor{Cgroup: w.path(id), CgroupID: id, Share: round3(caused[id] / whole)})
+		}
+	}
+	if len(v.contributors) > 0 {
+		v.share = v.contributors[0].Share
+		v.margin = v.share
+	}
+	if len(v.contributors) > 1 {
+		v.margin -= v.contributors[1].Share
+	}
+	if v.share >= standOutShare && v.margin >= standOutMargin {
+		v.culprit = v.contributors[0].CgroupID
+	}
+	for _, id := range victims {
+		s := shares[id]
+		ns := s.By(v.culprit)
+		if v.culprit == 0 {
+			ns = s.NeighbourNS() + s.UnknownNS
+		}
+		if ns > 0 && id != v.culprit {
+			v.victims = append(v.victims, hurt{id, msPerSecond(ns, covered)})
+		}
+	}
+	sortHurts(v.victims)
+	return v
+}
+
+// blamed says who makes the pressure on a resource: measured for the CPU, estimated for
+// memory and io.
+func (w *window) blamed(r model.Resource) verdict {
+	if v, ok := w.verdicts[r]; ok {
+		return v
+	}
+	span := estimateSpan
+	if r == model.CPU {
+		span = hurtSpan
+	}
+	from := w.index(span)
+	_, covered := w.last(span)
+	var v verdict
+	switch r {
+	case model.CPU:
+		v = w.standsOut(w.blame(span), covered)
+		v.victims = nil // a wait alone is no wrong
+		if v.culprit != 0 {
+			v.victims = w.wrongedBy(v.culprit, 0)
+		}
+	case model.Memory:
+		v = w.standsOut(blame.OverMemory(w.samples, from, nil), covered)
+	case model.IO:
+		v = w.standsOut(blame.OverIO(w.samples, from), covered)
+	}
+	if w.verdicts == nil {
+		w.verdicts = make(map[model.Resource]verdict)
+	}
+	w.verdicts[r] = v
+	return v
+}
+
+// accused is the finding about a pressure of the whole host.
+func (w *window) accused(r model.Resource, ratio, victimMSPerSecond float64) finding {
+	v := w.blamed(r)
+	f := finding{
+		resource: r, estimated: r != model.CPU, hostwide: true,
+		cgroup: v.culprit, ratio: ratio, contributors: v.contributors,
+		confidence: v.share * w.trust(estimateSpan), margin: v.margin,
+	}
+	if v.culprit == 0 {
+		// How sure is it that nobody stands out? The less sure, the more somebody does.
+		f.confidence = (1 - v.share) * w.trust(estimateSpan)
+		f.margin = 0
+	}
+	for _, h := range v.victims {
+		if h.msPerSecond >= victimMSPerSecond {
+			f.victims = append(f.victims, h)
+		}
+	}
+	switch {
+	case v.culprit == 0:
+	case r == model.CPU:
+		f.suspect = w.culprit(v.culprit, w.cpuUsed(2*hurtSpan))
+	case r == model.Memory:
+		f.suspect = w.culprit(v.culprit, w.grown(v.culprit))
+	default: // which process asked for what of a device is not known
+		f.suspect = w.table.tally(v.culprit, nil).whole()
+	}
+	// What hurts nobody else is load, and no trouble.
+	f.severity = 0.2
+	if len(f.victims) > 0 {
+		f.severity = model.WarningSeverity + (1-model.WarningSeverity)*min(1, f.victims[0].msPerSecond/1000)
+	}
+	return f
+}
+
+// grown is how much memory (bytes) each process of a cgroup has gained in the last one or
+// two minutes.
+func (w *window) grown(cgroup model.CgroupID) map[*node]float64 {
+	sum := make(map[*node]float64)
+	for n := range w.table.cgroups[cgroup] {
+		if n.rssBytes > n.rssBefore {
+			sum[n] = float64(n.rssBytes - n.rssBefore)
+		}
+	}
+	return sum
+}
+
+// standing says in words who is to blame.
+func standing(culprit model.CgroupID, name string, r model.Resource, victims []string) string {
+	how := "This is an estimate, from who used what while others were held up."
+	if r == model.CPU {
+		how = "Who made whom wait was measured in the scheduler."
+	}
+	hurt := " Nobody else is known to be held up by it."
+	if len(victims) > 0 {
+		hurt = " Held up by it: " + list(victims) + "."
+	}
+	if culprit == 0 {
+		if len(victims) > 0 {
+			hurt = " Held up: " + list(victims) + "."
+		}
+		return "Nobody stands out as the one who makes it, and nobody is accused." + hurt
+	}
+	return name + " makes most of it." + hurt + " " + how
+}
