@@ -27,6 +27,7 @@ type options struct {
 	format   string
 	dir      string
 	list     bool
+	read     string
 }
 
 func init() {
@@ -62,6 +63,7 @@ func parse() (options, error) {
 	flag.StringVar(&o.ctl, "breakerctl", "", "`PATH` of the breakerctl that replays (default: as for breakerd)")
 	flag.StringVar(&o.format, "o", "table", "`FORMAT`: table or json")
 	flag.StringVar(&o.dir, "dir", os.TempDir(), "`DIR` on the disk that the scenarios of io use")
+	flag.StringVar(&o.read, "read", "", "show the `FILE` that -o json wrote, and take nothing")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		return o, fmt.Errorf("%q: there are only options", flag.Arg(0))
@@ -82,6 +84,9 @@ func run() (ok bool, err error) {
 	o, err := parse()
 	if err != nil {
 		return false, err
+	}
+	if o.read != "" {
+		return again(o.read)
 	}
 	chosen := slices.DeleteFunc(scenarios(runtime.NumCPU()), func(s scenario) bool { return !o.only.MatchString(s.name) })
 	if len(chosen) == 0 {
@@ -111,4 +116,17 @@ func run() (ok bool, err error) {
 		err = report.write(os.Stdout)
 	}
 	return report.Summary.Passed, err
+}
+
+// again shows the report of another run.
+func again(path string) (ok bool, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return false, err
+	}
+	var report Report
+	if err := json.Unmarshal(text, &report); err != nil {
+		return false, fmt.Errorf("%s: %w", path, err)
+	}
+	return report.Summary.Passed, report.write(os.Stdout)
 }

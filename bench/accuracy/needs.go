@@ -78,6 +78,9 @@ func look(o options) (*place, error) {
 	p.missing[needDisk] = lacksDirect(o.dir)
 	if _, err := exec.LookPath("go"); err != nil {
 		p.missing[needGo] = "it is not in PATH"
+		if o.ctl == "" {
+			p.missing[needCtl] = "name it with --breakerctl"
+		}
 	}
 	return p, nil
 }

@@ -30,6 +30,7 @@ type staged struct {
 	scenario scenario
 	scene    scene
 	result   Result
+	replayed []model.Incident // of a recording
 }
 
 // Times of a run.
@@ -89,12 +90,12 @@ func (p *proof) report(ctx context.Context) (Report, error) {
 	if err := sleep(ctx, settleTime); err != nil {
 		return r, err
 	}
-	all, err := p.watched.client.Incidents(ctx)
-	if err != nil {
-		return r, err
-	}
 	for _, st := range p.staged {
 		if st.scene.path != "" {
+			all, err := p.incidents(ctx, st)
+			if err != nil {
+				return r, err
+			}
 			st.result.take(judge(st.scenario, st.scene, all), st.scene)
 		}
 		r.Results = append(r.Results, st.result)
@@ -160,7 +161,7 @@ func (p *proof) stage(ctx context.Context, st *staged, number int) error {
 		return err
 	}
 	st.scene = scene{path: stage.path, roots: stage.roots(), started: stage.started}
-	if err := p.play(ctx, stage, st); err != nil {
+	if err := p.playRecorded(ctx, stage, st); err != nil {
 		return err
 	}
 	stage.ended = time.Now()
@@ -182,13 +183,39 @@ func (p *proof) stage(ctx context.Context, st *staged, number int) error {
 		}
 		st.result.blame(kernel, said)
 	}
-	all, err := p.watched.client.Incidents(ctx)
+	all, err := p.incidents(ctx, st)
 	if err != nil {
 		return err
 	}
 	st.result.Why = premise
 	st.result.take(judge(s, st.scene, all), st.scene)
 	return nil
+}
+
+// incidents are all that breakerd knows of, or found in a scenario's recording.
+func (p *proof) incidents(ctx context.Context, st *staged) ([]model.Incident, error) {
+	all, err := p.watched.client.Incidents(ctx)
+	return append(all, st.replayed...), err
+}
+
+// playRecorded plays, and where it is for a replay replays what was recorded meanwhile
+// with a sleep put in right after the offenders' start.
+func (p *proof) playRecorded(ctx context.Context, stage *stage, st *staged) error {
+	if !st.scenario.replay {
+		return p.play(ctx, stage, st)
+	}
+	stop, err := p.record(ctx)
+	if err != nil {
+		return err
+	}
+	err = p.play(ctx, stage, st)
+	header, records, failed := stop()
+	if err = errors.Join(err, failed); err != nil {
+		return err
+	}
+	suspend(records, stage.started.Add(300*time.Millisecond), stage.path+"/web")
+	st.replayed, err = p.replayed(ctx, header, records)
+	return err
 }
 
 func (p *proof) busy() busy { return p.ground.busy(p.watched.cmd.Process.Pid) }

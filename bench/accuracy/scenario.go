@@ -37,13 +37,16 @@ type scenario struct {
 	// stalls is the resource of which the host's pressure must have been high.
 	stalls model.Resource
 
+	// file is the size, in MB, of the file that the workers find; 0 if there is none.
+	file int
+
 	warm   time.Duration // from the innocents' start to the offenders'
 	within time.Duration // from the offenders' start to the incident
 	watch  time.Duration // how long silence must last
 
 	// during does what the actors cannot do themselves, until the context ends.
 	during func(context.Context, *stage)
-	// replay makes it a scenario of a recording instead: see resume.go.
+	// replay makes it a scenario of a recording instead: see suspend.go.
 	replay bool
 }
 

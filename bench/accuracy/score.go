@@ -112,7 +112,10 @@ func judge(s scenario, sc scene, all []model.Incident) verdict {
 	default:
 		v.outcome = missed
 	}
-	if sc.disturbed && (v.outcome == missed || v.outcome == unknown || v.outcome == broken) {
+	// Others on the CPUs can hide who waits for whom, and can themselves be made to wait
+	// by what is harmless otherwise. They hide no fork and no leak.
+	aboutCPUs := s.silent() || s.hurts != ""
+	if sc.disturbed && aboutCPUs && (v.outcome == missed || v.outcome == unknown || v.outcome == broken) {
 		v.outcome = noPremise
 	}
 	return v

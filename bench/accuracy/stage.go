@@ -66,6 +66,12 @@ func (g *ground) set(s scenario, run int, temp string) (*stage, error) {
 			return nil, fmt.Errorf("limit %s: %w", l.cgroup, err)
 		}
 	}
+	if s.file > 0 {
+		// Here and not in a worker: it is no part of the load.
+		if _, err := (&worker{file: dataFile, mb: s.file, temp: st.temp}).makeFile(); err != nil {
+			return nil, err
+		}
+	}
 	return st, nil
 }
 

@@ -132,7 +132,13 @@ func rawFork() (uintptr, syscall.Errno) {
 
 //go:nosplit
 func rawSleep(d *nap) {
-	syscall.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(d)), 0, 0)
+	// Go interrupts a thread that it believes to compute for long, as a parent's here.
+	for left := *d; ; {
+		at := uintptr(unsafe.Pointer(&left))
+		if _, _, errno := syscall.RawSyscall(unix.SYS_NANOSLEEP, at, at, 0); errno != unix.EINTR {
+			return
+		}
+	}
 }
 
 //go:nosplit

@@ -11,6 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// dataFile is the name of the file that a scenario's workers read.
+const dataFile = "data"
+
 // makeFile gives the path of a file of -mb MB that nothing is known about but its size.
 // Where another worker has made it, that one serves.
 func (w *worker) makeFile() (string, error) {
@@ -41,12 +44,6 @@ func (w *worker) makeFile() (string, error) {
 	// What was just written is not to be found in the page cache.
 	_ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
 	return path, nil
-}
-
-// fill makes the file, and ends.
-func (w *worker) fill() error {
-	_, err := w.makeFile()
-	return err
 }
 
 // read reads a file of -mb MB in blocks of -block bytes from -threads threads until its
@@ -91,24 +88,30 @@ func (w *worker) read() error {
 	})
 }
 
-// append adds -block bytes to a file of its own -every so often; in -mode sync each must
-// be on the disk before the next.
+// append adds -block bytes to a file of its own -every so often, in each of -threads
+// threads; in -mode sync each must be on the disk before the next. Where the file has
+// -upto MB it begins again.
 func (w *worker) append() error {
-	f, err := os.CreateTemp(w.temp, "log")
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	block := make([]byte, w.block)
-	for end := time.Now().Add(w.life); time.Now().Before(end); time.Sleep(w.every) {
-		if _, err := f.Write(block); err != nil {
-			return err
+	return w.everywhere(func() {
+		f, err := os.CreateTemp(w.temp, "log")
+		if err != nil {
+			return
 		}
-		if w.mode == "sync" {
-			if err := f.Sync(); err != nil {
-				return err
+		defer f.Close()
+		block := make([]byte, w.block)
+		most := int64(w.upto) * mebibyte
+		at := int64(0)
+		for end := time.Now().Add(w.life); time.Now().Before(end); time.Sleep(w.every) {
+			if at+int64(w.block) > most {
+				at = 0
+			}
+			if _, err := f.WriteAt(block, at); err != nil {
+				return
+			}
+			at += int64(w.block)
+			if w.mode == "sync" && f.Sync() != nil {
+				return
 			}
 		}
-	}
-	return nil
+	})
 }

@@ -88,7 +88,7 @@ func work(kind string, args []string) error {
 		"spin": (*worker).spin, "serve": (*worker).serve, "idle": (*worker).idle, "once": (*worker).once,
 		"storm": (*worker).storm, "jobs": (*worker).jobs, "shell": (*worker).shell,
 		"grow": (*worker).grow, "thrash": (*worker).thrash, "pool": (*worker).pool,
-		"read": (*worker).read, "append": (*worker).append, "fill": (*worker).fill,
+		"read": (*worker).read, "append": (*worker).append,
 	}[kind]
 	if !known {
 		return errors.New("no such work")
