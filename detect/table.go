@@ -16,6 +16,10 @@ type table struct {
 	nodes map[model.ProcID]*node
 	// cgroups holds the processes of each, but no kernel threads: those answer for nothing.
 	cgroups map[model.CgroupID]map[*node]struct{}
+
+	// A walk over all processes tells of those that changed: who is not in the last one
+	// used nothing since the one before.
+	walkedNS, walkedBefore int64 // boot time
 }
 
 type node struct {
@@ -24,8 +28,11 @@ type node struct {
 	rssBytes uint64
 	// What it had a minute or two ago; nothing, if it was made since and not found.
 	rssBefore, rssMark uint64
-	marked             int64 // boot time of rssMark
-	measured           bool  // cpuNS has been read at least once
+	marked             int64  // boot time of rssMark
+	bornNS             int64  // boot time when it came into the table
+	readNS             int64  // boot time of the last walk that told of it
+	grewNS             uint64 // CPU time that it told of then
+	measured           bool   // cpuNS has been read at least once
 	up                 *node
 	down               map[*node]struct{}
 	ended              bool
@@ -87,13 +94,16 @@ func (t *table) apply(s *model.Sample) charges {
 	if s.Keyframe {
 		*t = *newTable()
 	}
+	if len(s.Procs.Usage) > 0 {
+		t.walkedBefore, t.walkedNS = t.walkedNS, s.BootNS
+	}
 	ch := charges{forks: map[*node]int{}, exits: map[*node]int{}, short: map[*node]int{}, cpuNS: map[*node]uint64{}}
 	fresh := make([]*node, 0, len(s.Procs.Forked))
 	for _, p := range s.Procs.Forked {
 		if t.nodes[p.ProcID] != nil {
 			continue
 		}
-		n := &node{Proc: p, measured: !p.Found}
+		n := &node{Proc: p, measured: !p.Found, bornNS: s.BootNS}
 		t.nodes[p.ProcID] = n
 		t.enter(n, p.Cgroup)
 		fresh = append(fresh, n)
@@ -119,6 +129,10 @@ func (t *table) apply(s *model.Sample) charges {
 		if n := t.nodes[u.ProcID]; n != nil {
 			t.move(n, u.Cgroup)
 			n.hold(u.RSSBytes, s.BootNS)
+			n.readNS, n.grewNS = s.BootNS, 0
+			if n.measured && u.CPUNS > n.cpuNS {
+				n.grewNS = u.CPUNS - n.cpuNS
+			}
 			n.use(u.CPUNS, ch.cpuNS)
 		}
 	}

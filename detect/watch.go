@@ -253,6 +253,7 @@ func (w *Watch) open(t *track, f finding, s *model.Sample) {
 	}
 	w.describe(t, f)
 	w.update(t, f)
+	t.incident.Triage = w.triage(t)
 }
 
 // update keeps the figures of the worst moment, and the culprit's size as it is now.

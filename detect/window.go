@@ -23,6 +23,7 @@ type window struct {
 	table   *table
 	samples []*model.Sample
 	charges []charges // beside samples
+	recent  recent
 	names   names
 
 	fair fairness
@@ -70,6 +71,7 @@ func (w *window) feed(s *model.Sample) (broken bool) {
 	w.samples = slices.Delete(w.samples, 0, old)
 	w.charges = slices.Delete(w.charges, 0, old)
 	w.names.learn(s)
+	w.recent.learn(s, w.table)
 	return broken
 }
 

@@ -88,7 +88,8 @@ type Incident struct {
 	Triage       *Triage          `json:"triage,omitempty"`
 }
 
-// Clone is a copy that shares nothing with the incident.
+// Clone is a copy that shares nothing with the incident that may still change: the
+// triage is written once.
 func (in *Incident) Clone() Incident {
 	c := *in
 	c.Victims = slices.Clone(in.Victims)
