@@ -105,6 +105,22 @@ type VictimShares struct {
 	UnknownMS     float64        `json:"unknown_ms"`
 }
 
+// Ranking says by what to rank, and how many to list.
+type Ranking struct {
+	By   model.SortKey
+	Most int
+}
+
+// MaxRanked is how many a ranking lists at the most.
+const MaxRanked = 1000
+
+// Subject is what is asked about: a process where PID is not 0, or else a cgroup, by its
+// path below the cgroup2 mount.
+type Subject struct {
+	PID    int32
+	Cgroup string
+}
+
 // Source is what the server asks.
 type Source interface {
 	Status(context.Context) Status
@@ -112,6 +128,11 @@ type Source interface {
 	Incidents() []model.Incident
 	// Blame sums over the last window; 0 is since breakerd started.
 	Blame(window time.Duration) (Blame, error)
+	// Processes and Cgroups are those that weigh most, the heaviest first.
+	Processes(context.Context, Ranking) ([]model.ProcessFigures, error)
+	Cgroups(context.Context, Ranking) ([]model.CgroupFigures, error)
+	// WhyNot says what was seen of a process or a cgroup, and how far it is from an incident.
+	WhyNot(context.Context, Subject) (model.WhyNot, error)
 	Leases(context.Context) ([]model.Lease, error)
 	// Release ends one lease, or all of them where the ID is "".
 	Release(ctx context.Context, id string) error

@@ -49,6 +49,21 @@ func (s *source) Blame(window time.Duration) (Blame, error) {
 	return Blame{Since: at.Add(-window), Until: at, Pairs: []Pair{{StallMS: window.Seconds()}}, Victims: []VictimShares{}}, nil
 }
 
+func (s *source) Processes(_ context.Context, r Ranking) ([]model.ProcessFigures, error) {
+	return []model.ProcessFigures{{Comm: string(r.By), ForksPerSecond: float64(r.Most)}}, nil
+}
+
+func (s *source) Cgroups(_ context.Context, r Ranking) ([]model.CgroupFigures, error) {
+	return []model.CgroupFigures{{Cgroup: "/" + string(r.By)}}, nil
+}
+
+func (s *source) WhyNot(_ context.Context, subject Subject) (model.WhyNot, error) {
+	if subject.PID == 7 {
+		return model.WhyNot{}, fmt.Errorf("process 7: %w", ErrNotFound)
+	}
+	return model.WhyNot{Cgroup: model.CgroupFigures{Cgroup: subject.Cgroup, Processes: int(subject.PID)}}, nil
+}
+
 func (s *source) Leases(context.Context) ([]model.Lease, error) {
 	return []model.Lease{{ID: "a1-1", State: model.LeaseHeld}}, nil
 }
@@ -144,14 +159,27 @@ func TestRoutes(t *testing.T) {
 		{"one incident", "GET", "/incidents/a1", 200, jsonText, `{"id":"a1","kind":"cpu_contention"`},
 		{"no such incident", "GET", "/incidents/zz", 404, jsonText, `{"error":"incident \"zz\": not found"}` + "\n"},
 		{"an odd incident", "GET", "/incidents/%2e%2e%2f%00", 404, jsonText, `not found`},
-		{"blame since the start", "GET", "/blame", 200, jsonText, `"stall_ms":0}`},
-		{"blame of the last 30 s", "GET", "/blame?window=30s", 200, jsonText, `"stall_ms":30}`},
+		{"blame since the start", "GET", "/blame", 200, jsonText, `"stall_ms":0,`},
+		{"blame of the last 30 s", "GET", "/blame?window=30s", 200, jsonText, `"stall_ms":30,`},
 		{"a window that is no duration", "GET", "/blame?window=soon", 400, jsonText, `{"error":"window \"soon\" is no duration: write one such as 30s or 5m"}` + "\n"},
 		{"a window without a unit", "GET", "/blame?window=30", 400, jsonText, `is no duration`},
 		{"a negative window", "GET", "/blame?window=-30s", 400, jsonText, `is no duration`},
 		{"a window of nothing", "GET", "/blame?window=0s", 400, jsonText, `is no duration`},
 		{"a window that overflows", "GET", "/blame?window=999999999h", 400, jsonText, `is no duration`},
 		{"a window that is not remembered", "GET", "/blame?window=1h", 400, jsonText, `{"error":"a minute is remembered"}` + "\n"},
+		{"processes", "GET", "/processes", 200, jsonText, `"comm":"cpu"`},
+		{"a few processes", "GET", "/processes?sort=rss&most=3", 200, jsonText, `"comm":"rss"`},
+		{"a sort key that is none", "GET", "/processes?sort=nice", 400, jsonText, `{"error":"sort \"nice\" is none of [stall_caused stall_suffered cpu rss forks]"}`},
+		{"more than there may be", "GET", "/cgroups?most=1001", 400, jsonText, `is not between 1 and 1000`},
+		{"none", "GET", "/cgroups?most=0", 400, jsonText, `is not between 1 and 1000`},
+		{"cgroups", "GET", "/cgroups?sort=forks", 200, jsonText, `"cgroup":"/forks"`},
+		{"why not, of a cgroup", "GET", "/whynot?cgroup=/a%20b", 200, jsonText, `"cgroup":"/a b"`},
+		{"why not, of a process", "GET", "/whynot?pid=12", 200, jsonText, `"processes":12`},
+		{"why not, of one that has gone", "GET", "/whynot?pid=7", 404, jsonText, `{"error":"process 7: not found"}`},
+		{"why not, of nobody", "GET", "/whynot", 400, jsonText, `name one of cgroup and pid`},
+		{"why not, of two", "GET", "/whynot?pid=1&cgroup=/a", 400, jsonText, `name one of cgroup and pid`},
+		{"why not, of no number", "GET", "/whynot?pid=-1", 400, jsonText, `is no process id`},
+		{"why not, of too large a number", "GET", "/whynot?pid=4294967296", 400, jsonText, `is no process id`},
 		{"leases", "GET", "/leases", 200, jsonText, `[{"version":0,"id":"a1-1","state":"held"`},
 		{"release one", "POST", "/leases/a1-1/release", 200, jsonText, "{}\n"},
 		{"release all", "POST", "/leases/release", 200, jsonText, "{}\n"},

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -59,6 +60,41 @@ func (c *Client) Blame(ctx context.Context, window time.Duration) (Blame, error)
 		path += "?window=" + url.QueryEscape(window.String())
 	}
 	return get[Blame](ctx, c, path)
+}
+
+// Incident asks for one incident, with its triage.
+func (c *Client) Incident(ctx context.Context, id string) (model.Incident, error) {
+	return get[model.Incident](ctx, c, "/incidents/"+url.PathEscape(id))
+}
+
+// Processes asks for the processes that weigh most.
+func (c *Client) Processes(ctx context.Context, r Ranking) ([]model.ProcessFigures, error) {
+	return get[[]model.ProcessFigures](ctx, c, "/processes?"+r.query())
+}
+
+// Cgroups asks for the cgroups that weigh most.
+func (c *Client) Cgroups(ctx context.Context, r Ranking) ([]model.CgroupFigures, error) {
+	return get[[]model.CgroupFigures](ctx, c, "/cgroups?"+r.query())
+}
+
+func (r Ranking) query() string {
+	q := url.Values{}
+	if r.By != "" {
+		q.Set("sort", string(r.By))
+	}
+	if r.Most != 0 {
+		q.Set("most", strconv.Itoa(r.Most))
+	}
+	return q.Encode()
+}
+
+// WhyNot asks what was seen of a process or a cgroup, and how far it is from an incident.
+func (c *Client) WhyNot(ctx context.Context, s Subject) (model.WhyNot, error) {
+	q := url.Values{"cgroup": {s.Cgroup}}
+	if s.PID != 0 {
+		q = url.Values{"pid": {strconv.Itoa(int(s.PID))}}
+	}
+	return get[model.WhyNot](ctx, c, "/whynot?"+q.Encode())
 }
 
 // Leases asks what is held.
@@ -117,8 +153,17 @@ func (c *Client) do(ctx context.Context, method, path string) (io.ReadCloser, er
 	if said.Message == "" {
 		said.Message = fmt.Sprintf("breakerd answered %s %s with %s and said nothing", method, path, resp.Status)
 	}
+	if resp.StatusCode == http.StatusNotFound {
+		return nil, missing(said.Message)
+	}
 	return nil, errors.New(said.Message)
 }
+
+// missing is what the server says of a thing that is not there.
+type missing string
+
+func (m missing) Error() string        { return string(m) }
+func (m missing) Is(target error) bool { return target == ErrNotFound }
 
 // explain says what a person can do about a breakerd that does not answer.
 func (c *Client) explain(err error) error {

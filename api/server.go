@@ -10,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -111,7 +113,7 @@ func Handler(src Source) http.Handler {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /status", answer(func(r *http.Request) (any, error) { return src.Status(r.Context()), nil }))
-	mux.HandleFunc("GET /incidents", answer(func(*http.Request) (any, error) { return src.Incidents(), nil }))
+	mux.HandleFunc("GET /incidents", answer(func(*http.Request) (any, error) { return brief(src.Incidents()), nil }))
 	mux.HandleFunc("GET /incidents/{id}", answer(func(r *http.Request) (any, error) { return incident(src, r.PathValue("id")) }))
 	mux.HandleFunc("GET /blame", answer(func(r *http.Request) (any, error) {
 		window, err := windowOf(r)
@@ -119,6 +121,27 @@ func Handler(src Source) http.Handler {
 			return nil, err
 		}
 		return src.Blame(window)
+	}))
+	mux.HandleFunc("GET /processes", answer(func(r *http.Request) (any, error) {
+		ranking, err := rankingOf(r)
+		if err != nil {
+			return nil, err
+		}
+		return src.Processes(r.Context(), ranking)
+	}))
+	mux.HandleFunc("GET /cgroups", answer(func(r *http.Request) (any, error) {
+		ranking, err := rankingOf(r)
+		if err != nil {
+			return nil, err
+		}
+		return src.Cgroups(r.Context(), ranking)
+	}))
+	mux.HandleFunc("GET /whynot", answer(func(r *http.Request) (any, error) {
+		subject, err := subjectOf(r)
+		if err != nil {
+			return nil, err
+		}
+		return src.WhyNot(r.Context(), subject)
 	}))
 	mux.HandleFunc("GET /leases", answer(func(r *http.Request) (any, error) { return src.Leases(r.Context()) }))
 	mux.HandleFunc("POST /leases/release", answer(func(r *http.Request) (any, error) { return nil, src.Release(r.Context(), "") }))
@@ -143,6 +166,47 @@ func incident(src Source, id string) (*model.Incident, error) {
 		}
 	}
 	return nil, fmt.Errorf("incident %q: %w", id, ErrNotFound)
+}
+
+// brief leaves the triage to the answer about one incident: a list would be megabytes.
+func brief(all []model.Incident) []model.Incident {
+	for i := range all {
+		all[i].Triage = nil
+	}
+	return all
+}
+
+func rankingOf(r *http.Request) (Ranking, error) {
+	out := Ranking{By: model.SortCPU, Most: 100}
+	if by := r.URL.Query().Get("sort"); by != "" {
+		out.By = model.SortKey(by)
+		if !slices.Contains(model.SortKeys, out.By) {
+			return out, fmt.Errorf("%w: sort %q is none of %v", ErrBadRequest, by, model.SortKeys)
+		}
+	}
+	if text := r.URL.Query().Get("most"); text != "" {
+		most, err := strconv.Atoi(text)
+		if err != nil || most < 1 || most > MaxRanked {
+			return out, fmt.Errorf("%w: most %q is not between 1 and %d", ErrBadRequest, text, MaxRanked)
+		}
+		out.Most = most
+	}
+	return out, nil
+}
+
+func subjectOf(r *http.Request) (Subject, error) {
+	cgroup, pid := r.URL.Query().Get("cgroup"), r.URL.Query().Get("pid")
+	switch {
+	case (cgroup == "") == (pid == ""):
+		return Subject{}, fmt.Errorf("%w: name one of cgroup and pid", ErrBadRequest)
+	case cgroup != "":
+		return Subject{Cgroup: cgroup}, nil
+	}
+	n, err := strconv.ParseInt(pid, 10, 32)
+	if err != nil || n < 1 {
+		return Subject{}, fmt.Errorf("%w: pid %q is no process id", ErrBadRequest, pid)
+	}
+	return Subject{PID: int32(n)}, nil
 }
 
 func windowOf(r *http.Request) (time.Duration, error) {

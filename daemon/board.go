@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 // Bounds of what is remembered.
 const (
 	maxIncidents = 1000
+	maxTriages   = 200   // of the newest incidents; 32 KB each at the most, and 6 KB as a rule
 	maxPairs     = 65536 // of the blame since the start; 110 bytes each
 	maxWindow    = 5 * time.Minute
 	maxNames     = 16384
@@ -141,6 +143,17 @@ func (b *board) cgroup(id model.CgroupID) api.Cgroup {
 	return api.Cgroup{Cgroup: path, CgroupID: id, Unit: name.Unit, Workload: name}
 }
 
+// nameAll names cgroups that were quiet for so long that the judge forgot them.
+func (b *board) nameAll(ids iter.Seq2[model.CgroupID, *string]) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for id, path := range ids {
+		if *path == "" {
+			*path = b.names[id]
+		}
+	}
+}
+
 // ms keeps microseconds: what is shown adds up to within one of them a share.
 func ms(ns uint64) float64 { return float64(ns/1000) / 1000 }
 
@@ -156,6 +169,9 @@ func (b *board) incident(in model.Incident) {
 	}
 	b.total++
 	b.incidents = append(b.incidents, in)
+	if old := len(b.incidents) - maxTriages; old > 0 {
+		b.incidents[old-1].Triage = nil
+	}
 	if len(b.incidents) > maxIncidents {
 		// An open one would come back with the next tick, as if it were new.
 		oldest := slices.IndexFunc(b.incidents, func(in model.Incident) bool { return in.State == model.Closed })

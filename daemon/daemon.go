@@ -106,6 +106,7 @@ func (d *Daemon) open() (err error) {
 		outcomes: make(chan model.Outcome),
 		policies: make(chan *policy.Set),
 		tapes:    make(chan *tape),
+		asks:     make(chan func(*judge.Judge)),
 	}
 	return nil
 }

@@ -123,7 +123,7 @@ func newStage(t testing.TB, policies string) *stage {
 	}
 	s.pipeline = &pipeline{
 		source: s.script, judge: judge.New(detect.DefaultConfig(), set, unit), board: b, enforcer: s.doer, teller: tell, log: log,
-		outcomes: make(chan model.Outcome), policies: make(chan *policy.Set), tapes: make(chan *tape),
+		outcomes: make(chan model.Outcome), policies: make(chan *policy.Set), tapes: make(chan *tape), asks: make(chan func(*judge.Judge)),
 	}
 	return s
 }

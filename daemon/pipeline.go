@@ -33,6 +33,7 @@ type pipeline struct {
 	outcomes chan model.Outcome
 	policies chan *policy.Set
 	tapes    chan *tape // of recordings that begin
+	asks     chan func(*judge.Judge)
 	running  sync.WaitGroup
 
 	playing []*tape
@@ -110,6 +111,8 @@ func (p *pipeline) run(ctx context.Context) error {
 			p.endTapes() // their headers tell of other policies
 		case t := <-p.tapes:
 			p.play(t)
+		case ask := <-p.asks:
+			ask(p.judge)
 		case err := <-failed:
 			if errors.Is(err, context.Canceled) {
 				return nil
@@ -183,6 +186,19 @@ func (p *pipeline) record(r recording.Record) {
 	}
 	clear(p.playing[len(playing):])
 	p.playing = playing
+}
+
+// ask has a question put to the judge, between two samples: it is the pipeline's own.
+// It returns when that is done.
+func (p *pipeline) ask(ctx context.Context, question func(*judge.Judge)) error {
+	done := make(chan struct{})
+	select {
+	case p.asks <- func(j *judge.Judge) { defer close(done); question(j) }:
+		<-done // it waits for nothing
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // endTapes ends every recording under way.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/judge"
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -90,6 +92,92 @@ func (v *view) Incidents() []model.Incident { return v.board.all() }
 
 // Blame implements api.Source.
 func (v *view) Blame(window time.Duration) (api.Blame, error) { return v.board.blame(window) }
+
+// Processes implements api.Source.
+func (v *view) Processes(ctx context.Context, r api.Ranking) (all []model.ProcessFigures, err error) {
+	err = v.pipeline.ask(ctx, func(j *judge.Judge) { all = j.Processes(r.By, r.Most) })
+	v.board.nameAll(func(yield func(model.CgroupID, *string) bool) {
+		for i := range all {
+			if !yield(all[i].CgroupID, &all[i].Cgroup) {
+				return
+			}
+		}
+	})
+	return all, err
+}
+
+// Cgroups implements api.Source.
+func (v *view) Cgroups(ctx context.Context, r api.Ranking) (all []model.CgroupFigures, err error) {
+	err = v.pipeline.ask(ctx, func(j *judge.Judge) { all = j.Cgroups(r.By, r.Most) })
+	v.board.nameAll(func(yield func(model.CgroupID, *string) bool) {
+		for i := range all {
+			if !yield(all[i].CgroupID, &all[i].Cgroup) {
+				return
+			}
+		}
+	})
+	for i := range all {
+		name := v.board.name(all[i].Cgroup)
+		all[i].Unit, all[i].Workload = name.Unit, name
+	}
+	return all, err
+}
+
+// WhyNot implements api.Source.
+func (v *view) WhyNot(ctx context.Context, s api.Subject) (out model.WhyNot, err error) {
+	var id model.CgroupID
+	where := s.Cgroup
+	if s.PID == 0 {
+		if id, err = cgroupID(v.cgroupRoot(), where); err != nil {
+			return out, err
+		}
+	}
+	found := true
+	if err := v.pipeline.ask(ctx, func(j *judge.Judge) {
+		var p model.ProcessFigures
+		if s.PID != 0 {
+			if p, found = j.Process(s.PID); !found {
+				return
+			}
+			id = p.CgroupID
+		}
+		out = j.WhyNot(id)
+		if s.PID != 0 {
+			out.Process = &p
+		}
+	}); err != nil {
+		return out, err
+	}
+	if !found {
+		return out, fmt.Errorf("process %d: %w: it has ended, or was made a moment ago and is in no sample yet", s.PID, api.ErrNotFound)
+	}
+	v.board.nameAll(func(yield func(model.CgroupID, *string) bool) {
+		if out.Process == nil || yield(id, &out.Process.Cgroup) {
+			yield(id, &out.Cgroup.Cgroup)
+		}
+	})
+	if out.Cgroup.Cgroup == "" {
+		out.Cgroup.Cgroup = where
+	}
+	name := v.board.name(out.Cgroup.Cgroup)
+	out.Cgroup.Unit, out.Cgroup.Workload = name.Unit, name
+	return out, nil
+}
+
+func (v *view) cgroupRoot() string { return v.observer.Reader().CgroupRoot }
+
+// cgroupID is the kernel's identity of the cgroup that has this path now.
+func cgroupID(root, path string) (model.CgroupID, error) {
+	var st unix.Stat_t
+	err := unix.Stat(filepath.Join(root, filepath.Join("/", path)), &st) // never above the root
+	switch {
+	case errors.Is(err, unix.ENOENT), err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return 0, fmt.Errorf("cgroup %q: %w: it is gone, or never was: name it by its path below %s", path, api.ErrNotFound, root)
+	case err != nil:
+		return 0, fmt.Errorf("cgroup %q: %w", path, err)
+	}
+	return model.CgroupID(st.Ino), nil
+}
 
 // Leases implements api.Source.
 func (v *view) Leases(ctx context.Context) ([]model.Lease, error) {

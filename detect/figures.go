@@ -74,7 +74,7 @@ func (w *Watch) figures(span time.Duration) *figures {
 		} {
 			*v = round(*v)
 		}
-		g.Files = win.files(id)
+		g.Files = win.files(id, span)
 	}
 	return f
 }
@@ -140,11 +140,12 @@ func inOrder(nodes map[model.ProcID]*node) []*node {
 	return all
 }
 
-// files is what was last read of a cgroup's files within the window.
-func (w *window) files(id model.CgroupID) *model.CgroupFiles {
+// files is what was last read of a cgroup's files within a span.
+func (w *window) files(id model.CgroupID, span time.Duration) *model.CgroupFiles {
 	var first, last *model.CgroupDetail
 	var from, to int64
-	for _, s := range w.samples {
+	samples, _ := w.last(span)
+	for _, s := range samples {
 		for i := range s.Cgroups {
 			if c := &s.Cgroups[i]; c.ID == id && c.Detail != nil {
 				if first == nil {

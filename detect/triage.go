@@ -142,7 +142,7 @@ func (w *window) lately(from *events, cgroup model.CgroupID) []model.ProcessEven
 	pick := func(want func(model.CgroupID) bool) []model.ProcessEvent {
 		all := []model.ProcessEvent{}
 		for e := range from.newest {
-			if age := w.now().BootNS - e.bootNS; age < 0 || age > int64(kept) || len(all) >= triageEvents {
+			if age := w.now().BootNS - e.bootNS; age < 0 || age > int64(figureSpan) || len(all) >= triageEvents {
 				break
 			}
 			if want(e.CgroupID) {
@@ -160,8 +160,9 @@ func (w *window) lately(from *events, cgroup model.CgroupID) []model.ProcessEven
 }
 
 func (w *window) observation() model.Observation {
-	o := model.Observation{Samples: len(w.samples)}
-	for _, s := range w.samples {
+	samples, _ := w.last(hurtSpan)
+	o := model.Observation{Samples: len(samples)}
+	for _, s := range samples {
 		o.CoveredMS += float64(s.LengthNS) / 1e6
 		o.LongestTickMS = max(o.LongestTickMS, float64(s.LengthNS)/1e6)
 		o.LateMS = max(o.LateMS, float64(s.Lost.LateNS)/1e6)

@@ -111,3 +111,52 @@ type WhyNot struct {
 	Culprit     []string        `json:"culprit_of"` // open incidents
 	Victim      []string        `json:"victim_of"`
 }
+
+// SortKey is a figure to rank processes and cgroups by.
+type SortKey string
+
+// The keys.
+const (
+	SortStallCaused   SortKey = "stall_caused"
+	SortStallSuffered SortKey = "stall_suffered"
+	SortCPU           SortKey = "cpu"
+	SortRSS           SortKey = "rss"
+	SortForks         SortKey = "forks"
+)
+
+// SortKeys lists them.
+var SortKeys = []SortKey{SortStallCaused, SortStallSuffered, SortCPU, SortRSS, SortForks}
+
+// OfProcess is the figure of a process; 0 where the key is none.
+func (k SortKey) OfProcess(p *ProcessFigures) float64 {
+	switch k {
+	case SortStallCaused:
+		return p.StallCausedEstimate
+	case SortStallSuffered:
+		return p.CgroupStallSuffered
+	case SortCPU:
+		return p.CPUPercent
+	case SortRSS:
+		return float64(p.RSSBytes)
+	case SortForks:
+		return p.ForksPerSecond
+	}
+	return 0
+}
+
+// OfCgroup is the figure of a cgroup; 0 where the key is none.
+func (k SortKey) OfCgroup(g *CgroupFigures) float64 {
+	switch k {
+	case SortStallCaused:
+		return g.StallCausedMSPerSecond
+	case SortStallSuffered:
+		return g.StallSufferedMSPerSecond
+	case SortCPU:
+		return g.CPUPercent
+	case SortRSS:
+		return float64(g.RSSBytes)
+	case SortForks:
+		return g.ForksPerSecond
+	}
+	return 0
+}
