@@ -194,6 +194,9 @@ func loadSchedSwitch(b *testing.B, path string) *program {
 			delete(spec.Programs, other)
 		}
 	}
+	if cpus := spec.Maps["cpus"]; cpus.Type == ebpf.Array {
+		cpus.MaxEntries = uint32(ebpf.MustPossibleCPU())
+	}
 	c, err := ebpf.NewCollection(spec)
 	if err != nil {
 		b.Fatal(err)

@@ -4,11 +4,15 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 
 	"github.com/breakerd/breakerd/model"
 )
@@ -87,7 +91,7 @@ func (c *Collector) Close() error {
 
 // Programs names what is attached, for a person.
 func (c *Collector) Programs() []string {
-	names := []string{"tp_btf/sched_switch", "tp_btf/sched_process_fork", "tp_btf/sched_process_exec", "tp_btf/sched_process_exit", "iter/task"}
+	names := []string{"tp_btf/sched_switch", "tp_btf/sched_migrate_task", "tp_btf/sched_process_fork", "tp_btf/sched_process_exec", "tp_btf/sched_process_exit", "iter/task"}
 	if c.io != nil {
 		names = append(names, slices.Sorted(slices.Values(c.io.names))...)
 	}
@@ -152,6 +156,38 @@ func (c *Collector) Collect(s *model.Sample, scan bool) error {
 		return c.scan(s)
 	}
 	return nil
+}
+
+// SettleWaits counts the waits that go on, up to now, and tells what CPU time that took.
+// Without it a wait is counted when it ends, or the task is moved, and a task that never
+// gets to run is in no sample. It walks all tasks. Collect comes after it, never beside it.
+func (c *Collector) SettleWaits() (cost time.Duration, err error) {
+	// Its own time, not the clock's: where others keep it from running it is needed most.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := threadTime()
+	defer func() { cost = threadTime() - before }()
+	it, err := c.programs.settle.Open()
+	if err != nil {
+		return 0, fmt.Errorf("open the iterator over waiting tasks: %w", err)
+	}
+	defer it.Close()
+	for { // it writes nothing: one read is the whole walk, or as much as one read may do
+		n, err := it.Read(c.scanBuf)
+		if err == io.EOF || (err == nil && n == 0) {
+			return 0, nil
+		}
+		if err != nil && !errors.Is(err, unix.EAGAIN) {
+			return 0, fmt.Errorf("walk over the waiting tasks: %w", err)
+		}
+	}
+}
+
+// threadTime is the CPU time of this thread; the clock is always there.
+func threadTime() time.Duration {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts)
+	return time.Duration(ts.Nano())
 }
 
 func (c *Collector) collectEvents(s *model.Sample) error {

@@ -29,14 +29,32 @@ type collectorCgroupCounts struct {
 }
 
 type collectorCpuState struct {
-	_     structs.HostLayout
-	Since uint64
-	Who   uint64
-	Head  uint64
-	Ring  [64]struct {
+	_           structs.HostLayout
+	Since       uint64
+	Who         uint64
+	Head        uint64
+	EpochStart  uint64
+	EpochKernel uint64
+	EpochHead   uint64
+	Apart       [2]uint64
+	Look        struct {
+		_      structs.HostLayout
+		Start  uint64
+		Kernel uint64
+		Who    [4]uint64
+		Ns     [4]uint64
+	}
+	Ring [64]struct {
 		_     structs.HostLayout
 		Start uint64
 		Who   uint64
+	}
+	Epochs [64]struct {
+		_      structs.HostLayout
+		Start  uint64
+		Kernel uint64
+		Who    [4]uint64
+		Ns     [4]uint64
 	}
 	Gather [64]struct {
 		_          structs.HostLayout
@@ -45,6 +63,7 @@ type collectorCpuState struct {
 		Wait       uint64
 		WaitSelf   uint64
 		WaitKernel uint64
+		EpochRun   uint64
 	}
 	Cells [256]struct {
 		_    structs.HostLayout
@@ -106,6 +125,14 @@ type collectorProcId struct {
 	StartBoottime uint64
 }
 
+type collectorSlot struct {
+	_        structs.HostLayout
+	Check    uint64
+	Settled  uint64
+	Ticked   uint64
+	Reserved uint64
+}
+
 type collectorTaskRecord struct {
 	_        structs.HostLayout
 	Proc     collectorProcId
@@ -131,23 +158,27 @@ type collectorWaitCell struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	collectorMapCgroups        = "cgroups"
-	collectorMapCpus           = "cpus"
-	collectorMapEnded          = "ended"
-	collectorMapEvents         = "events"
-	collectorMapLost           = "lost"
-	collectorMapWaits          = "waits"
-	collectorProgListTasks     = "list_tasks"
-	collectorProgOnExec        = "on_exec"
-	collectorProgOnExit        = "on_exit"
-	collectorProgOnFork        = "on_fork"
-	collectorProgOnSchedSwitch = "on_sched_switch"
-	collectorVarDescribeExec   = "describe_exec"
-	collectorVarDescribeExit   = "describe_exit"
-	collectorVarDescribeFork   = "describe_fork"
-	collectorVarDescribeLost   = "describe_lost"
-	collectorVarDescribeTask   = "describe_task"
-	collectorVarWakeBytes      = "wake_bytes"
+	collectorMapCgroups         = "cgroups"
+	collectorMapCpus            = "cpus"
+	collectorMapEnded           = "ended"
+	collectorMapEvents          = "events"
+	collectorMapLost            = "lost"
+	collectorMapSlots           = "slots"
+	collectorMapWaits           = "waits"
+	collectorProgListTasks      = "list_tasks"
+	collectorProgOnExec         = "on_exec"
+	collectorProgOnExit         = "on_exit"
+	collectorProgOnFork         = "on_fork"
+	collectorProgOnSchedMigrate = "on_sched_migrate"
+	collectorProgOnSchedSwitch  = "on_sched_switch"
+	collectorProgSettleWaits    = "settle_waits"
+	collectorVarDescribeExec    = "describe_exec"
+	collectorVarDescribeExit    = "describe_exit"
+	collectorVarDescribeFork    = "describe_fork"
+	collectorVarDescribeLost    = "describe_lost"
+	collectorVarDescribeTask    = "describe_task"
+	collectorVarSettler         = "settler"
+	collectorVarWakeBytes       = "wake_bytes"
 )
 
 // loadCollector returns the embedded CollectionSpec for collector.
@@ -192,11 +223,13 @@ type collectorSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type collectorProgramSpecs struct {
-	ListTasks     *ebpf.ProgramSpec `ebpf:"list_tasks"`
-	OnExec        *ebpf.ProgramSpec `ebpf:"on_exec"`
-	OnExit        *ebpf.ProgramSpec `ebpf:"on_exit"`
-	OnFork        *ebpf.ProgramSpec `ebpf:"on_fork"`
-	OnSchedSwitch *ebpf.ProgramSpec `ebpf:"on_sched_switch"`
+	ListTasks      *ebpf.ProgramSpec `ebpf:"list_tasks"`
+	OnExec         *ebpf.ProgramSpec `ebpf:"on_exec"`
+	OnExit         *ebpf.ProgramSpec `ebpf:"on_exit"`
+	OnFork         *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnSchedMigrate *ebpf.ProgramSpec `ebpf:"on_sched_migrate"`
+	OnSchedSwitch  *ebpf.ProgramSpec `ebpf:"on_sched_switch"`
+	SettleWaits    *ebpf.ProgramSpec `ebpf:"settle_waits"`
 }
 
 // collectorMapSpecs contains maps before they are loaded into the kernel.
@@ -208,6 +241,7 @@ type collectorMapSpecs struct {
 	Ended   *ebpf.MapSpec `ebpf:"ended"`
 	Events  *ebpf.MapSpec `ebpf:"events"`
 	Lost    *ebpf.MapSpec `ebpf:"lost"`
+	Slots   *ebpf.MapSpec `ebpf:"slots"`
 	Waits   *ebpf.MapSpec `ebpf:"waits"`
 }
 
@@ -220,6 +254,7 @@ type collectorVariableSpecs struct {
 	DescribeFork *ebpf.VariableSpec `ebpf:"describe_fork"`
 	DescribeLost *ebpf.VariableSpec `ebpf:"describe_lost"`
 	DescribeTask *ebpf.VariableSpec `ebpf:"describe_task"`
+	Settler      *ebpf.VariableSpec `ebpf:"settler"`
 	WakeBytes    *ebpf.VariableSpec `ebpf:"wake_bytes"`
 }
 
@@ -248,6 +283,7 @@ type collectorMaps struct {
 	Ended   *ebpf.Map `ebpf:"ended"`
 	Events  *ebpf.Map `ebpf:"events"`
 	Lost    *ebpf.Map `ebpf:"lost"`
+	Slots   *ebpf.Map `ebpf:"slots"`
 	Waits   *ebpf.Map `ebpf:"waits"`
 }
 
@@ -258,6 +294,7 @@ func (m *collectorMaps) Close() error {
 		m.Ended,
 		m.Events,
 		m.Lost,
+		m.Slots,
 		m.Waits,
 	)
 }
@@ -271,6 +308,7 @@ type collectorVariables struct {
 	DescribeFork *ebpf.Variable `ebpf:"describe_fork"`
 	DescribeLost *ebpf.Variable `ebpf:"describe_lost"`
 	DescribeTask *ebpf.Variable `ebpf:"describe_task"`
+	Settler      *ebpf.Variable `ebpf:"settler"`
 	WakeBytes    *ebpf.Variable `ebpf:"wake_bytes"`
 }
 
@@ -278,11 +316,13 @@ type collectorVariables struct {
 //
 // It can be passed to loadCollectorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type collectorPrograms struct {
-	ListTasks     *ebpf.Program `ebpf:"list_tasks"`
-	OnExec        *ebpf.Program `ebpf:"on_exec"`
-	OnExit        *ebpf.Program `ebpf:"on_exit"`
-	OnFork        *ebpf.Program `ebpf:"on_fork"`
-	OnSchedSwitch *ebpf.Program `ebpf:"on_sched_switch"`
+	ListTasks      *ebpf.Program `ebpf:"list_tasks"`
+	OnExec         *ebpf.Program `ebpf:"on_exec"`
+	OnExit         *ebpf.Program `ebpf:"on_exit"`
+	OnFork         *ebpf.Program `ebpf:"on_fork"`
+	OnSchedMigrate *ebpf.Program `ebpf:"on_sched_migrate"`
+	OnSchedSwitch  *ebpf.Program `ebpf:"on_sched_switch"`
+	SettleWaits    *ebpf.Program `ebpf:"settle_waits"`
 }
 
 func (p *collectorPrograms) Close() error {
@@ -291,7 +331,9 @@ func (p *collectorPrograms) Close() error {
 		p.OnExec,
 		p.OnExit,
 		p.OnFork,
+		p.OnSchedMigrate,
 		p.OnSchedSwitch,
+		p.SettleWaits,
 	)
 }
 

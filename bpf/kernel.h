@@ -16,6 +16,8 @@
 
 #define PF_KTHREAD 0x00200000
 #define EEXIST 17
+#define TASK_ON_RQ_QUEUED 1
+#define TASK_ON_RQ_MIGRATING 2
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -33,6 +35,7 @@ struct css_set {
 
 struct rq {
 	__u64 clock;
+	int cpu;
 };
 
 struct cfs_rq {
@@ -44,7 +47,14 @@ struct sched_entity {
 	struct cfs_rq *cfs_rq;
 };
 
+/* Asleep, and on the queue still. Since 6.12. */
+struct sched_entity___since_6_12 {
+	unsigned char sched_delayed;
+};
+
 struct sched_info {
+	unsigned long pcount;		/* times that it was put on a CPU */
+	unsigned long long run_delay;	/* all its waits that have ended */
 	unsigned long long last_queued;
 };
 
@@ -92,6 +102,7 @@ struct task_struct {
 	unsigned int flags;
 	int pid;
 	int tgid;
+	int on_rq;
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	__u64 start_boottime; /* real_start_time before 5.5 */

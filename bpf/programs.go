@@ -20,7 +20,7 @@ type Sizes struct {
 	EventsBytes uint32 // ring buffer of fork, exec and exit records; a power of two
 }
 
-// DefaultSizes take 6.6 MB of kernel memory, and 10 KB more a CPU.
+// DefaultSizes take 7.6 MB of kernel memory, and 16 KB more a possible CPU.
 var DefaultSizes = Sizes{Cgroups: 8192, Cells: 32768, EventsBytes: 2 << 20}
 
 // kernelBTF is what CO-RE needs of a kernel (CONFIG_DEBUG_INFO_BTF, since 5.4).
@@ -29,9 +29,10 @@ const kernelBTF = "/sys/kernel/btf/vmlinux"
 // programs are the loaded kernel programs and their maps.
 type programs struct {
 	collectorObjects
-	links []link.Link
-	tasks *link.Iter
-	ring  *ringbuf.Reader
+	links  []link.Link
+	tasks  *link.Iter
+	settle *link.Iter
+	ring   *ringbuf.Reader
 }
 
 func loadPrograms(sizes Sizes) (_ *programs, err error) {
@@ -49,6 +50,14 @@ func loadPrograms(sizes Sizes) (_ *programs, err error) {
 	spec.Maps[collectorMapCgroups].MaxEntries = sizes.Cgroups
 	spec.Maps[collectorMapWaits].MaxEntries = sizes.Cells
 	spec.Maps[collectorMapEvents].MaxEntries = sizes.EventsBytes
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, fmt.Errorf("count the CPUs that there can be: %w", err)
+	}
+	spec.Maps[collectorMapCpus].MaxEntries = uint32(cpus) + 1
+	if err := spec.Variables[collectorVarSettler].Set(uint32(cpus)); err != nil {
+		return nil, fmt.Errorf("set where waits that go on are gathered: %w", err)
+	}
 	if err := spec.Variables[collectorVarWakeBytes].Set(uint64(sizes.EventsBytes / 4)); err != nil {
 		return nil, fmt.Errorf("set when the event buffer wakes its reader: %w", err)
 	}
@@ -62,7 +71,8 @@ func loadPrograms(sizes Sizes) (_ *programs, err error) {
 	if err := spec.LoadAndAssign(&p.collectorObjects, nil); err != nil {
 		return nil, explainLoad(err, limitErr)
 	}
-	for _, prog := range []*ebpf.Program{p.OnFork, p.OnExec, p.OnExit, p.OnSchedSwitch} {
+	// Moves before switches: from a task's first switch on, none of its moves is missed.
+	for _, prog := range []*ebpf.Program{p.OnFork, p.OnExec, p.OnExit, p.OnSchedMigrate, p.OnSchedSwitch} {
 		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
 		if err != nil {
 			return nil, fmt.Errorf("attach %s: %w", prog, err)
@@ -71,6 +81,9 @@ func loadPrograms(sizes Sizes) (_ *programs, err error) {
 	}
 	if p.tasks, err = link.AttachIter(link.IterOptions{Program: p.ListTasks}); err != nil {
 		return nil, fmt.Errorf("attach the task iterator (Linux 5.8 and later have it): %w", err)
+	}
+	if p.settle, err = link.AttachIter(link.IterOptions{Program: p.SettleWaits}); err != nil {
+		return nil, fmt.Errorf("attach the iterator over waiting tasks: %w", err)
 	}
 	if p.ring, err = ringbuf.NewReader(p.Events); err != nil {
 		return nil, fmt.Errorf("open the event buffer: %w", err)
@@ -100,6 +113,9 @@ func (p *programs) Close() error {
 	}
 	if p.tasks != nil {
 		errs = append(errs, p.tasks.Close())
+	}
+	if p.settle != nil {
+		errs = append(errs, p.settle.Close())
 	}
 	for _, l := range p.links {
 		errs = append(errs, l.Close())

@@ -2,18 +2,10 @@ package observe
 
 import (
 	"context"
-	"fmt"
-	"math"
-	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/breakerd/breakerd/blame"
 	"github.com/breakerd/breakerd/bpf"
 	"github.com/breakerd/breakerd/internal/kerneltest"
 	"github.com/breakerd/breakerd/model"
@@ -86,61 +78,4 @@ func TestBlameOfAOneTaskVictimAddsUpToItsOwnPressure(t *testing.T) {
 		}
 	}
 	compare(t, span, victim.ID(), "cpu.pressure", float64(last-first)/1e6, 1)
-}
-
-// Wherever it runs, what one task waited is the kernel's run delay of that task. What it
-// waited on the queue of another CPU before it was moved is not in the blame yet.
-func TestBlameOfAOneTaskVictimAddsUpToItsRunDelay(t *testing.T) {
-	o := open(t)
-	scratch := kerneltest.ScratchCgroup(t)
-	hogs, victim := scratch.Child("hogs"), scratch.Child("victim")
-	for range 2 * runtime.NumCPU() {
-		hogs.Start("sh", "-c", spin)
-	}
-	pid := victim.Start("sh", "-c", spin).Process.Pid
-	next(t, o)
-	before := runDelay(t, pid)
-	var span []*model.Sample
-	for len(span) < 40 {
-		span = append(span, next(t, o))
-	}
-	compare(t, span, victim.ID(), "run delay", runDelay(t, pid)-before, 10)
-}
-
-// compare holds the victim's whole wait against what the kernel says of it.
-func compare(t *testing.T, span []*model.Sample, victim model.CgroupID, what string, kernels, percent float64) {
-	t.Helper()
-	shares := blame.Over(span, 0)[victim]
-	if shares == nil {
-		t.Fatal("the victim never waited")
-	}
-	ours := float64(shares.WaitNS) / 1e9
-	off := 100 * (ours - kernels) / kernels
-	t.Logf("blamed %.3f s, %s grew by %.3f s: %+.2f %%", ours, what, kernels, off)
-	if math.Abs(off) > percent {
-		t.Errorf("blame is off by %+.2f %%, want at most %v %%", off, percent)
-	}
-}
-
-// runDelay is the second number of /proc/PID/schedstat, in seconds.
-func runDelay(t *testing.T, pid int) float64 {
-	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	ns, err := strconv.ParseUint(strings.Fields(string(text))[1], 10, 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return float64(ns) / 1e9
-}
-
-func pin(t *testing.T, pid int) {
-	t.Helper()
-	var one unix.CPUSet
-	one.Set(0)
-	if err := unix.SchedSetaffinity(pid, &one); err != nil {
-		t.Fatalf("pin pid %d to CPU 0: %v", pid, err)
-	}
 }

@@ -20,6 +20,9 @@ const (
 	busyScan = time.Second
 	// What is dear is done so rarely that it takes at most one part in this of the time.
 	sparing = 100
+	// A wait that goes on is counted before it ends when it is longer (SETTLE_NS in
+	// bpf/sched.h).
+	longWaitUS = 20_000
 	// The machine is busy from this CPU pressure, or this many forks in a second.
 	busySomePercent = 5
 	busyForks       = 5
@@ -32,16 +35,18 @@ type Observer struct {
 	tree      *host.Tree
 	tick      time.Duration
 
-	due      time.Time // of the next sample
-	clocks   host.Clocks
-	last     model.Host
-	forks    uint64 // in the last tick
-	started  bool
-	scanned  time.Time
-	scanCost time.Duration
-	walked   time.Time
-	walkCost time.Duration
-	details  details
+	due        time.Time // of the next sample
+	clocks     host.Clocks
+	last       model.Host
+	forks      uint64 // in the last tick
+	started    bool
+	scanned    time.Time
+	scanCost   time.Duration
+	settled    time.Time // when waits that go on were last looked for
+	settleCost time.Duration
+	walked     time.Time
+	walkCost   time.Duration
+	details    details
 }
 
 // Open attaches the kernel programs and looks once at everything there is.
@@ -118,6 +123,12 @@ func (o *Observer) fill(s *model.Sample) error {
 	if s.Host, err = o.reader.Host(); err != nil {
 		return err
 	}
+	if o.settleDue(s) {
+		if o.settleCost, err = o.collector.SettleWaits(); err != nil {
+			return err
+		}
+		o.settled = time.Now()
+	}
 	scan := o.scanDue(s)
 	began := time.Now()
 	if err := o.collector.Collect(s, scan); err != nil {
@@ -137,6 +148,20 @@ func (o *Observer) fill(s *model.Sample) error {
 	}
 	o.readDetails(s, before)
 	return nil
+}
+
+// settleDue says whether waits that go on are worth looking for: somebody waited for
+// long in this tick, which pressure tells at once, and the last look was cheap enough.
+func (o *Observer) settleDue(s *model.Sample) bool {
+	if time.Since(o.settled) < sparing*o.settleCost {
+		return false
+	}
+	if !o.started || s.Host.PressureAbsent {
+		return true
+	}
+	// One task that waits all the time is one CPU's part of the machine's pressure.
+	us := s.Host.Pressure.CPU.SomeUS - o.last.Pressure.CPU.SomeUS
+	return us*uint64(max(1, s.Host.CPUs)) >= longWaitUS
 }
 
 // scanDue says whether the process table is worth its cost now: 10 ms at 20,000 tasks.

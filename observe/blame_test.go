@@ -1,0 +1,253 @@
+package observe
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/breakerd/breakerd/blame"
+	"github.com/breakerd/breakerd/internal/kerneltest"
+	"github.com/breakerd/breakerd/model"
+)
+
+// threadsVar makes the test binary a program of as many threads that never rest.
+const threadsVar = "BREAKERD_TEST_THREADS"
+
+func TestMain(m *testing.M) {
+	if n, err := strconv.Atoi(os.Getenv(threadsVar)); err == nil {
+		runtime.GOMAXPROCS(n)
+		for range n {
+			go func() {
+				for {
+				}
+			}()
+		}
+		select {}
+	}
+	os.Exit(m.Run())
+}
+
+// duel is a victim among hogs, in cgroups of their own.
+type duel struct {
+	t            *testing.T
+	o            *Observer
+	hogs, victim *kerneltest.Cgroup
+}
+
+func newDuel(t *testing.T) *duel {
+	t.Helper()
+	o := open(t)
+	scratch := kerneltest.ScratchCgroup(t)
+	return &duel{t, o, scratch.Child("hogs"), scratch.Child("victim")}
+}
+
+// run takes as many samples, and returns them with how much the victim's tasks waited
+// meanwhile, in seconds, as the kernel has it.
+func (d *duel) run(samples int) ([]*model.Sample, float64) {
+	d.t.Helper()
+	next(d.t, d.o)
+	before := runDelay(d.t, d.victim)
+	var span []*model.Sample
+	for len(span) < samples {
+		span = append(span, next(d.t, d.o))
+	}
+	return span, runDelay(d.t, d.victim) - before
+}
+
+// A task that is moved between the queues of two CPUs while it waits is settled with each
+// of them for its part.
+func TestBlameOfAVictimThatIsMovedAddsUpToItsRunDelay(t *testing.T) {
+	d := newDuel(t)
+	for range 2 * runtime.NumCPU() {
+		d.hogs.Start("sh", "-c", spin)
+	}
+	d.victim.Start("sh", "-c", spin)
+	span, waited := d.run(40)
+	compare(t, span, d.victim.ID(), "run delay", waited, 1)
+	named(t, span, d.victim.ID(), d.hogs.ID(), 90)
+}
+
+func TestBlameOfAVictimOfManyThreadsAddsUpToTheirRunDelays(t *testing.T) {
+	d := newDuel(t)
+	for range 2 * runtime.NumCPU() {
+		d.hogs.Start("sh", "-c", spin)
+	}
+	t.Setenv(threadsVar, "12")
+	d.victim.Start("/proc/self/exe")
+	t.Setenv(threadsVar, "")
+	time.Sleep(300 * time.Millisecond)
+	span, waited := d.run(20)
+	compare(t, span, d.victim.ID(), "the threads' run delay", waited, 3)
+}
+
+// Whoever shares only a part of a cgroup's path is another one.
+func TestBlameIsOfTheCgroupThatATaskIsInHoweverDeep(t *testing.T) {
+	d := newDuel(t)
+	inner := d.hogs.Child("a").Child("b")
+	sibling := d.hogs.Child("c")
+	pin(t, inner.Start("sh", "-c", spin).Process.Pid)
+	pin(t, d.victim.Start("sh", "-c", spin).Process.Pid)
+	_ = sibling
+	span, waited := d.run(12)
+	compare(t, span, d.victim.ID(), "run delay", waited, 3)
+	named(t, span, d.victim.ID(), inner.ID(), 80)
+	for _, not := range []*kerneltest.Cgroup{d.hogs, sibling} {
+		if ns := neighbour(span, d.victim.ID(), not.ID()); ns != 0 {
+			t.Errorf("%v are blamed on %s, where nobody is", time.Duration(ns), not.Path)
+		}
+	}
+}
+
+// starvers keep a victim on their CPU from running.
+var starvers = map[string]struct {
+	victim, hog unix.SchedAttr
+	late        time.Duration // the observer waits as well
+}{
+	"a SCHED_IDLE victim under an ordinary hog": {victim: unix.SchedAttr{Policy: unix.SCHED_IDLE}, hog: unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: -20}},
+	"an ordinary victim under a SCHED_FIFO hog": {victim: unix.SchedAttr{Policy: unix.SCHED_NORMAL}, hog: unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 10}},
+	"a SCHED_RR victim under a SCHED_FIFO hog":  {victim: unix.SchedAttr{Policy: unix.SCHED_RR, Priority: 5}, hog: unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 10}},
+	"a SCHED_FIFO victim under a SCHED_DEADLINE hog": {victim: unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 99},
+		hog: unix.SchedAttr{Policy: unix.SCHED_DEADLINE, Runtime: 90e6, Deadline: 100e6, Period: 100e6}, late: 180 * time.Millisecond},
+}
+
+// What a task waits is in the tick in which it waits, whether it gets to run or not.
+func TestAStarvedTaskShowsItsBlameInTheTickInWhichItWaits(t *testing.T) {
+	for name, test := range starvers {
+		t.Run(name, func(t *testing.T) {
+			d := newDuel(t)
+			hogs := 1
+			if test.hog.Policy == unix.SCHED_DEADLINE {
+				hogs = runtime.NumCPU() // they cannot be pinned
+			}
+			pinAs(t, d.victim.Start("sh", "-c", spin).Process.Pid, test.victim)
+			for range hogs {
+				pinAs(t, d.hogs.Start("sh", "-c", spin).Process.Pid, test.hog)
+			}
+			span, _ := d.run(16)
+			hungry := 0
+			for i, s := range span {
+				v := blame.Over(span[i:i+1], 0)[d.victim.ID()]
+				var ran, waited uint64
+				for _, c := range s.Cgroups {
+					if c.ID == d.victim.ID() {
+						ran = c.RunNS
+					}
+				}
+				if v != nil {
+					waited = v.WaitNS
+				}
+				length := float64(s.LengthNS)
+				t.Logf("tick of %v: ran %v, waited %v", s.Length().Round(time.Millisecond), time.Duration(ran), time.Duration(waited))
+				// What is gathered per CPU, and what is left of a wait shorter than 20 ms.
+				if missing := length - float64(ran+waited); math.Abs(missing) > 0.15*length+25e6+float64(test.late) {
+					t.Errorf("tick %d: ran %v and waited %v of %v", i, time.Duration(ran), time.Duration(waited), s.Length())
+				}
+				if float64(waited) > 0.5*length {
+					hungry++
+				}
+			}
+			if hungry < len(span)/2 {
+				t.Errorf("starved in %d ticks of %d only", hungry, len(span))
+			}
+			named(t, span, d.victim.ID(), d.hogs.ID(), 80)
+		})
+	}
+}
+
+// named says that the offender has at least this part of the victim's wait, but for what
+// strangers on the machine have of it.
+func named(t *testing.T, span []*model.Sample, victim, offender model.CgroupID, percent float64) {
+	t.Helper()
+	shares := blame.Over(span, 0)[victim]
+	if shares == nil {
+		t.Fatal("the victim never waited")
+	}
+	offenders := neighbour(span, victim, offender)
+	ofStrangers := shares.NeighbourNS() - min(offenders, shares.NeighbourNS())
+	ours := float64(shares.WaitNS - ofStrangers)
+	part := 100 * float64(offenders) / ours
+	t.Logf("%.1f %% of the wait is the offender's, %.1f %% the kernel's, %.1f %% nobody's; and of strangers, %v", part,
+		100*float64(shares.KernelNS)/ours, 100*float64(shares.UnknownNS)/ours, time.Duration(ofStrangers))
+	if part < percent {
+		t.Errorf("%.1f %% of the wait is the offender's, want at least %v %%: %+v", part, percent, shares)
+	}
+}
+
+func neighbour(span []*model.Sample, victim, offender model.CgroupID) (ns uint64) {
+	for _, s := range span {
+		for _, w := range s.Waits {
+			if w.By == model.ByCgroup && w.Victim == victim && w.Offender == offender {
+				ns += w.NS
+			}
+		}
+	}
+	return ns
+}
+
+// compare holds the victim's whole wait against what the kernel says of it.
+func compare(t *testing.T, span []*model.Sample, victim model.CgroupID, what string, kernels, percent float64) {
+	t.Helper()
+	shares := blame.Over(span, 0)[victim]
+	if shares == nil {
+		t.Fatal("the victim never waited")
+	}
+	ours := float64(shares.WaitNS) / 1e9
+	off := 100 * (ours - kernels) / kernels
+	t.Logf("blamed %.3f s, %s grew by %.3f s: %+.2f %%", ours, what, kernels, off)
+	if math.Abs(off) > percent {
+		t.Errorf("blame is off by %+.2f %%, want at most %v %%", off, percent)
+	}
+}
+
+// runDelay is the second number of /proc/PID/task/*/schedstat, in seconds, of all
+// threads in the cgroup.
+func runDelay(t *testing.T, in *kerneltest.Cgroup) (seconds float64) {
+	t.Helper()
+	for _, pid := range in.PIDs() {
+		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("pid %d has no threads: %v", pid, err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ns, err := strconv.ParseUint(strings.Fields(string(text))[1], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seconds += float64(ns) / 1e9
+		}
+	}
+	return seconds
+}
+
+func pin(t *testing.T, pid int) {
+	t.Helper()
+	var one unix.CPUSet
+	one.Set(0)
+	if err := unix.SchedSetaffinity(pid, &one); err != nil {
+		t.Fatalf("pin pid %d to CPU 0: %v", pid, err)
+	}
+}
+
+// pinAs pins a task to CPU 0 under a scheduling policy. A deadline task cannot be pinned.
+func pinAs(t *testing.T, pid int, attr unix.SchedAttr) {
+	t.Helper()
+	if attr.Policy != unix.SCHED_DEADLINE {
+		pin(t, pid)
+	}
+	attr.Size = unix.SizeofSchedAttr
+	if err := unix.SchedSetAttr(pid, &attr, 0); err != nil {
+		t.Fatalf("give pid %d scheduling policy %d: %v", pid, attr.Policy, err)
+	}
+}
