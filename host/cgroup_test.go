@@ -22,7 +22,6 @@ func TestCgroupDetail(t *testing.T) {
 			model.CgroupDetail{
 				Pressure:    &model.Pressure{CPU: model.Stall{SomeUS: 2268204, FullUS: 2268204}},
 				ThrottledNS: 2426087_000, MemoryBytes: 180224,
-				AnonBytes: 106496, FileBytes: 4096, ShmemBytes: 4096, RefaultPages: 19, ScanPages: 40,
 				MemoryMaxBytes: 1 << 30, MemoryHighBytes: 512 << 20, CPUMaxPercent: 10, PIDsMax: 500,
 			},
 		},
@@ -34,6 +33,7 @@ func TestCgroupDetail(t *testing.T) {
 					IO:  model.Stall{SomeUS: 63680, FullUS: 17986},
 				},
 				MemoryBytes: 44703744, IOReadBytes: 229376, IOWriteBytes: 8396800,
+				AnonBytes: 6664192, FileBytes: 31547392, ShmemBytes: 352256,
 				MemoryHighBytes: 512 << 20, CPUMaxPercent: 150, PIDsMax: 500,
 			},
 		},
@@ -52,7 +52,6 @@ func TestCgroupDetail(t *testing.T) {
 			model.CgroupDetail{
 				Pressure:    &model.Pressure{CPU: model.Stall{SomeUS: 2094685}},
 				ThrottledNS: 2229786_000, MemoryBytes: 180224,
-				AnonBytes: 106496, FileBytes: 4096, ShmemBytes: 4096, RefaultPages: 19, ScanPages: 40,
 				MemoryMaxBytes: 1 << 30, MemoryHighBytes: 512 << 20, CPUMaxPercent: 10, PIDsMax: 500,
 			},
 		},
@@ -101,6 +100,24 @@ func TestThrottlingIsThatOfTheCgroupAndAllAbove(t *testing.T) {
 				if err != nil || got.ThrottledNS != tt.want {
 					t.Errorf("%s: got %d, %v; want %d", path, got.ThrottledNS, err, tt.want)
 				}
+			}
+		})
+	}
+}
+
+func TestMemoryStat(t *testing.T) {
+	tests := []struct {
+		name, text string
+		want       MemoryStat
+	}{
+		{"since 5.9 refaults are told apart", "anon 8192\nfile 12288\nshmem 4096\nworkingset_refault_anon 2\nworkingset_refault_file 17\npgscan 40\npgscan_kswapd 30\npgscan_direct 10\n", MemoryStat{8192, 12288, 4096, 19, 40}},
+		{"before they were not", "anon 8192\nworkingset_refault 17\npgscan 40\n", MemoryStat{AnonBytes: 8192, RefaultPages: 17, ScanPages: 40}},
+		{"nothing of interest", "sock 0\n", MemoryStat{}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got, err := parseMemoryStat([]byte(tt.text)); err != nil || got != tt.want {
+				t.Errorf("got %+v, %v; want %+v", got, err, tt.want)
 			}
 		})
 	}

@@ -2,6 +2,7 @@ package host
 
 import (
 	"bytes"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -150,7 +151,8 @@ type MemoryStat struct {
 }
 
 // parseMemoryStat reads some of its lines. Until 5.8 there is one workingset_refault,
-// later one for each kind of page.
+// later one for each kind of page. pgscan is the sum of the pgscan_ lines; refaults that add
+// up to more than a number holds are as many as it does.
 //
 //	anon 12288
 //	file 4096
@@ -171,7 +173,7 @@ func parseMemoryStat(text []byte) (MemoryStat, error) {
 		case "shmem":
 			stat.ShmemBytes = value
 		case "workingset_refault", "workingset_refault_anon", "workingset_refault_file":
-			stat.RefaultPages += value
+			stat.RefaultPages += min(value, math.MaxUint64-stat.RefaultPages)
 		case "pgscan":
 			stat.ScanPages = value
 		}
