@@ -34,17 +34,24 @@ type span struct {
 	samples  []*model.Sample
 	from     int
 	readings map[model.CgroupID][]look // from the last before the span on
-	paths    map[model.CgroupID]string
+	limits   map[model.CgroupID]limits
+	paths    map[model.CgroupID]string // nil until somebody stalled
+}
+
+// limits are what was seen of a cgroup's own, at any time: they are read less often than
+// the rest.
+type limits struct {
+	io       bool
+	memory   uint64 // the lower of memory.max and memory.high, its own or an ancestor's; 0 is none
+	used     uint64 // the most
+	ofMemory uint64 // of the machine
 }
 
 func spanOf(samples []*model.Sample, from int) *span {
-	sp := &span{samples: samples, from: from, readings: make(map[model.CgroupID][]look), paths: make(map[model.CgroupID]string)}
+	sp := &span{samples: samples, from: from, readings: make(map[model.CgroupID][]look), limits: make(map[model.CgroupID]limits)}
 	for i, s := range samples {
 		for j := range s.Cgroups {
 			c := &s.Cgroups[j]
-			if c.Path != "" {
-				sp.paths[c.ID] = c.Path
-			}
 			if c.Detail == nil {
 				continue
 			}
@@ -53,9 +60,33 @@ func spanOf(samples []*model.Sample, from int) *span {
 				r = r[:0]
 			}
 			sp.readings[c.ID] = append(r, look{i, c.Detail})
+			if l := tightest(c.Detail); l > 0 || c.Detail.IOLimited {
+				sum := sp.limits[c.ID]
+				sum.io = sum.io || c.Detail.IOLimited
+				sum.memory = max(sum.memory, l)
+				sum.used = max(sum.used, c.Detail.MemoryBytes)
+				sum.ofMemory = max(sum.ofMemory, s.Host.MemTotalBytes)
+				sp.limits[c.ID] = sum
+			}
 		}
 	}
 	return sp
+}
+
+// locate finds the paths, once somebody stalled: most of the time nobody does, and there
+// may be thousands.
+func (sp *span) locate() {
+	if sp.paths != nil {
+		return
+	}
+	sp.paths = make(map[model.CgroupID]string)
+	for _, s := range sp.samples {
+		for j := range s.Cgroups {
+			if c := &s.Cgroups[j]; c.Path != "" {
+				sp.paths[c.ID] = c.Path
+			}
+		}
+	}
 }
 
 // kin says that one of two cgroups holds the other, or that they are the same: then what
@@ -149,11 +180,12 @@ func OverIO(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
 				continue
 			}
 			e.WaitNS += ns
-			if sp.limited(id) {
+			if sp.limits[id].io {
 				e.QuotaUnsure = true
 				e.UnknownNS += ns
 				continue
 			}
+			sp.locate()
 			sp.divideIO(e, ns, a.at, b.at)
 		}
 		if e.WaitNS > 0 {
@@ -161,18 +193,6 @@ func OverIO(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
 		}
 	}
 	return victims
-}
-
-// limited says that an io.max was seen on the cgroup or above it.
-func (sp *span) limited(id model.CgroupID) bool {
-	for _, s := range sp.samples {
-		for j := range s.Cgroups {
-			if c := &s.Cgroups[j]; c.ID == id && c.Detail != nil && c.Detail.IOLimited {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // divideIO divides what a victim stalled between two samples.
@@ -239,12 +259,13 @@ func OverMemory(samples []*model.Sample, from int, grown func(model.CgroupID) ui
 		switch {
 		case e.WaitNS == 0:
 			continue
-		case sp.nearLimit(id):
+		case sp.limits[id].near():
 			e.OwnQuotaNS = e.WaitNS
-		case !short || sp.memoryLimited(id): // or a limit above that it shares with others
+		case !short || sp.limits[id].somewhere(): // such as above it, where others share it
 			e.UnknownNS = e.WaitNS
 		default:
 			if demands == nil {
+				sp.locate()
 				demands = sp.demands(grown)
 			}
 			sp.divideMemory(e, demands)
@@ -264,31 +285,11 @@ func short(samples []*model.Sample) bool {
 	return false
 }
 
-func (sp *span) nearLimit(id model.CgroupID) bool {
-	// The limits are read less often than the rest.
-	var limit, most uint64
-	for _, s := range sp.samples {
-		for j := range s.Cgroups {
-			if c := &s.Cgroups[j]; c.ID == id && c.Detail != nil {
-				limit = max(limit, tightest(c.Detail))
-				most = max(most, c.Detail.MemoryBytes)
-			}
-		}
-	}
-	return limit > 0 && most >= limit/100*nearLimitPercent
-}
+// near says that the cgroup fills its limit by itself.
+func (l limits) near() bool { return l.memory > 0 && l.used >= l.memory/100*nearLimitPercent }
 
-// memoryLimited says that there is a limit, though the cgroup alone does not fill it.
-func (sp *span) memoryLimited(id model.CgroupID) bool {
-	for _, s := range sp.samples {
-		for j := range s.Cgroups {
-			if c := &s.Cgroups[j]; c.ID == id && c.Detail != nil && tightest(c.Detail) > 0 && tightest(c.Detail) < s.Host.MemTotalBytes {
-				return true
-			}
-		}
-	}
-	return false
-}
+// somewhere says that there is a limit that can be reached.
+func (l limits) somewhere() bool { return l.memory > 0 && l.memory < l.ofMemory }
 
 // tightest is the lower of memory.max and memory.high; 0 is none.
 func tightest(d *model.CgroupDetail) uint64 {
@@ -312,8 +313,7 @@ func (sp *span) demands(grown func(model.CgroupID) uint64) map[model.CgroupID]ui
 	for id, path := range sp.paths {
 		var demand uint64
 		if r := sp.readings[id]; len(r) > 1 && !above[path] {
-			first, last := r[0].detail, r[len(r)-1].detail
-			demand = plus(grewIn(r), min(less(last.RefaultPages, first.RefaultPages), math.MaxUint32)*pageBytes)
+			demand = demandIn(r)
 		}
 		if demand == 0 && grown != nil {
 			demand = grown(id)
@@ -325,22 +325,23 @@ func (sp *span) demands(grown func(model.CgroupID) uint64) map[model.CgroupID]ui
 	return demands
 }
 
-// grewIn is the growth of memory that only swapping could take back, or of all of it where
-// that was not read.
-func grewIn(r []look) uint64 {
+// demandIn is the growth of memory that only swapping could take back, and what came back
+// from where it was evicted to; of all memory, where memory.stat was not read twice.
+func demandIn(r []look) uint64 {
 	var first, last *model.CgroupDetail
 	for _, x := range r {
-		if x.detail.AnonBytes+x.detail.ShmemBytes > 0 {
+		if x.detail.AnonBytes > 0 || x.detail.ShmemBytes > 0 || x.detail.FileBytes > 0 {
 			if first == nil {
 				first = x.detail
 			}
 			last = x.detail
 		}
 	}
-	if first != nil && first != last {
-		return less(plus(last.AnonBytes, last.ShmemBytes), plus(first.AnonBytes, first.ShmemBytes))
+	if first == last {
+		return less(r[len(r)-1].detail.MemoryBytes, r[0].detail.MemoryBytes)
 	}
-	return less(r[len(r)-1].detail.MemoryBytes, r[0].detail.MemoryBytes)
+	refaults := min(less(last.RefaultPages, first.RefaultPages), math.MaxUint32) * pageBytes
+	return plus(refaults, less(plus(last.AnonBytes, last.ShmemBytes), plus(first.AnonBytes, first.ShmemBytes)))
 }
 
 func (sp *span) divideMemory(e estimated, demands map[model.CgroupID]uint64) {

@@ -105,7 +105,8 @@ func TestOverMemory(t *testing.T) {
 	limit.MemoryMaxBytes = 100 * mib
 	shared := memAt(100_000, 10*mib)
 	shared.MemoryHighBytes = 100 * mib
-	refaults := memAt(0, 200*mib)
+	evicted, refaults := memAt(0, 200*mib), memAt(0, 200*mib)
+	evicted.AnonBytes, refaults.AnonBytes = 50*mib, 50*mib
 	refaults.RefaultPages = 100 * mib / 4096
 	two := func(host model.Host, v0, v1, h0, h1 *model.CgroupDetail) []*model.Sample {
 		return []*model.Sample{
@@ -126,7 +127,7 @@ func TestOverMemory(t *testing.T) {
 		},
 		{
 			name:    "who took back what was evicted",
-			samples: two(short, memAt(0, 100*mib), memAt(100_000, 100*mib), memAt(0, 200*mib), refaults),
+			samples: two(short, memAt(0, 100*mib), memAt(100_000, 100*mib), evicted, refaults),
 			want:    &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 100 * ms}}},
 		},
 		{

@@ -90,7 +90,8 @@ type CgroupDetail struct {
 	IOReadBytes  uint64 `json:"io_read_bytes,omitempty"`
 	IOWriteBytes uint64 `json:"io_write_bytes,omitempty"`
 
-	// Of memory.stat; all zero where there is no memory controller.
+	// Of memory.stat; all zero where there is no memory controller. This and the limits may
+	// have been read up to a minute ago, and are repeated until they are read again.
 	AnonBytes    uint64 `json:"anon_bytes,omitempty"`
 	FileBytes    uint64 `json:"file_bytes,omitempty"` // page cache, with shared memory
 	ShmemBytes   uint64 `json:"shmem_bytes,omitempty"`
