@@ -69,14 +69,7 @@ func ioHelper(args []string) error {
 // onDisk is a file of that size, all of it written, on a file system that has a disk.
 func onDisk(t testing.TB, size int) string {
 	t.Helper()
-	dir := t.TempDir()
-	var st unix.Stat_t
-	if err := unix.Stat(dir, &st); err != nil {
-		t.Fatal(err)
-	}
-	if unix.Major(st.Dev) == 0 {
-		t.Fatalf("%s is not on a disk: set TMPDIR to a directory that is", dir)
-	}
+	dir := kerneltest.DiskDir(t)
 	path := filepath.Join(dir, "file")
 	if err := os.WriteFile(path, make([]byte, size), 0o600); err != nil {
 		t.Fatal(err)

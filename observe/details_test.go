@@ -46,7 +46,7 @@ func TestEverybodyIsReadInTurnThoughNothingHappens(t *testing.T) {
 func TestIOIsBlamedOnWhoHoldsTheDevice(t *testing.T) {
 	scratch := kerneltest.ScratchCgroup(t)
 	hog, victim := scratch.Child("hog"), scratch.Child("victim")
-	path := t.TempDir() + "/file"
+	path := kerneltest.DiskDir(t) + "/file"
 	if err := os.WriteFile(path, make([]byte, 256<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}

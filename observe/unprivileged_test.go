@@ -78,6 +78,9 @@ func observeUnprivileged(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer o.Close()
+	if problems := o.Problems(); len(problems) > 0 {
+		t.Error(problems)
+	}
 	first := next(t, o)
 	for until := time.Now().Add(50 * time.Millisecond); time.Now().Before(until); {
 	}

@@ -230,3 +230,29 @@ func kill(dir string) {
 		}
 	}
 }
+
+// DiskDir makes a directory on a file system that has a disk of its own, so that what is
+// read and written there becomes block requests. It goes when the test ends.
+func DiskDir(t testing.TB) string {
+	t.Helper()
+	tried := []string{os.TempDir(), "/var/tmp", "."}
+	for _, parent := range tried {
+		var st unix.Stat_t
+		// Major 0 is tmpfs, overlayfs, NFS and other file systems without one.
+		if unix.Stat(parent, &st) != nil || unix.Major(st.Dev) == 0 {
+			continue
+		}
+		dir, err := os.MkdirTemp(parent, "breakerd-test-")
+		if err != nil {
+			continue
+		}
+		t.Cleanup(func() { _ = os.RemoveAll(dir) })
+		return dir
+	}
+	missing := fmt.Sprintf("needs a file system on a disk: none of %q is on one; set TMPDIR", tried)
+	if os.Getenv("BREAKERD_REQUIRE_KERNEL") == "1" {
+		t.Fatal(missing)
+	}
+	t.Skip(missing)
+	return ""
+}
