@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
@@ -96,7 +97,9 @@ func (t *Tree) Refresh() error {
 	for len(w.queue) > 0 {
 		dir := w.queue[0]
 		w.queue = w.queue[1:]
-		if err := w.list(dir); err != nil && !vanished(err) {
+		// Whoever makes a cgroup can forbid others to list it. That hides what is below it
+		// from a reader without privileges, and must hide nothing else.
+		if err := w.list(dir); err != nil && !vanished(err) && !errors.Is(err, unix.EACCES) {
 			return fmt.Errorf("list %s: %w", filepath.Join(t.root, dir), err)
 		}
 	}
