@@ -40,6 +40,8 @@ func TestNobodyIsAccusedOfWhatAQuotaDid(t *testing.T) {
 					limited = above
 				}
 				limited.Write("cpu.max", "10000 100000")
+				// What is held takes long to die.
+				t.Cleanup(func() { limited.Write("cpu.max", "max 100000") })
 				for range 4 {
 					hogs.Start("sh", "-c", spin)
 				}
