@@ -13,6 +13,7 @@ type Config struct {
 	CPUContention  CPUContentionConfig  `json:"cpu_contention" yaml:"cpu_contention"`
 	NoisyNeighbour NoisyNeighbourConfig `json:"noisy_neighbour" yaml:"noisy_neighbour"`
 	ShortLivedJobs ShortLivedJobsConfig `json:"short_lived_jobs" yaml:"short_lived_jobs"`
+	MemoryLeak     MemoryLeakConfig     `json:"memory_leak" yaml:"memory_leak"`
 	MemoryPressure PressureConfig       `json:"memory_pressure" yaml:"memory_pressure"`
 	IOPressure     PressureConfig       `json:"io_pressure" yaml:"io_pressure"`
 	PSISaturation  PSISaturationConfig  `json:"psi_saturation" yaml:"psi_saturation"`
@@ -54,6 +55,13 @@ func DefaultConfig() Config {
 			VictimMSPerSecond: 50,
 			Hold:              config.Duration(10 * time.Second),
 		},
+		MemoryLeak: MemoryLeakConfig{
+			Horizon:          config.Duration(time.Hour),
+			MinGrowthMB:      64,
+			MinGrowthPercent: 5,
+			RisingPercent:    80,
+			MinObservation:   config.Duration(10 * time.Second),
+		},
 		MemoryPressure: PressureConfig{FullPercent: 10, VictimMSPerSecond: 50, Hold: config.Duration(5 * time.Second)},
 		IOPressure:     PressureConfig{FullPercent: 40, VictimMSPerSecond: 50, Hold: config.Duration(5 * time.Second)},
 		PSISaturation:  PSISaturationConfig{SomePercent: 80, VictimMSPerSecond: 50, Hold: config.Duration(15 * time.Second)},
@@ -79,6 +87,9 @@ func (c *Config) Check() error {
 		{"noisy_neighbour.own_quota_part_at_most", c.NoisyNeighbour.OwnQuotaPartAtMost, 0, 1},
 		{"short_lived_jobs.exits_per_second", c.ShortLivedJobs.ExitsPerSecond, 1, 1e6},
 		{"short_lived_jobs.victim_ms_per_second", c.ShortLivedJobs.VictimMSPerSecond, 1, 1e6},
+		{"memory_leak.min_growth_mb", c.MemoryLeak.MinGrowthMB, 1, 1e6},
+		{"memory_leak.min_growth_percent", c.MemoryLeak.MinGrowthPercent, 0.1, 1000},
+		{"memory_leak.rising_percent", c.MemoryLeak.RisingPercent, 50, 100},
 		{"memory_pressure.full_percent", c.MemoryPressure.FullPercent, 1, 100},
 		{"memory_pressure.victim_ms_per_second", c.MemoryPressure.VictimMSPerSecond, 1, 1e6},
 		{"io_pressure.full_percent", c.IOPressure.FullPercent, 1, 100},
@@ -99,6 +110,8 @@ func (c *Config) Check() error {
 		{"cpu_contention.hold", c.CPUContention.Hold},
 		{"noisy_neighbour.hold", c.NoisyNeighbour.Hold},
 		{"short_lived_jobs.hold", c.ShortLivedJobs.Hold},
+		{"memory_leak.horizon", c.MemoryLeak.Horizon},
+		{"memory_leak.min_observation", c.MemoryLeak.MinObservation},
 		{"memory_pressure.hold", c.MemoryPressure.Hold},
 		{"io_pressure.hold", c.IOPressure.Hold},
 		{"psi_saturation.hold", c.PSISaturation.Hold},

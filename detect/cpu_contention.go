@@ -55,7 +55,7 @@ func (d cpuContention) look(w *window) []finding {
 		return nil
 	}
 	f := finding{
-		suspect: w.culprit(offender, w.cpuUsed(2*hurtSpan)), cgroup: offender, ratio: ratio, victims: victims, contributors: others,
+		suspect: w.culprit(offender, w.cpuUsed(offender)), cgroup: offender, ratio: ratio, victims: victims, contributors: others,
 		confidence: w.known(victims) * w.trust(hurtSpan), margin: margin,
 	}
 	d.judge(w, &f, some, use)

@@ -56,7 +56,7 @@ func (d noisyNeighbour) look(w *window) []finding {
 func (d noisyNeighbour) judge(w *window, offender model.CgroupID, wrongs []wrong) finding {
 	worst := wrongs[0]
 	f := finding{
-		suspect: w.culprit(offender, w.cpuUsed(2*hurtSpan)),
+		suspect: w.culprit(offender, w.cpuUsed(offender)),
 		cgroup:  offender,
 		ratio:   worst.msPerSecond / d.cfg.VictimMSPerSecond,
 		victims: w.wrongedBy(offender, d.cfg.VictimMSPerSecond/2),

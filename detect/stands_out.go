@@ -131,7 +131,7 @@ func (w *window) accused(r model.Resource, ratio, victimMSPerSecond float64) fin
 	switch {
 	case v.culprit == 0:
 	case r == model.CPU:
-		f.suspect = w.culprit(v.culprit, w.cpuUsed(2*hurtSpan))
+		f.suspect = w.culprit(v.culprit, w.cpuUsed(v.culprit))
 	case r == model.Memory:
 		f.suspect = w.culprit(v.culprit, w.grown(v.culprit))
 	default: // which process asked for what of a device is not known

@@ -16,6 +16,7 @@ type table struct {
 	nodes map[model.ProcID]*node
 	// cgroups holds the processes of each, but no kernel threads: those answer for nothing.
 	cgroups map[model.CgroupID]map[*node]struct{}
+	rss     map[model.CgroupID]uint64 // bytes, of all processes of each
 
 	// A walk over all processes tells of those that changed: who is not in the last one
 	// used nothing since the one before.
@@ -32,10 +33,13 @@ type node struct {
 	bornNS             int64  // boot time when it came into the table
 	readNS             int64  // boot time of the last walk that told of it
 	grewNS             uint64 // CPU time that it told of then
-	measured           bool   // cpuNS has been read at least once
-	up                 *node
-	down               map[*node]struct{}
-	ended              bool
+	// CPU time of late, as of a tick: see window.cpuUsed.
+	usedNS   float64
+	usedIn   uint64
+	measured bool // cpuNS has been read at least once
+	up       *node
+	down     map[*node]struct{}
+	ended    bool
 }
 
 // charges is what one sample's changes add to each process's account. The process may
@@ -48,7 +52,7 @@ type charges struct {
 }
 
 func newTable() *table {
-	return &table{nodes: make(map[model.ProcID]*node), cgroups: make(map[model.CgroupID]map[*node]struct{})}
+	return &table{nodes: make(map[model.ProcID]*node), cgroups: make(map[model.CgroupID]map[*node]struct{}), rss: make(map[model.CgroupID]uint64)}
 }
 
 // enter puts a process into a cgroup.
@@ -63,14 +67,20 @@ func (t *table) enter(n *node, cgroup model.CgroupID) {
 		t.cgroups[cgroup] = members
 	}
 	members[n] = struct{}{}
+	t.rss[cgroup] += n.rssBytes
 }
 
 // leave takes a process out of its cgroup.
 func (t *table) leave(n *node) {
 	members := t.cgroups[n.Cgroup]
+	if _, is := members[n]; !is {
+		return
+	}
 	delete(members, n)
+	t.rss[n.Cgroup] -= n.rssBytes
 	if len(members) == 0 {
 		delete(t.cgroups, n.Cgroup)
+		delete(t.rss, n.Cgroup)
 	}
 }
 
@@ -128,6 +138,9 @@ func (t *table) apply(s *model.Sample) charges {
 	for _, u := range s.Procs.Usage {
 		if n := t.nodes[u.ProcID]; n != nil {
 			t.move(n, u.Cgroup)
+			if !n.Kernel && u.RSSBytes != n.rssBytes {
+				t.rss[n.Cgroup] += u.RSSBytes - n.rssBytes // wraps around, and back
+			}
 			n.hold(u.RSSBytes, s.BootNS)
 			n.readNS, n.grewNS = s.BootNS, 0
 			if n.measured && u.CPUNS > n.cpuNS {

@@ -12,8 +12,18 @@ import (
 func checkTable(t *testing.T, tb *table) {
 	t.Helper()
 	members := 0
-	for _, set := range tb.cgroups {
+	for id, set := range tb.cgroups {
 		members += len(set)
+		var rss uint64
+		for n := range set {
+			rss += n.rssBytes
+		}
+		if tb.rss[id] != rss {
+			t.Fatalf("cgroup %d is said to have %d bytes, and its processes have %d", id, tb.rss[id], rss)
+		}
+	}
+	if len(tb.rss) > len(tb.cgroups) {
+		t.Fatalf("%d cgroups have memory, and %d have processes", len(tb.rss), len(tb.cgroups))
 	}
 	visible := 0
 	for id, n := range tb.nodes {
@@ -75,7 +85,7 @@ func TestTheTableHoldsTheLivingWhateverOrderTheyComeIn(t *testing.T) {
 				s.Procs.Execed = append(s.Procs.Execed, model.Exec{ProcID: anyID(), Comm: "x"})
 			}
 			for range rng.IntN(4) {
-				s.Procs.Usage = append(s.Procs.Usage, model.Usage{ProcID: anyID(), Cgroup: model.CgroupID(rng.IntN(3)), CPUNS: rng.Uint64()})
+				s.Procs.Usage = append(s.Procs.Usage, model.Usage{ProcID: anyID(), Cgroup: model.CgroupID(rng.IntN(3)), CPUNS: rng.Uint64(), RSSBytes: rng.Uint64()})
 			}
 			for range rng.IntN(6) {
 				id := anyID()

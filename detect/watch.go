@@ -30,6 +30,7 @@ func all(cfg Config) []detector {
 		cpuContention{cfg.CPUContention},
 		noisyNeighbour{cfg.NoisyNeighbour},
 		shortLivedJobs{cfg.ShortLivedJobs},
+		memoryLeak{cfg.MemoryLeak},
 		pressure{model.MemoryPressure, model.Memory, cfg.MemoryPressure},
 		pressure{model.IOPressure, model.IO, cfg.IOPressure},
 		psiSaturation{cfg.PSISaturation},

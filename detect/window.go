@@ -25,9 +25,11 @@ type window struct {
 	charges []charges // beside samples
 	recent  recent
 	names   names
+	ledger  ledger
 
-	fair fairness
-	gap  int64 // boot time when the window was last discarded; 0 if it never was
+	ticks, used uint64 // of all ticks, and the one that the processes' CPU time is of
+	fair        fairness
+	gap         int64 // boot time when the window was last discarded; 0 if it never was
 
 	// Of this tick, made when asked for.
 	shares   map[time.Duration]map[model.CgroupID]*blame.Shares
@@ -38,7 +40,7 @@ type window struct {
 
 func newWindow(cfg Config) *window {
 	n := cfg.NoisyNeighbour
-	return &window{table: newTable(), names: newNames(), fair: fairness{n.DeprivedPercent, n.OwnQuotaPartAtMost}}
+	return &window{table: newTable(), names: newNames(), ledger: newLedger(), fair: fairness{n.DeprivedPercent, n.OwnQuotaPartAtMost}}
 }
 
 // feed takes in a sample. It forgets everything but the processes where time did not
@@ -56,12 +58,14 @@ func (w *window) feed(s *model.Sample) (broken bool) {
 		if len(w.samples) > 0 {
 			w.gap = s.BootNS
 		}
-		w.samples, w.charges = nil, nil
+		w.samples, w.charges, w.ledger = nil, nil, newLedger()
 	}
 	light := *s
 	light.Procs = model.ProcChanges{} // 1 MB each second at 20,000 processes, and in the table now
+	w.ticks++
 	w.samples = append(w.samples, &light)
 	w.charges = append(w.charges, w.table.apply(s))
+	w.ledger.enter(s, w.table)
 	w.shares, w.offences, w.wronged, w.verdicts = nil, nil, nil, nil
 
 	old := max(0, len(w.samples)-maxSamples)
@@ -185,14 +189,27 @@ func (w *window) charged(d time.Duration, pick func(charges) map[*node]int) map[
 	return sum
 }
 
-// cpuUsed adds up the CPU time (ns) charged to each living process in the last d.
-func (w *window) cpuUsed(d time.Duration) map[*node]float64 {
-	sum := make(map[*node]float64)
-	for _, ch := range w.charges[w.index(d):] {
-		for n, v := range ch.cpuNS {
-			if n = n.alive(); n != nil {
-				sum[n] += float64(v)
+// cpuUsed adds up the CPU time (ns) that was charged lately to each living process of a
+// cgroup. Every process is charged once in a tick, whoever asks: there may be 20,000.
+func (w *window) cpuUsed(cgroup model.CgroupID) map[*node]float64 {
+	if w.used != w.ticks {
+		w.used = w.ticks
+		for _, ch := range w.charges[w.index(2*hurtSpan):] {
+			for n, v := range ch.cpuNS {
+				if n = n.alive(); n == nil {
+					continue
+				}
+				if n.usedIn != w.ticks {
+					n.usedIn, n.usedNS = w.ticks, 0
+				}
+				n.usedNS += float64(v)
 			}
+		}
+	}
+	sum := make(map[*node]float64)
+	for n := range w.table.cgroups[cgroup] {
+		if n.usedIn == w.ticks {
+			sum[n] = n.usedNS
 		}
 	}
 	return sum

@@ -102,6 +102,13 @@ func TestEveryBoundRefusesAndNamesItsKey(t *testing.T) {
 			"victim_ms_per_second": {"0", "1e7", ".nan"},
 			"hold":                 {"0s", "61m"},
 		},
+		"memory_leak": {
+			"horizon":            {"0s", "61m"},
+			"min_growth_mb":      {"0", "1e7", ".nan"},
+			"min_growth_percent": {"0", "1001", ".nan"},
+			"rising_percent":     {"49", "101", ".nan"},
+			"min_observation":    {"0s", "61m"},
+		},
 		"memory_pressure": {
 			"full_percent":         {"0", "101", ".nan"},
 			"victim_ms_per_second": {"0", "1e7", ".nan"},

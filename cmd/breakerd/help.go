@@ -58,6 +58,12 @@ Configuration, with its defaults:
       exits_per_second: 20      of processes of one tree that lived less than 1 s
       victim_ms_per_second: 50  that a cgroup is unfairly made to wait to be a victim
       hold: 10s
+    memory_leak:
+      horizon: 1h               within which it would meet its limit
+      min_growth_mb: 64
+      min_growth_percent: 5     of what it had
+      rising_percent: 80        of its steps
+      min_observation: 10s
     memory_pressure:
       full_percent: 10          of the time everything with work is held up for memory
       victim_ms_per_second: 50  that a cgroup is held up to be a victim

@@ -1,0 +1,185 @@
+package detect
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+const mb = 1 << 20
+
+// remember lets a job have so much memory (MB) at each second of its life, as memory.stat
+// says or, where there is no controller, only as the memory of its processes, on a host
+// with 8 GB. It says when and what opened.
+type remember struct {
+	memory   func(second float64) float64
+	limitMB  uint64
+	resident bool    // no memory controller
+	mapped   float64 // the part of the resident memory that could be dropped
+	every    int     // ticks between two readings
+	seconds  int
+}
+
+func (r remember) play(t *testing.T) (in *model.Incident, after time.Duration) {
+	t.Helper()
+	s := newScene()
+	s.host.MemTotalBytes = 8192 * mb
+	large := s.proc(model.ProcID{PID: 1}, job, "large")
+	leaker := s.proc(model.ProcID{PID: 1}, job, "leaker")
+	began := s.now
+	for i := range r.seconds * 4 {
+		second := float64(i) * tick.Seconds()
+		memory := r.memory(second)
+		s.host.MemAvailBytes = uint64((6000 - memory*(1-r.mapped)) * mb)
+		if i%max(r.every, 4) == 0 {
+			c := model.CgroupSample{ID: job, Path: "/job", RunNS: 1e6}
+			if !r.resident {
+				c.Detail = &model.CgroupDetail{AnonBytes: uint64((400 + memory) * mb), MemoryMaxBytes: r.limitMB * mb}
+			}
+			s.cgroup(c)
+			s.sample.Procs.Usage = append(s.sample.Procs.Usage,
+				model.Usage{ProcID: large, Cgroup: job, CPUNS: 1, RSSBytes: 400 * mb},
+				model.Usage{ProcID: leaker, Cgroup: job, CPUNS: 1, RSSBytes: uint64(memory * mb)})
+		}
+		s.end(0.3, 0)
+		if in := s.open(model.MemoryLeak); in != nil {
+			if in.Culprit.Root.ProcID != leaker || in.Culprit.Outside != 1 {
+				t.Errorf("culprit %+v, want the tree of %v and not of the larger %v", in.Culprit, leaker, large)
+			}
+			return in, s.now - began
+		}
+	}
+	return nil, 0
+}
+
+func noise(second float64) float64 { return 6 * math.Sin(second*7.3) * math.Cos(second*3.1) }
+
+func TestALeakIsSeenTheSoonerTheSoonerItHits(t *testing.T) {
+	tests := []struct {
+		name        string
+		leak        remember
+		least, most time.Duration
+	}{
+		{"it hits its own limit within a minute", remember{memory: func(s float64) float64 { return 20 * s }, limitMB: 1600, seconds: 60}, 9 * time.Second, 14 * time.Second},
+		{"with noise", remember{memory: func(s float64) float64 { return 20*s + 10 + noise(s) }, limitMB: 1600, seconds: 60}, 9 * time.Second, 20 * time.Second},
+		{"it hits the host's memory in five minutes", remember{memory: func(s float64) float64 { return 20 * s }, seconds: 120}, 35 * time.Second, 60 * time.Second},
+		{"it hits in half an hour, read each 5 s", remember{memory: func(s float64) float64 { return 3 * s }, every: 20, seconds: 900}, 200 * time.Second, 400 * time.Second},
+		{"nobody counts anonymous memory apart", remember{memory: func(s float64) float64 { return 20 * s }, resident: true, seconds: 120}, 35 * time.Second, 60 * time.Second},
+		{"a process that was calm for long", remember{memory: func(s float64) float64 { return 10 + max(0, 40*(s-200)) }, limitMB: 3000, seconds: 260}, 209 * time.Second, 220 * time.Second},
+		{"it grows ever faster", remember{memory: func(s float64) float64 { return s * s }, limitMB: 2000, seconds: 60}, 9 * time.Second, 30 * time.Second},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			in, after := tt.leak.play(t)
+			if in == nil {
+				t.Fatal("nothing opened")
+			}
+			if after < tt.least || after > tt.most {
+				t.Errorf("opened after %v, want %v to %v: %s", after, tt.least, tt.most, in.Summary)
+			}
+			if in.Level == model.Info || in.Estimated || len(in.Victims) != 0 || in.Confidence < 0.8 {
+				t.Errorf("level %s, estimated %v, confidence %v, victims %+v", in.Level, in.Estimated, in.Confidence, in.Victims)
+			}
+			if !strings.Contains(in.Summary, "grows steadily") || in.Evidence["time_left_s"] <= 0 {
+				t.Errorf("%s %v", in.Summary, in.Evidence)
+			}
+		})
+	}
+}
+
+func TestMemoryLeakStaysSilent(t *testing.T) {
+	warmUp := func(most, tau float64) func(float64) float64 {
+		return func(s float64) float64 { return most * (1 - math.Exp(-s/tau)) }
+	}
+	tests := []struct {
+		name string
+		leak remember
+	}{
+		{"while a virtual machine for Java warms up in half a minute", remember{memory: warmUp(1000, 30), seconds: 300}},
+		{"while it warms up below its limit", remember{memory: warmUp(1000, 20), limitMB: 2000, seconds: 200}},
+		{"while it warms up in minutes", remember{memory: warmUp(1500, 180), seconds: 900}},
+		{"while a heap is filled and freed in turn", remember{memory: func(s float64) float64 {
+			if s < 60 {
+				return min(850, 100*s)
+			}
+			return 100 + 30*math.Mod(s, 25)
+		}, limitMB: 2000, seconds: 300}},
+		{"for a pool that starts and stays", remember{memory: func(s float64) float64 { return min(600, 100*s) }, limitMB: 4000, seconds: 200}},
+		{"for noise", remember{memory: func(s float64) float64 { return 300 + 30*noise(s) }, seconds: 300}},
+		{"for growth that would take hours", remember{memory: func(s float64) float64 { return 0.5 * s }, seconds: 900}},
+		{"for growth by little", remember{memory: func(s float64) float64 { return min(40, 4*s) }, limitMB: 500, seconds: 100}},
+		{"for files that are mapped", remember{memory: func(s float64) float64 { return 20 * s }, resident: true, mapped: 0.9, seconds: 200}},
+		{"for memory that falls", remember{memory: func(s float64) float64 { return 3000 - 20*s }, seconds: 120}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if in, after := tt.leak.play(t); in != nil {
+				t.Errorf("opened after %v: %s %v", after, in.Summary, in.Evidence)
+			}
+		})
+	}
+}
+
+func TestPageCacheThatFillsIsNoLeak(t *testing.T) {
+	s := newScene()
+	s.host.MemTotalBytes = 8192 * mb
+	reader := s.proc(model.ProcID{PID: 1}, job, "grep")
+	for i := range uint64(400) {
+		s.host.MemAvailBytes = (6000 - i) * mb // a little falls, for the kernel's own lists
+		s.cgroup(model.CgroupSample{ID: job, Detail: &model.CgroupDetail{
+			AnonBytes: 50 * mb, FileBytes: 10 * i * mb, MemoryBytes: (50 + 10*i) * mb, MemoryMaxBytes: 4096 * mb,
+		}})
+		s.sample.Procs.Usage = append(s.sample.Procs.Usage, model.Usage{ProcID: reader, Cgroup: job, RSSBytes: (50 + 10*i) * mb})
+		if s.end(0.3, 0); s.open(model.MemoryLeak) != nil {
+			t.Fatalf("opened: %s", s.open(model.MemoryLeak).Summary)
+		}
+	}
+}
+
+func TestALeakThatStopsCloses(t *testing.T) {
+	s := newScene()
+	s.host.MemTotalBytes, s.host.MemAvailBytes = 8192*mb, 6000*mb
+	s.proc(model.ProcID{PID: 1}, job, "p")
+	var opened, closed time.Duration
+	for i := range uint64(4 * 120) {
+		if i%4 == 0 {
+			s.cgroup(model.CgroupSample{ID: job, Detail: &model.CgroupDetail{AnonBytes: min(20+5*i, 500) * mb, MemoryMaxBytes: 1000 * mb}})
+		}
+		for _, c := range s.end(0.3, 0) {
+			switch c.Type {
+			case Opened:
+				opened = s.now
+			case Closed:
+				closed = s.now
+			}
+		}
+	}
+	if opened == 0 || closed == 0 || closed-opened > time.Minute {
+		t.Errorf("opened at %v and closed at %v, want it closed within a minute after it stopped", opened, closed)
+	}
+}
+
+func TestTheLedgerIsBounded(t *testing.T) {
+	l, tb := newLedger(), newTable()
+	for i := range int64(600) {
+		s := &model.Sample{BootNS: int64(time.Hour) + i*int64(time.Second)}
+		for j := range model.CgroupID(20) {
+			s.Cgroups = append(s.Cgroups, model.CgroupSample{ID: 20*model.CgroupID(i) + j, Detail: &model.CgroupDetail{AnonBytes: 100 * mb}})
+			s.Cgroups = append(s.Cgroups, model.CgroupSample{ID: 1e6, Detail: &model.CgroupDetail{AnonBytes: uint64(i) * mb}})
+		}
+		l.enter(s, tb)
+		if len(l.accounts) > mostAccounts {
+			t.Fatalf("%d accounts", len(l.accounts))
+		}
+	}
+	if n := len(l.accounts); n > 20*200 {
+		t.Errorf("%d cgroups are remembered, want those of the last three minutes", n)
+	}
+	a := l.accounts[1e6]
+	if len(a.anon.fine) != finePoints || cap(a.anon.fine) > 2*finePoints || len(a.anon.coarse) > coarsePoints {
+		t.Errorf("%d and %d points", len(a.anon.fine), len(a.anon.coarse))
+	}
+}
