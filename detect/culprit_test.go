@@ -1,0 +1,147 @@
+package detect
+
+import (
+	"testing"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// Cases of process trees as in tetragon's contrib/tester-progs and LTP's controllers: how
+// a workload may make its processes, and who answers for them.
+
+// forking lets each of the processes fork so many children that stay, in every tick.
+func (s *scene) forking(cgroup model.CgroupID, n int, parents ...model.ProcID) {
+	for _, p := range parents {
+		for range n {
+			s.fork(p, cgroup, "child")
+		}
+	}
+	s.cgroup(model.CgroupSample{ID: cgroup, Forks: uint64(n * len(parents))})
+	s.end(0.4, 0)
+}
+
+func TestTheCulpritTree(t *testing.T) {
+	const ticks = 14
+	tests := []struct {
+		name string
+		// play makes a storm and says who answers for it.
+		play    func(s *scene) (root model.ProcID, cgroup model.CgroupID)
+		outside int
+	}{
+		{"that daemonised by a double fork is its own, beside its shell", func(s *scene) (model.ProcID, model.CgroupID) {
+			shell := s.proc(model.ProcID{PID: 1}, session, "bash")
+			s.end(0.1, 0)
+			first := s.fork(shell, session, "daemon")
+			daemon := s.fork(first, session, "daemon") // after setsid: a session is nothing here
+			s.exit(first)
+			s.end(0.1, 0)
+			for range ticks {
+				s.forking(session, 10, daemon)
+			}
+			return daemon, session
+		}, 1},
+		{"that became another program is the same process", func(s *scene) (model.ProcID, model.CgroupID) {
+			p := s.proc(model.ProcID{PID: 1}, job, "sh")
+			for i := range ticks {
+				if i == 3 {
+					s.sample.Procs.Execed = append(s.sample.Procs.Execed, model.Exec{ProcID: p, Comm: "bomb", Cmdline: "/tmp/bomb"})
+				}
+				s.forking(job, 10, p)
+			}
+			return p, job
+		}, 0},
+		{"whose middle ends keeps together, whoever adopts the orphans", func(s *scene) (model.ProcID, model.CgroupID) {
+			s.proc(model.ProcID{PID: 1}, job, "subreaper")
+			top := s.proc(model.ProcID{PID: 1}, job, "top")
+			a := s.fork(top, job, "middle")
+			b := s.fork(a, job, "worker")
+			c := s.fork(a, job, "worker")
+			s.exit(a)
+			s.end(0.1, 0)
+			for i := range ticks {
+				if i%4 == 0 { // a walk over the table finds them again, adopted
+					for _, id := range []model.ProcID{b, c} {
+						s.sample.Procs.Usage = append(s.sample.Procs.Usage, model.Usage{ProcID: id, Cgroup: job, CPUNS: 1})
+					}
+				}
+				s.forking(job, 5, b, c)
+			}
+			return top, job
+		}, 1},
+		{"whose leader exits before its threads goes on until the last of them ends", func(s *scene) (model.ProcID, model.CgroupID) {
+			// An exit comes with the last thread; that the leader is gone is not told.
+			p := s.proc(model.ProcID{PID: 1}, job, "leader")
+			for range ticks {
+				s.forking(job, 10, p)
+			}
+			return p, job
+		}, 0},
+		{"that is spread over cgroups answers in each for what it makes there", func(s *scene) (model.ProcID, model.CgroupID) {
+			top := s.proc(model.ProcID{PID: 1}, session, "top")
+			s.proc(model.ProcID{PID: 1}, session, "other")
+			there := s.proc(top, job, "there")
+			s.end(0.1, 0)
+			for range ticks {
+				s.forking(job, 10, there)
+			}
+			return there, job
+		}, 0},
+		{"that forks into somebody else's cgroup answers in its own", func(s *scene) (model.ProcID, model.CgroupID) {
+			s.proc(model.ProcID{PID: 1}, service, "web")
+			bad := s.proc(model.ProcID{PID: 1}, job, "bad")
+			s.end(0.1, 0)
+			for range ticks {
+				for range 10 {
+					s.fork(bad, service, "x")
+					s.sample.Procs.Forked[len(s.sample.Procs.Forked)-1].ParentCgroup = job
+				}
+				s.cgroup(model.CgroupSample{ID: job, Forks: 10})
+				s.end(0.4, 0)
+			}
+			return bad, job
+		}, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScene()
+			root, cgroup := tt.play(s)
+			in := s.open(model.ForkStorm)
+			if in == nil {
+				t.Fatal("nothing opened")
+			}
+			if in.Culprit.Root.ProcID != root || in.Culprit.CgroupID != cgroup || in.Culprit.Scope != model.ScopeTree || in.Culprit.Outside != tt.outside {
+				t.Errorf("culprit %+v, want the tree of %v in cgroup %d with %d outside", in.Culprit, root, cgroup, tt.outside)
+			}
+			for _, c := range s.changes {
+				if c.Incident.Culprit.CgroupID != cgroup {
+					t.Errorf("%s accuses cgroup %d, too", c.Incident.Kind, c.Incident.Culprit.CgroupID)
+				}
+			}
+			checkTable(t, s.watch.window.table)
+		})
+	}
+}
+
+func TestAClockThatJumpsDiscardsTheWindowAndTheEvidenceSaysSo(t *testing.T) {
+	for _, jump := range []time.Duration{time.Hour, -time.Hour} {
+		s := newScene()
+		bomb := s.proc(model.ProcID{PID: 1}, job, "bomb")
+		for range 7 {
+			s.forking(job, 10, bomb)
+		}
+		s.sample.Lost.ClockJumpNS = int64(jump)
+		for range 5 {
+			if s.forking(job, 10, bomb); len(s.changes) > 0 {
+				t.Fatal("what was held before the clock jumped counted after it")
+			}
+		}
+		for range 6 {
+			s.forking(job, 10, bomb)
+		}
+		in := s.open(model.ForkStorm)
+		if in == nil || in.Evidence["window_discarded_s_ago"] == 0 {
+			t.Errorf("incident %+v, want one that says that its window is young", in)
+		}
+	}
+}
