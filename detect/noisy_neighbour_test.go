@@ -1,9 +1,12 @@
 package detect
 
 import (
+	"math"
+	"math/rand/v2"
 	"testing"
 	"time"
 
+	"github.com/breakerd/breakerd/blame"
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -204,6 +207,21 @@ func TestMeasuresSayHowFarACgroupIsFromAnIncident(t *testing.T) {
 		got.Name = ""
 		if got != want {
 			t.Errorf("%s: %+v, want %+v", key, got, want)
+		}
+	}
+}
+
+func TestAPairIsJudgedAsEntitledJudgesMany(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	for range 5000 {
+		ran, wait, theirs, theirWait := rng.Uint64N(1000), rng.Uint64N(1000), rng.Uint64N(1000), rng.Uint64N(1000)
+		e := blame.Entitled(map[model.CgroupID]uint64{0: ran + wait, 1: theirs + theirWait}, ran+theirs)
+		want := 0.0
+		if e[0] > ran && theirs > e[1] {
+			want = 100 * (1 - float64(ran)/float64(e[0]))
+		}
+		if got := deprivedBy(ran, wait, theirs, theirWait); math.Abs(got-want) > 1 {
+			t.Fatalf("ran %d and waited %d beside %d and %d: deprived by %v %%, want %v", ran, wait, theirs, theirWait, got, want)
 		}
 	}
 }
