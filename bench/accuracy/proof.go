@@ -22,6 +22,7 @@ type proof struct {
 	status  api.Status
 	temp    string
 	staged  []*staged
+	began   time.Time
 }
 
 // staged is a scenario that was taken, to be judged again at the end: an incident may
@@ -36,6 +37,8 @@ type staged struct {
 // Times of a run.
 const (
 	poll = 100 * time.Millisecond
+	// againWithin is how far into a run, for each of --runs, a scenario is taken again.
+	againWithin = 6 * time.Minute
 	// tail is how long a scenario goes on after the right incident has opened: long
 	// enough for a wrong one beside it.
 	tail = 1500 * time.Millisecond
@@ -49,7 +52,7 @@ const (
 )
 
 func prove(ctx context.Context, o options, here *place, chosen []scenario) (r Report, err error) {
-	p := &proof{options: o, place: here}
+	p := &proof{options: o, place: here, began: time.Now()}
 	// On the disk that is tried; breakerd's sockets lie there, too.
 	if p.temp, err = os.MkdirTemp(o.dir, prefix); err != nil {
 		return r, err
@@ -77,7 +80,13 @@ func prove(ctx context.Context, o options, here *place, chosen []scenario) (r Re
 	}
 	for run := range p.runs {
 		for _, s := range chosen {
-			if err := p.take(ctx, s, run+1); err != nil {
+			err := p.take(ctx, s, run+1)
+			switch {
+			case ctx.Err() != nil: // what has been taken is told all the same
+				r, err = p.report(context.WithoutCancel(ctx))
+				r.Summary.Passed, r.Summary.Interrupted = false, true
+				return r, err
+			case err != nil:
 				return r, fmt.Errorf("%s: %w", s.name, err)
 			}
 		}
@@ -124,7 +133,8 @@ func (p *proof) take(ctx context.Context, s scenario, run int) error {
 		}
 		good := st.result.Outcome == right || st.result.Outcome == silent
 		disturbed := st.scene.disturbed || st.result.Outcome == noPremise
-		if good || !disturbed || attempt+1 == attempts {
+		late := time.Since(p.began) > againWithin*time.Duration(p.runs)
+		if good || !disturbed || late || attempt+1 == attempts {
 			p.staged = append(p.staged, st)
 			p.tell(&st.result)
 			return nil
@@ -167,7 +177,10 @@ func (p *proof) stage(ctx context.Context, st *staged, number int) error {
 	stage.ended = time.Now()
 	st.scene.ended = stage.ended
 	took := stage.ended.Sub(stage.started)
-	st.result.OutsidePercent = outside(before, p.busy(), took)
+	after := p.busy()
+	st.result.OutsidePercent = outside(before, after, took)
+	proof := 100 * (after.proof - before.proof).Seconds() / took.Seconds()
+	st.scene.watched = st.result.OutsidePercent+proof > disturbedPercent
 	st.scene.disturbed = st.result.OutsidePercent > disturbedPercent
 	premise := stage.premise(delay, stalled, took)
 
@@ -272,12 +285,12 @@ func (r *Result) take(v verdict, sc scene) {
 	r.Wrong, r.Others = append([]string{}, v.wrongs...), append([]string{}, v.others...)
 	r.Got, r.DetectMS = "", nil
 	if v.found != nil {
-		r.Got = strings.TrimPrefix(describe(v.found, sc), "")
+		r.Got = fmt.Sprintf("%s (%s): %s", v.found.Kind, v.found.Level, strings.TrimPrefix(v.found.Culprit.Cgroup, sc.path+"/"))
 		ms := float64(v.found.OpenedAt.Sub(sc.started).Microseconds()) / 1000
 		r.DetectMS = &ms
 	}
 	if v.outcome == noPremise {
-		r.Why = fmt.Sprintf("others used %.0f %% of a CPU meanwhile", r.OutsidePercent)
+		r.Why = fmt.Sprintf("others used %.0f %% of a CPU meanwhile, or breakerd so much that it had to wait itself", r.OutsidePercent)
 	}
 	// A label that was not true makes no hit and no miss; a wrong accusation it remains.
 	if r.Why != "" && (v.outcome == right || v.outcome == missed || v.outcome == unknown || v.outcome == silent) {

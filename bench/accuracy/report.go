@@ -57,6 +57,7 @@ type Summary struct {
 	PrecisionPercent *float64 `json:"precision_percent"`
 	RecallPercent    *float64 `json:"recall_percent"`
 	WorstBlameError  *float64 `json:"worst_blame_error_percent"`
+	Interrupted      bool     `json:"interrupted"`
 	Passed           bool     `json:"passed"`
 }
 

@@ -40,6 +40,9 @@ type scene struct {
 	roots          map[string]int32
 	started, ended time.Time
 	disturbed      bool // others used the CPUs meanwhile, and may really be to blame
+	// watched says that others, or breakerd and this program, used enough of the CPUs to
+	// have been made to wait themselves.
+	watched bool
 }
 
 // settleTime is how long after the end an incident may open because of a scenario:
@@ -49,7 +52,7 @@ const settleTime = 2 * time.Second
 // judge holds the incidents against a scenario's labels.
 func judge(s scenario, sc scene, all []model.Incident) verdict {
 	var v verdict
-	seenUnknown := false
+	seenUnknown, strangers := false, false
 	named := make(map[string]bool)
 	for i := range all {
 		in := &all[i]
@@ -76,6 +79,11 @@ func judge(s scenario, sc scene, all []model.Incident) verdict {
 		}
 		what := mistake(s, sc, in)
 		switch {
+		case what != "" && s.silent() && sc.watched && onlyStrangersHurt(sc, in):
+			// The label says that nobody else is there, and somebody was.
+			v.others = append(v.others, describe(in, sc)+" made only others wait, who were there")
+			strangers = true
+			continue
 		case what != "":
 			v.wrongs = append(v.wrongs, describe(in, sc)+" "+what)
 			continue
@@ -111,6 +119,9 @@ func judge(s scenario, sc scene, all []model.Incident) verdict {
 		v.outcome = unknown
 	default:
 		v.outcome = missed
+	}
+	if strangers && v.outcome == silent {
+		v.outcome = noPremise
 	}
 	// Others on the CPUs can hide who waits for whom, and can themselves be made to wait
 	// by what is harmless otherwise. They hide no fork and no leak.
@@ -152,10 +163,19 @@ func mistake(s scenario, sc scene, in *model.Incident) string {
 	return ""
 }
 
+// onlyStrangersHurt reports whether an incident has victims, none of the scenario.
+func onlyStrangersHurt(sc scene, in *model.Incident) bool {
+	return len(in.Victims) > 0 && !slices.ContainsFunc(in.Victims, func(x model.Victim) bool { return strings.HasPrefix(x.Cgroup, sc.path+"/") })
+}
+
 func describe(in *model.Incident, sc scene) string {
+	var victims strings.Builder
+	for _, v := range in.Victims {
+		fmt.Fprintf(&victims, ", %s waited %.0f ms", strings.TrimPrefix(v.Cgroup, sc.path+"/"), v.StallMS)
+	}
 	who := strings.TrimPrefix(in.Culprit.Cgroup, sc.path+"/")
 	if nobody(in) {
 		return fmt.Sprintf("%s (%s) of unknown cause", in.Kind, in.Level)
 	}
-	return fmt.Sprintf("%s (%s): %s, pid %d %q", in.Kind, in.Level, who, in.Culprit.Root.PID, in.Culprit.Root.Comm)
+	return fmt.Sprintf("%s (%s): %s, pid %d %q%s", in.Kind, in.Level, who, in.Culprit.Root.PID, in.Culprit.Root.Comm, victims.String())
 }

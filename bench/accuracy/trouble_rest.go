@@ -43,7 +43,7 @@ func memoryTrouble() []scenario {
 			limits: []limit{{"job", "memory.max", fmt.Sprint(48 * mebibyte)}},
 			actors: []actor{
 				start("web", "web", "serve", "-work", "1ms", "-every", "50ms"),
-				offend("job", "job", "thrash", "-file", dataFile, "-mb", "160", "-threads", "2"),
+				offend("job", "job", "thrash", "-file", dataFile, "-mb", "160", "-every", "10ms"),
 			},
 			within: 12 * time.Second,
 		},
@@ -53,7 +53,7 @@ func memoryTrouble() []scenario {
 			victims: []string{"db"},
 			needs:   []need{needPSI, needMemory, needSmall, needDisk}, stalls: model.Memory, file: 160,
 			actors: []actor{
-				start("db", "db", "thrash", "-file", dataFile, "-mb", "160"),
+				start("db", "db", "thrash", "-file", dataFile, "-mb", "160", "-every", "100ms"),
 				offend("job", "job", "grow", "-rate", "120", "-upto", fmt.Sprint(min(mostMB, availableMB()))),
 			},
 			warm: 3 * time.Second, within: 20 * time.Second,
