@@ -170,7 +170,7 @@ func (p *proof) stage(ctx context.Context, st *staged, number int) error {
 	if err := stage.start(true); err != nil {
 		return err
 	}
-	st.scene = scene{path: stage.path, roots: stage.roots(), started: stage.started}
+	st.scene = scene{path: stage.path, roots: stage.roots(), ids: stage.ids(), started: stage.started}
 	if err := p.playRecorded(ctx, stage, st); err != nil {
 		return err
 	}
@@ -208,7 +208,7 @@ func (p *proof) stage(ctx context.Context, st *staged, number int) error {
 // incidents are all that breakerd knows of, or found in a scenario's recording.
 func (p *proof) incidents(ctx context.Context, st *staged) ([]model.Incident, error) {
 	all, err := p.watched.client.Incidents(ctx)
-	return append(all, st.replayed...), err
+	return withNames(append(all, st.replayed...), st.scene.ids), err
 }
 
 // playRecorded plays, and where it is for a replay replays what was recorded meanwhile
@@ -261,7 +261,7 @@ func (p *proof) play(ctx context.Context, stage *stage, st *staged) error {
 		if s.silent() {
 			continue
 		}
-		all, err := p.watched.client.Incidents(ctx)
+		all, err := p.incidents(ctx, st)
 		if err != nil && ctx.Err() == nil {
 			return err
 		}

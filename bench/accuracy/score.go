@@ -38,6 +38,7 @@ type verdict struct {
 type scene struct {
 	path           string // of the scenario's cgroup
 	roots          map[string]int32
+	ids            map[model.CgroupID]string // paths of the scenario's cgroups
 	started, ended time.Time
 	disturbed      bool // others used the CPUs meanwhile, and may really be to blame
 	// watched says that others, or breakerd and this program, used enough of the CPUs to
@@ -130,6 +131,29 @@ func judge(s scenario, sc scene, all []model.Incident) verdict {
 		v.outcome = noPremise
 	}
 	return v
+}
+
+// withNames fills in the paths of cgroups that breakerd knew by their id alone: an
+// accusation without a name is one all the same.
+func withNames(all []model.Incident, paths map[model.CgroupID]string) []model.Incident {
+	named := make([]model.Incident, len(all))
+	for i := range all {
+		in := all[i].Clone()
+		name := func(path *string, id model.CgroupID) {
+			if *path == "" {
+				*path = paths[id]
+			}
+		}
+		name(&in.Culprit.Cgroup, in.Culprit.CgroupID)
+		for j := range in.Victims {
+			name(&in.Victims[j].Cgroup, in.Victims[j].CgroupID)
+		}
+		for j := range in.Contributors {
+			name(&in.Contributors[j].Cgroup, in.Contributors[j].CgroupID)
+		}
+		named[i] = in
+	}
+	return named
 }
 
 // nobody reports whether an incident names no culprit.

@@ -123,3 +123,15 @@ func TestARunPassesOnlyWithoutWrongAccusationsMissesAndFalseAlarms(t *testing.T)
 		})
 	}
 }
+
+func TestAnAccusationWithoutANameIsOne(t *testing.T) {
+	in := accused(model.CPUContention, "", 7, 0.9, "")
+	in.Culprit.CgroupID, in.Victims[0].CgroupID = 5, 6
+	all := withNames([]model.Incident{in}, map[model.CgroupID]string{5: ourPath + "/other", 6: ourPath + "/web"})
+	if v := judge(scenario{}, scene{path: ourPath, started: startedAt, ended: startedAt.Add(time.Second)}, all); v.outcome != broken {
+		t.Errorf("got %s", v.outcome)
+	}
+	if in.Victims[0].Cgroup != "" {
+		t.Error("what breakerd said was changed")
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/breakerd/breakerd/api"
 	"github.com/breakerd/breakerd/model"
@@ -124,6 +127,19 @@ func (st *stage) end() {
 		_ = cmd.Wait() // it was killed
 	}
 	_ = os.RemoveAll(st.temp)
+}
+
+// ids are the kernel's ids of the scenario's cgroups, which are their inodes.
+func (st *stage) ids() map[model.CgroupID]string {
+	ids := make(map[model.CgroupID]string)
+	_ = filepath.WalkDir(st.dir(""), func(path string, d fs.DirEntry, err error) error {
+		var stat unix.Stat_t
+		if err == nil && d.IsDir() && unix.Stat(path, &stat) == nil {
+			ids[model.CgroupID(stat.Ino)] = strings.TrimPrefix(path, st.ground.mount)
+		}
+		return nil
+	})
+	return ids
 }
 
 // pause ends the offenders only, so that the victims' figures can be read at rest.
