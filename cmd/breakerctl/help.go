@@ -4,7 +4,11 @@ const long = `breakerctl asks a running breakerd what it sees, and lets go what 
 
   breakerctl status          how breakerd is doing, and what is missing
   breakerctl incidents       what goes wrong, because of whom, and what was done
-  breakerctl blame           who made whom wait for a CPU
+  breakerctl why ID          the cause of an incident, and what was seen when it opened
+  breakerctl why-not /CGROUP what was seen of a cgroup or process, beside the thresholds
+  breakerctl blame           who made whom wait
+  breakerctl ps              the processes that weigh most
+  breakerctl top             the same, live, and cgroups and incidents
   breakerctl drill           prove the whole chain on this machine
   breakerctl release --all   let everything go, now
 
@@ -16,4 +20,5 @@ Files:
 
 Exit codes:
   0  all is well
-  1  it is not; the message says what, and what to do`
+  1  it is not; the message says what, and what to do
+  2  there is no such incident, lease, cgroup or process`

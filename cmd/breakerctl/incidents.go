@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -21,16 +20,16 @@ and what the policies decided about it. With an ID, everything about that one.
 
 An incident that is informational hurts nobody: a build, or a script.`,
 		RunE: func(c *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				in, err := a.incident(c, args[0])
+				if err != nil {
+					return err
+				}
+				return a.writeIncident(c.OutOrStdout(), in)
+			}
 			all, err := a.client().Incidents(c.Context())
 			if err != nil {
 				return err
-			}
-			if len(args) == 1 {
-				i := slices.IndexFunc(all, func(in model.Incident) bool { return in.ID == args[0] })
-				if i < 0 {
-					return fmt.Errorf("no incident %s: breakerctl incidents lists those that are remembered", safetext.Printable(args[0]))
-				}
-				return a.writeIncident(c.OutOrStdout(), all[i])
 			}
 			return a.writeIncidents(c.OutOrStdout(), all)
 		},

@@ -29,6 +29,9 @@ func main() {
 		if !errors.Is(err, errSilent) {
 			fmt.Fprintln(os.Stderr, "breakerctl:", printableLines(err.Error()))
 		}
+		if errors.Is(err, api.ErrNotFound) {
+			os.Exit(2)
+		}
 		os.Exit(1)
 	}
 }
@@ -59,7 +62,7 @@ func command() *cobra.Command {
 	f := c.PersistentFlags()
 	f.StringVar(&a.runtimeDir, "runtime-dir", "/run/breakerd", "`DIR` of breakerd's sockets")
 	f.VarP(&a.output, "output", "o", "`FORMAT`: table or json")
-	c.AddCommand(a.status(), a.incidents(), a.blame(), a.leases(), a.release(), a.record(), a.replay(), a.doctor(), a.drill(), drillVictim(), drillJanitor())
+	c.AddCommand(a.status(), a.incidents(), a.why(), a.whyNot(), a.blame(), a.ps(), a.top(), a.leases(), a.release(), a.record(), a.replay(), a.doctor(), a.drill(), drillVictim(), drillJanitor())
 	return c
 }
 
