@@ -1,8 +1,10 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/charmbracelet/x/ansi"
@@ -42,14 +44,7 @@ func (g *grid) lines(width int) []string {
 	for _, w := range widths[:figures] {
 		left -= w + 2
 	}
-	for i := figures; i < len(widths); i++ { // what one text does not need is the next one's
-		part := left / (len(widths) - i)
-		if i < len(widths)-1 {
-			part -= 2
-		}
-		widths[i] = max(1, min(widths[i], part))
-		left -= widths[i] + 2
-	}
+	share(widths[figures:], left-2*(g.texts-1))
 	var out []string
 	for _, row := range append([][]string{g.titles}, g.rows...) {
 		var b strings.Builder
@@ -70,6 +65,19 @@ func (g *grid) lines(width int) []string {
 		out = append(out, ansi.Truncate(strings.TrimRight(b.String(), " "), width, ""))
 	}
 	return out
+}
+
+// share divides a width among texts: what one does not need is the others'.
+func share(widths []int, left int) {
+	order := make([]int, len(widths))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(widths[i], widths[j]) })
+	for done, i := range order {
+		widths[i] = max(1, min(widths[i], left/(len(order)-done)))
+		left -= widths[i]
+	}
 }
 
 func (g *grid) write(w io.Writer, indent string) {
