@@ -364,6 +364,13 @@ __noinline int split_by_epochs(__u32 into, __u32 ran, __u64 victim, __u64 from, 
 	return 0;
 }
 
+/* What may be assumed of a ring that is read. */
+enum ring_is {
+	RING_COMPLETE, /* nobody writes, and it goes up to now */
+	RING_STILL,    /* nobody writes */
+	RING_WRITTEN,  /* its CPU goes on */
+};
+
 /* Splits the wait from queued to now among those whose slices on the CPU lie in it.
  * What is older than the ring, the epochs may know.
  *
@@ -373,13 +380,14 @@ __noinline int split_by_epochs(__u32 into, __u32 ran, __u64 victim, __u64 from, 
  * which since and who do not belong together begins after now, where it has no part;
  * and one in the ring that is overwritten while it is read has another start after. */
 static __always_inline void split_wait(__u32 here, struct cpu_state *into, __u32 there,
-				       struct cpu_state *ran, struct gathered *g, __u64 queued, __u64 now)
+				       struct cpu_state *ran, struct gathered *g, __u64 queued, __u64 now,
+				       enum ring_is ring)
 {
 	__u64 end = now;
 	__u64 from = NOW(ran->since), who = NOW(ran->who);
 
 	/* Who runs there now is not in the ring yet. */
-	if (from && from < end && NOW(ran->since) == from) {
+	if (ring != RING_COMPLETE && from && from < end && NOW(ran->since) == from) {
 		if (from <= queued) {
 			charge(into, g, who, end - queued);
 			return;
@@ -392,7 +400,7 @@ static __always_inline void split_wait(__u32 here, struct cpu_state *into, __u32
 		struct slice *s = &ran->ring[(head - i) % RING];
 		from = NOW(s->start);
 		who = NOW(s->who);
-		if (from == 0 || from > end || NOW(s->start) != from)
+		if (from == 0 || from > end || (ring == RING_WRITTEN && NOW(s->start) != from))
 			break;
 		if (from <= queued) {
 			charge(into, g, who, end - queued);
@@ -450,21 +458,23 @@ static __always_inline __u64 settle(struct task_struct *task, __u64 queued, __u6
 	__u64 mark = mark_of(task), waits = now - queued;
 	__u64 total = task->sched_info.run_delay + waits, ticked = slot->ticked;
 
-	/* It has never run, and nothing of it is settled yet unless it was moved before; what
-	 * else is here was another task's with the same pid. */
-	if (task->sched_info.pcount == 0 &&
-	    (!is_slot_of(slot, mark) || slot->settled + ticked > total))
-		set_slot(slot, mark, 0 - ticked);
 	if (is_slot_of(slot, mark)) {
 		__s64 open = total - slot->settled - ticked;
-		if (open <= 0)
-			return 0; /* more is settled than it has waited */
-		set_slot(slot, mark, total - ticked);
-		return open;
+		if (open > 0) {
+			set_slot(slot, mark, total - ticked);
+			return open;
+		}
+		/* More is settled than it has waited; or it has never run, and what is here
+		 * was another task's with the same pid. */
+		if (open == 0 || task->sched_info.pcount)
+			return 0;
 	}
 	bool asleep = is_slot_of(slot, mark | ASLEEP);
 	set_slot(slot, mark, total - ticked);
-	return asleep ? 0 : waits;
+	if (asleep)
+		return 0;
+	/* All of what has never run is open: it would have a slot, had it been moved. */
+	return task->sched_info.pcount ? waits : total;
 }
 
 SEC("tp_btf/sched_switch")
@@ -524,7 +534,7 @@ int BPF_PROG(on_sched_switch, bool preempt, struct task_struct *prev, struct tas
 		charge_rarely(this, cgroup, 0, open - (now - queued));
 		open = now - queued;
 	}
-	split_wait(this, cpu, this, cpu, g, now - open, now);
+	split_wait(this, cpu, this, cpu, g, now - open, now, RING_COMPLETE);
 	if (g->wait >= GATHER_NS)
 		flush(g);
 	return 0;
@@ -562,7 +572,7 @@ int BPF_PROG(on_sched_migrate, struct task_struct *task, int dest_cpu)
 		return 0;
 	struct gathered *g = gather(into, cgroup_of(task));
 	g->wait += open;
-	split_wait(here, into, there, ran, g, now - open, now);
+	split_wait(here, into, there, ran, g, now - open, now, RING_STILL);
 	if (g->wait >= GATHER_NS)
 		flush(g);
 	return 0;
@@ -616,6 +626,6 @@ int settle_waits(struct bpf_iter__task *ctx)
 
 	struct gathered *g = gather(into, cgroup_of(task));
 	g->wait += open;
-	split_wait(here, into, there, ran, g, now - open, now);
+	split_wait(here, into, there, ran, g, now - open, now, RING_WRITTEN);
 	return 0;
 }
