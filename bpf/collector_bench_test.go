@@ -100,3 +100,28 @@ func BenchmarkReadTasks(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkSettleWaits is a walk over all tasks for waits that go on, where nobody waits.
+func BenchmarkSettleWaits(b *testing.B) {
+	s := open(b, DefaultSizes)
+	scratch := kerneltest.ScratchCgroup(b)
+	for _, n := range []int{0, 1000} {
+		if n > 0 {
+			h := start(b, scratch, "sleepers", fmt.Sprint(n))
+			h.ready()
+		}
+		s.collect(true)
+		b.Run(fmt.Sprintf("with_%d_more_processes", n), func(b *testing.B) {
+			var cost int64
+			for b.Loop() {
+				spent, err := s.c.SettleWaits()
+				if err != nil {
+					b.Fatal(err)
+				}
+				cost += spent.Nanoseconds()
+			}
+			b.ReportMetric(float64(cost)/float64(b.N), "cpu-ns/op")
+			b.ReportMetric(float64(len(s.c.known)), "processes")
+		})
+	}
+}

@@ -55,7 +55,7 @@ struct exit_event {
 /* What is counted for a cgroup since it was first seen. */
 struct cgroup_counts {
 	__u64 run;	   /* time on a CPU */
-	__u64 wait;	   /* time runnable and not running, of waits that have ended */
+	__u64 wait;	   /* time runnable and not running, settled (sched.h) */
 	__u64 wait_self;   /* the part in which the cgroup's own tasks ran */
 	__u64 wait_kernel; /* the part in which a kernel thread ran, or an idle CPU woke up */
 	__u64 forks;
@@ -67,7 +67,7 @@ struct cgroup_counts {
 	__u64 io_bytes;	   /* read and written */
 };
 
-/* A cell of the blame matrix. Offender 0: longer ago than the ring reaches. */
+/* A cell of the blame matrix. Offender 0: nobody knows. */
 struct wait_cell {
 	__u64 offender;
 	__u64 victim;

@@ -61,7 +61,7 @@ type CgroupSample struct {
 
 	// Growth within the tick, counted in the kernel.
 	RunNS      uint64 `json:"run_ns,omitempty"`
-	WaitNS     uint64 `json:"wait_ns,omitempty"` // waits that ended in this tick
+	WaitNS     uint64 `json:"wait_ns,omitempty"` // settled in this tick, see docs/architecture.md
 	Forks      uint64 `json:"forks,omitempty"`   // of processes, not threads
 	Execs      uint64 `json:"execs,omitempty"`
 	Exits      uint64 `json:"exits,omitempty"`
@@ -123,7 +123,7 @@ type WaitSource string
 const (
 	ByCgroup  WaitSource = "cgroup"  // processes of a cgroup, maybe the victim's own
 	ByKernel  WaitSource = "kernel"  // kernel threads, and an idle CPU still waking up
-	ByUnknown WaitSource = "unknown" // longer ago than the slice ring reaches
+	ByUnknown WaitSource = "unknown" // longer ago than the ring of slices reaches, or not certain
 )
 
 // ProcChanges are the changes of the process table within a tick. They apply in

@@ -21,7 +21,16 @@ import (
 // threadsVar makes the test binary a program of as many threads that never rest.
 const threadsVar = "BREAKERD_TEST_THREADS"
 
+// yieldVar makes it one that lets others go first all the time.
+const yieldVar = "BREAKERD_TEST_YIELD"
+
 func TestMain(m *testing.M) {
+	if os.Getenv(yieldVar) != "" {
+		runtime.LockOSThread()
+		for {
+			unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		}
+	}
 	if n, err := strconv.Atoi(os.Getenv(threadsVar)); err == nil {
 		runtime.GOMAXPROCS(n)
 		for range n {
@@ -96,13 +105,37 @@ func TestBlameIsOfTheCgroupThatATaskIsInHoweverDeep(t *testing.T) {
 	pin(t, inner.Start("sh", "-c", spin).Process.Pid)
 	pin(t, d.victim.Start("sh", "-c", spin).Process.Pid)
 	_ = sibling
-	span, waited := d.run(12)
+	span, waited := d.run(24)
 	compare(t, span, d.victim.ID(), "run delay", waited, 3)
 	named(t, span, d.victim.ID(), inner.ID(), 80)
 	for _, not := range []*kerneltest.Cgroup{d.hogs, sibling} {
 		if ns := neighbour(span, d.victim.ID(), not.ID()); ns != 0 {
 			t.Errorf("%v are blamed on %s, where nobody is", time.Duration(ns), not.Path)
 		}
+	}
+}
+
+// Two that take turns each microsecond leave a ring of 64 slices that reaches back less
+// than a millisecond: most of a longer wait is found in the epochs.
+func TestAWaitBehindShortSlicesIsDividedByTheEpochs(t *testing.T) {
+	d := newDuel(t)
+	other := d.hogs.Child("other")
+	inner := d.hogs.Child("one")
+	pin(t, d.victim.Start("sh", "-c", spin).Process.Pid)
+	t.Setenv(yieldVar, "1")
+	for _, hog := range []*kerneltest.Cgroup{inner, other} {
+		pinAs(t, hog.Start("/proc/self/exe").Process.Pid, unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 10})
+	}
+	t.Setenv(yieldVar, "")
+	span, waited := d.run(16)
+	compare(t, span, d.victim.ID(), "run delay", waited, 10)
+	one, two := neighbour(span, d.victim.ID(), inner.ID()), neighbour(span, d.victim.ID(), other.ID())
+	t.Logf("blamed on the one %v, on the other %v", time.Duration(one), time.Duration(two))
+	if float64(one+two) < 0.8*waited*1e9 {
+		t.Errorf("%v of %.3f s are blamed on the two, want at least 80 %%", time.Duration(one+two), waited)
+	}
+	if one > 2*two || two > 2*one {
+		t.Errorf("%v are blamed on the one and %v on the other, and they ran alike", time.Duration(one), time.Duration(two))
 	}
 }
 
