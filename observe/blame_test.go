@@ -59,16 +59,24 @@ func newDuel(t *testing.T) *duel {
 }
 
 // run takes as many samples, and returns them with how much the victim's tasks waited
-// meanwhile, in seconds, as the kernel has it.
+// meanwhile, in seconds, as the kernel has it. The kernel adds a wait when it ends, and we
+// as it goes on: so both ends lie where the hogs are frozen and no wait of theirs goes on.
 func (d *duel) run(samples int) ([]*model.Sample, float64) {
 	d.t.Helper()
+	still := func() float64 {
+		d.hogs.Write("cgroup.freeze", "1")
+		time.Sleep(200 * time.Millisecond)
+		return runDelay(d.t, d.victim)
+	}
+	before := still()
 	next(d.t, d.o)
-	before := runDelay(d.t, d.victim)
+	d.hogs.Write("cgroup.freeze", "0")
 	var span []*model.Sample
 	for len(span) < samples {
 		span = append(span, next(d.t, d.o))
 	}
-	return span, runDelay(d.t, d.victim) - before
+	waited := still() - before
+	return append(span, next(d.t, d.o)), waited
 }
 
 // A task that is moved between the queues of two CPUs while it waits is settled with each
