@@ -131,10 +131,11 @@ func (p *proof) take(ctx context.Context, s scenario, run int) error {
 		if err := p.stage(ctx, st, run*10+attempt); err != nil {
 			return err
 		}
-		good := st.result.Outcome == right || st.result.Outcome == silent
+		// A wrong accusation is never tried away.
+		final := st.result.Outcome == right || st.result.Outcome == silent || st.result.Outcome == wrong
 		disturbed := st.scene.disturbed || st.result.Outcome == noPremise
 		late := time.Since(p.began) > againWithin*time.Duration(p.runs)
-		if good || !disturbed || late || attempt+1 == attempts {
+		if final || !disturbed || late || attempt+1 == attempts {
 			p.staged = append(p.staged, st)
 			p.tell(&st.result)
 			return nil
