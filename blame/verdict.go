@@ -2,8 +2,8 @@ package blame
 
 import "github.com/breakerd/breakerd/model"
 
-// estimatedMost is how sure an estimate can be.
-const estimatedMost = 0.7
+// EstimatedMost is how sure an estimate can be, 0 to 1.
+const EstimatedMost = 0.7
 
 // Verdict says who made a victim wait most, and how sure that is.
 type Verdict struct {
@@ -35,7 +35,7 @@ func (s *Shares) Verdict() Verdict {
 	v.Margin = max(0, v.Share-float64(next)/whole)
 	v.Confidence = max(0, 1-float64(s.UnknownNS)/whole-min(1, max(0, s.Doubt)))
 	if s.Estimated {
-		v.Confidence = min(v.Confidence, estimatedMost)
+		v.Confidence = min(v.Confidence, EstimatedMost)
 	}
 	return v
 }

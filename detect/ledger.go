@@ -87,6 +87,16 @@ func (l *ledger) sweep(now int64) {
 	}
 }
 
+// resident tells by how many bytes the processes of a cgroup have grown within the last d.
+func (l *ledger) resident(d time.Duration) func(model.CgroupID) uint64 {
+	return func(id model.CgroupID) uint64 {
+		if a := l.accounts[id]; a != nil {
+			return a.rss.growth(d)
+		}
+		return 0
+	}
+}
+
 // candidates are the cgroups that have grown by so many bytes within what is kept, those
 // that have most first, and not more than can be looked at in one tick.
 func (l *ledger) candidates(bytes float64) []model.CgroupID {

@@ -18,6 +18,7 @@ type squeeze struct {
 
 func newSqueeze() *squeeze {
 	s := &squeeze{scene: newScene(), anon: map[model.CgroupID]uint64{}, stall: map[model.CgroupID]*model.Pressure{}}
+	s.host.MemTotalBytes, s.host.MemAvailBytes = 8<<30, 256<<20
 	for _, id := range []model.CgroupID{job, service, session} {
 		s.proc(model.ProcID{PID: 1}, id, "p")
 		s.anon[id], s.stall[id] = 100<<20, &model.Pressure{Memory: model.Stall{SomeUS: 5e9}, IO: model.Stall{SomeUS: 7e9}}
@@ -57,7 +58,7 @@ func TestMemoryPressureIsBlamedOnWhoGrowsAndSaidToBeEstimated(t *testing.T) {
 		t.Errorf("opened after %v, want 5 s and a little", took)
 	}
 	in := s.open(model.MemoryPressure)
-	if in.Culprit.CgroupID != job || !in.Estimated || in.Confidence != 1 || in.Margin != 1 {
+	if in.Culprit.CgroupID != job || !in.Estimated || in.Confidence != 0.7 || in.Margin != 1 {
 		t.Errorf("culprit %+v, estimated %v, confidence %v, margin %v", in.Culprit, in.Estimated, in.Confidence, in.Margin)
 	}
 	before := in.Victims[0].StallMS
@@ -87,8 +88,8 @@ func TestIOPressureIsBlamedOnWhoHoldsTheDevice(t *testing.T) {
 	if in == nil {
 		t.Fatal("nothing opened")
 	}
-	if in.Culprit.CgroupID != job || in.Culprit.Scope != model.ScopeCgroup || !in.Estimated || in.Confidence != 0.9 {
-		t.Errorf("culprit %+v, confidence %v, want all of cgroup %d with 0.9", in.Culprit, in.Confidence, job)
+	if in.Culprit.CgroupID != job || in.Culprit.Scope != model.ScopeCgroup || !in.Estimated || in.Confidence != 0.7 {
+		t.Errorf("culprit %+v, confidence %v, want all of cgroup %d with 0.7, as an estimate", in.Culprit, in.Confidence, job)
 	}
 	if len(in.Victims) != 1 || in.Victims[0].Resource != model.IO {
 		t.Errorf("victims %+v, want the service, which waits for io", in.Victims)

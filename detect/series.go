@@ -39,6 +39,22 @@ func (s *series) add(now int64, bytes uint64) {
 	s.coarse = appendStep(s.coarse, p, coarseStep, coarsePoints)
 }
 
+// growth is by how many bytes it has grown within the last d.
+func (s *series) growth(d time.Duration) uint64 {
+	if len(s.fine) == 0 {
+		return 0
+	}
+	last := s.fine[len(s.fine)-1]
+	first := s.fine[0]
+	for _, p := range s.fine {
+		if time.Duration(last.at-p.at)*100*time.Millisecond < d {
+			break
+		}
+		first = p
+	}
+	return uint64(last.pages-min(first.pages, last.pages)) * pageBytes
+}
+
 // appendStep adds a point that is far enough from the last one, and drops the oldest.
 // Half a step early is still a step: readings come when ticks end.
 func appendStep(points []point, p point, step uint32, most int) []point {

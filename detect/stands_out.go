@@ -99,7 +99,7 @@ func (w *window) blamed(r model.Resource) verdict {
 			v.victims = w.wrongedBy(v.culprit, 0)
 		}
 	case model.Memory:
-		v = w.standsOut(blame.OverMemory(w.samples, from, nil), covered)
+		v = w.standsOut(blame.OverMemory(w.samples, from, w.ledger.resident(span)), covered)
 	case model.IO:
 		v = w.standsOut(blame.OverIO(w.samples, from), covered)
 	}
@@ -122,6 +122,9 @@ func (w *window) accused(r model.Resource, ratio, victimMSPerSecond float64) fin
 		// How sure is it that nobody stands out? The less sure, the more somebody does.
 		f.confidence = (1 - v.share) * w.trust(estimateSpan)
 		f.margin = 0
+	}
+	if f.estimated {
+		f.confidence = min(f.confidence, blame.EstimatedMost)
 	}
 	for _, h := range v.victims {
 		if h.msPerSecond >= victimMSPerSecond {
