@@ -29,6 +29,11 @@ func (w *Watch) describe(t *track, f finding) {
 	if t.cgroup == 0 {
 		return // nobody stands out, and nobody is named
 	}
+	w.identify(t, f)
+}
+
+// identify says who the culprit is, as far as is known now.
+func (w *Watch) identify(t *track, f finding) {
 	path := w.window.path(t.cgroup)
 	name := w.name(path)
 	c := model.Culprit{Cgroup: path, CgroupID: t.cgroup, Unit: name.Unit, Workload: name, Scope: model.ScopeCgroup, Share: round3(f.share)}

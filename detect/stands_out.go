@@ -2,6 +2,7 @@ package detect
 
 import (
 	"cmp"
+	"path"
 	"slices"
 	"time"
 
@@ -15,6 +16,9 @@ const (
 	standOutShare  = 0.5 // of the whole stall, what nobody is known to have made included
 	standOutMargin = 0.2 // more than the next
 )
+
+// hostwideInfo is the severity of a pressure that hurts nobody, as far as is known.
+const hostwideInfo = 0.2
 
 // estimateSpan is the span over which stalls of memory and io are weighed: the files of a
 // cgroup are not read in every tick.
@@ -35,6 +39,7 @@ func (w *window) standsOut(shares map[model.CgroupID]*blame.Shares, covered time
 	caused := make(map[model.CgroupID]float64)
 	whole := 0.0
 	victims := sortedIDs(shares) // floats add up to the same in the same order only
+	victims = slices.DeleteFunc(victims, w.above(victims))
 	for _, id := range victims {
 		s := shares[id]
 		caused[id] += float64(s.SelfNS)
@@ -76,6 +81,22 @@ func (w *window) standsOut(shares map[model.CgroupID]*blame.Shares, covered time
 	}
 	sortHurts(v.victims)
 	return v
+}
+
+// above tells which cgroups hold another of the same list. The stall of those is that of
+// the ones below, once more.
+func (w *window) above(ids []model.CgroupID) func(model.CgroupID) bool {
+	dirs := map[string]bool{}
+	for _, id := range ids {
+		for dir := w.path(id); len(dir) > 1; {
+			dir = path.Dir(dir)
+			if dirs[dir] {
+				break
+			}
+			dirs[dir] = true
+		}
+	}
+	return func(id model.CgroupID) bool { return dirs[w.path(id)] }
 }
 
 // blamed says who makes the pressure on a resource: measured for the CPU, estimated for
@@ -141,7 +162,7 @@ func (w *window) accused(r model.Resource, ratio, victimMSPerSecond float64) fin
 		f.suspect = w.table.tally(v.culprit, nil).whole()
 	}
 	// What hurts nobody else is load, and no trouble.
-	f.severity = 0.2
+	f.severity = hostwideInfo
 	if len(f.victims) > 0 {
 		f.severity = model.WarningSeverity + (1-model.WarningSeverity)*min(1, f.victims[0].msPerSecond/1000)
 	}

@@ -138,7 +138,11 @@ func (w *Watch) follow(d detector, s *model.Sample) []Change {
 	for _, f := range d.look(w.window) {
 		f.resource = cmp.Or(f.resource, model.CPU)
 		if w.covered(d.kind(), f) {
-			continue
+			if d.kind() != model.PSISaturation {
+				continue
+			}
+			// That it lasts is still worth to be told, and no second trouble.
+			f.severity = min(f.severity, hostwideInfo)
 		}
 		t := w.match(d.kind(), f)
 		switch {
@@ -260,6 +264,12 @@ func (w *Watch) open(t *track, f finding, s *model.Sample) {
 // update keeps the figures of the worst moment, and the culprit's size as it is now.
 func (w *Watch) update(t *track, f finding) {
 	in := t.incident
+	if in.Culprit.Known() && in.Culprit.Root.IsZero() && f.largest != nil {
+		// It had just been moved to its cgroup when the incident opened, and who is in
+		// there was not known yet.
+		t.root = f.root
+		w.identify(t, f)
+	}
 	if f.root == t.root {
 		in.Culprit.Processes, in.Culprit.Outside = f.members, f.outside
 	}

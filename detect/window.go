@@ -49,7 +49,8 @@ func newWindow(cfg Config) *window {
 // stopped from outside, as a rule.
 func (w *window) feed(s *model.Sample) (broken bool) {
 	const most = int64(time.Second) // that a clock is set by, or a machine sleeps, and nothing else is wrong
-	broken = s.Keyframe || s.Lost.SuspendedNS > most || s.Lost.ClockJumpNS > most || s.Lost.ClockJumpNS < -most
+	stopped := s.Lost.SuspendedNS > most || s.Lost.ClockJumpNS > most || s.Lost.ClockJumpNS < -most
+	broken = s.Keyframe || stopped
 	if len(w.samples) > 0 {
 		before := w.now()
 		broken = broken || s.BootNS <= before.BootNS || s.Host.BootID != before.Host.BootID
@@ -61,6 +62,10 @@ func (w *window) feed(s *model.Sample) (broken bool) {
 		w.samples, w.charges, w.ledger = nil, nil, newLedger()
 	}
 	light := *s
+	if stopped {
+		// What was counted while the machine stood still is nobody's doing.
+		light.Cgroups, light.Waits = nil, nil
+	}
 	light.Procs = model.ProcChanges{} // 1 MB each second at 20,000 processes, and in the table now
 	w.ticks++
 	w.samples = append(w.samples, &light)

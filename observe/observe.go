@@ -26,6 +26,9 @@ const (
 	// The machine is busy from this CPU pressure, or this many forks in a second.
 	busySomePercent = 5
 	busyForks       = 5
+	// It is, too, when one part in this of its memory was taken since the last walk: 24 MB
+	// of 24 GB.
+	shrinkParts = 1000
 )
 
 // Observer watches this machine.
@@ -42,6 +45,7 @@ type Observer struct {
 	started    bool
 	scanned    time.Time
 	scanCost   time.Duration
+	scanAvail  uint64 // bytes of memory that were available then
 	settled    time.Time // when waits that go on were last looked for
 	settleCost time.Duration
 	walked     time.Time
@@ -135,7 +139,7 @@ func (o *Observer) fill(s *model.Sample) error {
 		return err
 	}
 	if scan {
-		o.scanned, o.scanCost = time.Now(), time.Since(began)
+		o.scanned, o.scanCost, o.scanAvail = time.Now(), time.Since(began), s.Host.MemAvailBytes
 	}
 	before := o.last
 	o.last, o.forks = s.Host, 0
@@ -179,6 +183,10 @@ func (o *Observer) scanDue(s *model.Sample) bool {
 func (o *Observer) busy(s *model.Sample) bool {
 	us := float64(s.Host.Pressure.CPU.SomeUS - o.last.Pressure.CPU.SomeUS)
 	if us*1000/float64(s.LengthNS)*100 > busySomePercent {
+		return true
+	}
+	// Somebody takes memory: who, only a walk tells where there is no memory controller.
+	if s.Host.MemAvailBytes+s.Host.MemTotalBytes/shrinkParts < o.scanAvail {
 		return true
 	}
 	return float64(o.forks) > busyForks*s.Length().Seconds()

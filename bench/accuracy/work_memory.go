@@ -13,7 +13,7 @@ import (
 const (
 	mebibyte = 1 << 20
 	// mostMB bounds what one worker may take of the memory.
-	mostMB = 2000
+	mostMB = 8000
 	// sparedMB is how much memory is always left to the machine.
 	sparedMB = 64
 )
