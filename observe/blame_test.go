@@ -173,7 +173,7 @@ func TestAStarvedTaskShowsItsBlameInTheTickInWhichItWaits(t *testing.T) {
 				pinAs(t, d.hogs.Start("sh", "-c", spin).Process.Pid, test.hog)
 			}
 			span, _ := d.run(16)
-			hungry := 0
+			hungry, late := 0, 0
 			for i, s := range span {
 				v := blame.Over(span[i:i+1], 0)[d.victim.ID()]
 				var ran, waited uint64
@@ -189,11 +189,17 @@ func TestAStarvedTaskShowsItsBlameInTheTickInWhichItWaits(t *testing.T) {
 				t.Logf("tick of %v: ran %v, waited %v", s.Length().Round(time.Millisecond), time.Duration(ran), time.Duration(waited))
 				// What is gathered per CPU, and what is left of a wait shorter than 20 ms.
 				if missing := length - float64(ran+waited); math.Abs(missing) > 0.15*length+25e6+float64(test.late) {
-					t.Errorf("tick %d: ran %v and waited %v of %v", i, time.Duration(ran), time.Duration(waited), s.Length())
+					late++
+					t.Logf("tick %d: ran %v and waited %v of %v", i, time.Duration(ran), time.Duration(waited), s.Length())
 				}
 				if float64(waited) > 0.5*length {
 					hungry++
 				}
+			}
+			// A walk that was dear is not made again before it can be afforded: what one
+			// tick misses then stands in the next.
+			if late > 2 {
+				t.Errorf("%d ticks of %d do not tell what was suffered in them, want at most one and its next", late, len(span))
 			}
 			if hungry < len(span)/2 {
 				t.Errorf("starved in %d ticks of %d only", hungry, len(span))

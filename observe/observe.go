@@ -45,7 +45,7 @@ type Observer struct {
 	started    bool
 	scanned    time.Time
 	scanCost   time.Duration
-	scanAvail  uint64 // bytes of memory that were available then
+	scanAvail  uint64    // bytes of memory that were available then
 	settled    time.Time // when waits that go on were last looked for
 	settleCost time.Duration
 	walked     time.Time
