@@ -40,8 +40,6 @@ type shortLivedJobs struct{ cfg ShortLivedJobsConfig }
 func (d shortLivedJobs) kind() model.Kind    { return model.ShortLivedJobs }
 func (d shortLivedJobs) hold() time.Duration { return d.cfg.Hold.D() }
 
-func shortExits(c charges) map[*node]int { return c.short }
-
 func (d shortLivedJobs) look(w *window) []finding {
 	_, covered := w.last(shortSpan)
 	seconds := covered.Seconds()

@@ -35,7 +35,8 @@ func TestMain(m *testing.M) {
 		runtime.GOMAXPROCS(n)
 		for range n {
 			go func() {
-				for {
+				for spun := uint64(0); ; spun++ {
+					runtime.KeepAlive(spun)
 				}
 			}()
 		}

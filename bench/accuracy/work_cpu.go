@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -91,10 +92,8 @@ func turn() {
 	for range 1 << 14 {
 		x = x*6364136223846793005 + 1442695040888963407
 	}
-	sink = x
+	runtime.KeepAlive(x)
 }
-
-var sink uint64
 
 func threadTime() time.Duration {
 	var t unix.Timespec

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -104,6 +105,6 @@ func (w *worker) thrash() error {
 				time.Sleep(w.every)
 			}
 		}
-		sink = uint64(sum)
+		runtime.KeepAlive(sum)
 	})
 }
