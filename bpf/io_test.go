@@ -180,7 +180,7 @@ func TestWithoutTheIOProgramsTheRestWorks(t *testing.T) {
 	}
 	s.c.io, s.c.ioErr = nil, fmt.Errorf("tracepoint block_rq_issue of this kernel is not known")
 	s.collect(true)
-	if len(s.c.Programs()) != 5 || len(s.c.Problems()) != 1 {
+	if len(s.c.Programs()) != 6 || len(s.c.Problems()) != 1 {
 		t.Errorf("programs %q, problems %q", s.c.Programs(), s.c.Problems())
 	}
 }
