@@ -35,6 +35,9 @@ dry run, and the guards are not asked, because they look at a machine and not at
 			if err != nil {
 				return err
 			}
+			for i := range all { // a list leaves them out, as breakerd's does
+				all[i].Triage = nil
+			}
 			return a.writeIncidents(c.OutOrStdout(), all)
 		},
 	}
