@@ -67,6 +67,7 @@ func (w *Watch) figures(span time.Duration) *figures {
 		percent, _ := win.table.cpuPercent(n)
 		f.cpu[n.Cgroup] += percent
 	}
+	files := filesIn(samples)
 	for id, g := range f.cgroups {
 		for _, v := range []*float64{
 			&g.CPUPercent, &g.WaitMSPerSecond, &g.StallCausedMSPerSecond, &g.ForksPerSecond, &g.ExecsPerSecond,
@@ -74,7 +75,7 @@ func (w *Watch) figures(span time.Duration) *figures {
 		} {
 			*v = round(*v)
 		}
-		g.Files = win.files(id, span)
+		g.Files = files[id].figures()
 	}
 	return f
 }
@@ -140,30 +141,42 @@ func inOrder(nodes map[model.ProcID]*node) []*node {
 	return all
 }
 
-// files is what was last read of a cgroup's files within a span.
-func (w *window) files(id model.CgroupID, span time.Duration) *model.CgroupFiles {
-	var first, last *model.CgroupDetail
-	var from, to int64
-	samples, _ := w.last(span)
+// filesRead are the first and the last reading of a cgroup's files within a span.
+type filesRead struct {
+	first, last *model.CgroupDetail
+	from, to    int64 // boot times
+}
+
+func filesIn(samples []*model.Sample) map[model.CgroupID]filesRead {
+	read := make(map[model.CgroupID]filesRead)
 	for _, s := range samples {
 		for i := range s.Cgroups {
-			if c := &s.Cgroups[i]; c.ID == id && c.Detail != nil {
-				if first == nil {
-					first, from = c.Detail, s.BootNS
-				}
-				last, to = c.Detail, s.BootNS
+			c := &s.Cgroups[i]
+			if c.Detail == nil {
+				continue
 			}
+			r := read[c.ID]
+			if r.first == nil {
+				r.first, r.from = c.Detail, s.BootNS
+			}
+			r.last, r.to = c.Detail, s.BootNS
+			read[c.ID] = r
 		}
 	}
-	if last == nil {
+	return read
+}
+
+// figures is what was last read; nil where nothing was.
+func (r filesRead) figures() *model.CgroupFiles {
+	if r.last == nil {
 		return nil
 	}
 	out := &model.CgroupFiles{
-		MemoryBytes: last.MemoryBytes, CPUMaxPercent: last.CPUMaxPercent,
-		MemoryMaxBytes: last.MemoryMaxBytes, MemoryHighBytes: last.MemoryHighBytes, PIDsMax: last.PIDsMax,
+		MemoryBytes: r.last.MemoryBytes, CPUMaxPercent: r.last.CPUMaxPercent,
+		MemoryMaxBytes: r.last.MemoryMaxBytes, MemoryHighBytes: r.last.MemoryHighBytes, PIDsMax: r.last.PIDsMax,
 	}
-	if first.Pressure != nil && last.Pressure != nil {
-		out.Pressure = pressurePercent(*first.Pressure, *last.Pressure, time.Duration(to-from))
+	if r.first.Pressure != nil && r.last.Pressure != nil {
+		out.Pressure = pressurePercent(*r.first.Pressure, *r.last.Pressure, time.Duration(r.to-r.from))
 	}
 	return out
 }

@@ -2,23 +2,13 @@ package detect
 
 import "github.com/breakerd/breakerd/model"
 
-// Measured is what one detector measures of one cgroup, beside its thresholds, also far
-// below them.
-type Measured struct {
-	Kind     model.Kind      `json:"kind"`
-	Measures []model.Measure `json:"measures"`
-	// Missing says in plain words why something could not be measured; "" where
-	// everything could.
-	Missing string `json:"missing,omitempty"`
-}
-
 // Measures says for every kind, in the order of Kinds, how far a cgroup is from an
 // incident, as of the last sample that was fed. It answers why there is none. Like Feed
 // it is not for two goroutines at a time.
-func (w *Watch) Measures(cgroup model.CgroupID) []Measured {
-	var all []Measured
+func (w *Watch) Measures(cgroup model.CgroupID) []model.KindMeasures {
+	all := []model.KindMeasures{}
 	for _, d := range w.detectors {
-		m := Measured{Kind: d.kind()}
+		m := model.KindMeasures{Kind: d.kind()}
 		if len(w.window.samples) == 0 {
 			m.Missing = "nothing has been seen yet"
 			all = append(all, m)

@@ -1,7 +1,7 @@
 // Package detect turns samples into incidents. It is pure: the same samples give the
 // same incidents, on any machine and at any time; the only clock is the samples'.
 //
-// Each kind of incident has its own file and stands in the list that All returns.
+// Each kind of incident has its own file and stands in the list that all returns.
 package detect
 
 import (

@@ -22,10 +22,7 @@ func (j *Judge) Process(pid int32) (model.ProcessFigures, bool) { return j.watch
 // WhyNot says what was seen of a cgroup, and what every detector measures of it.
 func (j *Judge) WhyNot(cgroup model.CgroupID) model.WhyNot {
 	out := j.watch.WhyNot(cgroup)
-	out.Kinds = []model.KindMeasures{}
-	for _, m := range j.watch.Measures(cgroup) {
-		out.Kinds = append(out.Kinds, model.KindMeasures{Kind: m.Kind, Measures: m.Measures, Missing: m.Missing})
-	}
+	out.Kinds = j.watch.Measures(cgroup)
 	for _, in := range j.Open() {
 		if in.Culprit.CgroupID == cgroup {
 			out.Culprit = append(out.Culprit, in.ID)

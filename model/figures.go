@@ -91,11 +91,12 @@ type WaitShares struct {
 	UnknownMS     float64 `json:"unknown_ms"`
 }
 
-// KindMeasures is what one detector measures of a cgroup.
+// KindMeasures is what one detector measures of a cgroup, beside its thresholds, also far
+// below them.
 type KindMeasures struct {
 	Kind     Kind      `json:"kind"`
 	Measures []Measure `json:"measures"`
-	Missing  string    `json:"missing"` // why something could not be measured, or what an incident wants
+	Missing  string    `json:"missing"` // why something could not be measured; "" where everything could
 }
 
 // WhyNot says what was seen of a cgroup, and how far it is from an incident.
