@@ -36,7 +36,8 @@ type collectorCpuState struct {
 	EpochStart  uint64
 	EpochKernel uint64
 	EpochHead   uint64
-	Apart       [2]uint64
+	Unasked     uint64
+	Apart       uint64
 	Look        struct {
 		_      structs.HostLayout
 		Start  uint64

@@ -42,7 +42,12 @@ struct cfs_rq {
 	struct rq *rq;
 };
 
+struct load_weight {
+	unsigned long weight; /* 1024 * 1024 at nice 0, on 64-bit machines */
+};
+
 struct sched_entity {
+	struct load_weight load; /* by nice alone, of whatever policy the task is; 3 * 1024 if SCHED_IDLE */
 	__u64 sum_exec_runtime;
 	struct cfs_rq *cfs_rq;
 };

@@ -88,7 +88,8 @@ struct cpu_state {
 	__u64 epoch_start; /* of the one that goes on */
 	__u64 epoch_kernel;
 	__u64 epoch_head;
-	__u64 apart[2];	   /* the next CPU's lines are its own */
+	__u64 unasked;	   /* of 1024, of the wait that is being split: see unasked() */
+	__u64 apart;	   /* the next CPU's lines are its own */
 	struct epoch look; /* the one that is being split, or ended */
 	struct slice ring[RING];
 	struct epoch epochs[EPOCHS];
@@ -209,8 +210,22 @@ static __always_inline void blame(struct cpu_state *cpu, __u64 offender, __u64 v
 		flush_cell(g);
 }
 
+/* A wait that a task asked for is nobody else's doing: one of less than the ordinary weight
+ * (nice above 0, SCHED_IDLE) told the kernel to let others go first. So of its wait only
+ * what it would have got of an ordinary task's is theirs, and the rest is its own: at nice
+ * 19, 15 parts of 1024. */
+#define ORDINARY 1024ULL
+static __always_inline __u64 unasked(struct task_struct *task)
+{
+	__u64 weight = task->se.load.weight >> 10;
+	return weight < ORDINARY ? weight : ORDINARY;
+}
+
 static __always_inline void charge(struct cpu_state *into, struct gathered *g, __u64 who, __u64 ns)
 {
+	__u64 asked = ns - ns * into->unasked / ORDINARY;
+	g->wait_self += asked;
+	ns -= asked;
 	if (who == g->cgroup)
 		g->wait_self += ns;
 	else if (who == KERNEL_ID)
@@ -529,6 +544,7 @@ int BPF_PROG(on_sched_switch, bool preempt, struct task_struct *prev, struct tas
 		return 0;
 	struct gathered *g = gather(cpu, cgroup);
 	g->wait += open;
+	cpu->unasked = unasked(next);
 	if (open > now - queued) {
 		/* On a queue that it has left, unseen. */
 		charge_rarely(this, cgroup, 0, open - (now - queued));
@@ -572,6 +588,7 @@ int BPF_PROG(on_sched_migrate, struct task_struct *task, int dest_cpu)
 		return 0;
 	struct gathered *g = gather(into, cgroup_of(task));
 	g->wait += open;
+	into->unasked = unasked(task);
 	split_wait(here, into, there, ran, g, now - open, now, RING_STILL);
 	if (g->wait >= GATHER_NS)
 		flush(g);
@@ -626,6 +643,7 @@ int settle_waits(struct bpf_iter__task *ctx)
 
 	struct gathered *g = gather(into, cgroup_of(task));
 	g->wait += open;
+	into->unasked = unasked(task);
 	split_wait(here, into, there, ran, g, now - open, now, RING_WRITTEN);
 	return 0;
 }

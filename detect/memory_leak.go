@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/breakerd/breakerd/config"
@@ -59,13 +60,33 @@ func (d memoryLeak) look(w *window) []finding {
 	var found []finding
 	for _, id := range w.ledger.candidates(d.cfg.MinGrowthMB * (1 << 20) / 2) { // half way is told, too
 		l, ok := d.worst(w, id)
-		if !ok || l.ratio < 0.5 {
+		if !ok || l.ratio < 0.5 || w.grewBelow(id, l.trend) {
 			continue
 		}
 		found = append(found, d.judge(w, id, l))
 	}
 	slices.SortStableFunc(found, func(a, b finding) int { return cmp.Compare(b.severity, a.severity) })
 	return found[:min(len(found), maxFindings)]
+}
+
+// grewBelow reports whether most of a cgroup's growth is that of a single one below it:
+// memory.stat counts all that is below, so that a leak is one of each slice that holds it,
+// up to the root.
+func (w *window) grewBelow(id model.CgroupID, t trend) bool {
+	path := w.path(id)
+	if path == "" {
+		return false
+	}
+	for below, a := range w.ledger.accounts {
+		s := &a.anon
+		if len(s.fine) < 2 {
+			s = &a.rss
+		}
+		if float64(s.growth(t.span)) >= dominant*(t.last-t.first) && strings.HasPrefix(w.path(below), path+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // worst is the trend of a cgroup that leads furthest, of the last minute or the last

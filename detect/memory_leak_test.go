@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -120,6 +122,45 @@ func TestMemoryLeakStaysSilent(t *testing.T) {
 				t.Errorf("opened after %v: %s %v", after, in.Summary, in.Evidence)
 			}
 		})
+	}
+}
+
+// memory.stat counts what is below: a slice grows with whoever leaks in it.
+func TestALeakIsOfTheCgroupThatGrowsAndNotOfThoseThatHoldIt(t *testing.T) {
+	const slice, leaker, other model.CgroupID = 901, 902, 903
+	play := func(leakers func(second uint64) (uint64, uint64)) (accused map[string]bool) {
+		s := newScene()
+		s.host.MemTotalBytes = 8192 * mb
+		s.proc(model.ProcID{PID: 1}, leaker, "leaker")
+		s.proc(model.ProcID{PID: 1}, other, "other")
+		accused = make(map[string]bool)
+		for i := range uint64(4 * 90) {
+			if i%4 == 0 {
+				one, two := leakers(i / 4)
+				s.host.MemAvailBytes = (5000 - one - two) * mb
+				for _, c := range []struct {
+					id   model.CgroupID
+					path string
+					mb   uint64
+				}{{slice, "/a.slice", 300 + one + two}, {leaker, "/a.slice/leaker", 50 + one}, {other, "/a.slice/other", 150 + two}} {
+					s.cgroup(model.CgroupSample{ID: c.id, Path: c.path, Detail: &model.CgroupDetail{AnonBytes: c.mb * mb}})
+				}
+			}
+			for _, c := range s.end(0.3, 0) {
+				if c.Incident.Kind == model.MemoryLeak {
+					accused[c.Incident.Culprit.Cgroup] = true
+				}
+			}
+		}
+		return accused
+	}
+	one := play(func(s uint64) (uint64, uint64) { return 30 * s, min(s, 20) })
+	if diff := cmp.Diff(map[string]bool{"/a.slice/leaker": true}, one); diff != "" {
+		t.Errorf("one leaks, accused (-want +got):\n%s", diff)
+	}
+	both := play(func(s uint64) (uint64, uint64) { return 15 * s, 15 * s })
+	if !both["/a.slice"] {
+		t.Errorf("two leak to equal parts: accused %v, want what holds them among these", both)
 	}
 }
 

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/breakerd/breakerd/model"
@@ -77,7 +78,7 @@ func (s *scene) exit(id model.ProcID) {
 }
 
 func (s *scene) cgroup(c model.CgroupSample) {
-	c.Path = paths[c.ID]
+	c.Path = cmp.Or(c.Path, paths[c.ID])
 	s.sample.Cgroups = append(s.sample.Cgroups, c)
 }
 

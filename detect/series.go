@@ -45,8 +45,12 @@ func (s *series) growth(d time.Duration) uint64 {
 		return 0
 	}
 	last := s.fine[len(s.fine)-1]
-	first := s.fine[0]
-	for _, p := range s.fine {
+	points := s.fine
+	if time.Duration(last.at-points[0].at)*100*time.Millisecond < d && s.coarse[0].at < points[0].at {
+		points = s.coarse
+	}
+	first := points[0]
+	for _, p := range points {
 		if time.Duration(last.at-p.at)*100*time.Millisecond < d {
 			break
 		}

@@ -148,12 +148,45 @@ func TestAWaitBehindShortSlicesIsDividedByTheEpochs(t *testing.T) {
 	}
 }
 
+// A task that is nice, or idle, asked to wait: what it would not have waited as an ordinary
+// one is its own doing, and the rest, by its weight, its neighbours'.
+func TestWhatATaskAskedToWaitIsItsOwn(t *testing.T) {
+	for name, test := range map[string]struct {
+		victim  unix.SchedAttr
+		percent float64 // of the wait, the neighbours'
+	}{
+		"nice -5":    {unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: -5}, 100},
+		"nice 0":     {unix.SchedAttr{Policy: unix.SCHED_NORMAL}, 100},
+		"nice 5":     {unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: 5}, 100 * 335 / 1024.},
+		"nice 19":    {unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: 19}, 100 * 15 / 1024.},
+		"SCHED_IDLE": {unix.SchedAttr{Policy: unix.SCHED_IDLE}, 100 * 3 / 1024.},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDuel(t)
+			pinAs(t, d.victim.Start("sh", "-c", spin).Process.Pid, test.victim)
+			for range 3 {
+				pin(t, d.hogs.Start("sh", "-c", spin).Process.Pid)
+			}
+			span, waited := d.run(12)
+			compare(t, span, d.victim.ID(), "run delay", waited, 3)
+			shares := blame.Over(span, 0)[d.victim.ID()]
+			rest := float64(shares.WaitNS - shares.KernelNS) // kernel threads run beside all of them
+			got := 100 * float64(shares.NeighbourNS()) / rest
+			t.Logf("%.1f %% of the wait is the neighbours', %.1f %% its own", got, 100*float64(shares.SelfNS)/rest)
+			if math.Abs(got-test.percent) > 3 {
+				t.Errorf("%.1f %% of the wait is the neighbours', want %.1f: %+v", got, test.percent, shares)
+			}
+		})
+	}
+}
+
 // starvers keep a victim on their CPU from running.
 var starvers = map[string]struct {
 	victim, hog unix.SchedAttr
 	late        time.Duration // the observer waits as well
+	asked       bool          // the victim asked to wait
 }{
-	"a SCHED_IDLE victim under an ordinary hog": {victim: unix.SchedAttr{Policy: unix.SCHED_IDLE}, hog: unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: -20}},
+	"a SCHED_IDLE victim under an ordinary hog": {victim: unix.SchedAttr{Policy: unix.SCHED_IDLE}, hog: unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: -20}, asked: true},
 	"an ordinary victim under a SCHED_FIFO hog": {victim: unix.SchedAttr{Policy: unix.SCHED_NORMAL}, hog: unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 10}},
 	"a SCHED_RR victim under a SCHED_FIFO hog":  {victim: unix.SchedAttr{Policy: unix.SCHED_RR, Priority: 5}, hog: unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 10}},
 	"a SCHED_FIFO victim under a SCHED_DEADLINE hog": {victim: unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 99},
@@ -205,7 +238,9 @@ func TestAStarvedTaskShowsItsBlameInTheTickInWhichItWaits(t *testing.T) {
 			if hungry < len(span)/2 {
 				t.Errorf("starved in %d ticks of %d only", hungry, len(span))
 			}
-			named(t, span, d.victim.ID(), d.hogs.ID(), 80)
+			if !test.asked {
+				named(t, span, d.victim.ID(), d.hogs.ID(), 80)
+			}
 		})
 	}
 }

@@ -36,7 +36,7 @@ type staged struct {
 
 // Times of a run.
 const (
-	poll = 100 * time.Millisecond
+	poll = 250 * time.Millisecond
 	// againWithin is how far into a run, for each of --runs, a scenario is taken again.
 	againWithin = 6 * time.Minute
 	// tail is how long a scenario goes on after the right incident has opened: long

@@ -42,7 +42,7 @@ type scene struct {
 	started, ended time.Time
 	disturbed      bool // others used the CPUs meanwhile, and may really be to blame
 	// watched says that others, or breakerd and this program, used enough of the CPUs to
-	// have been made to wait themselves.
+	// have been made to wait themselves, or to make the scenario's wait.
 	watched bool
 }
 
@@ -71,7 +71,7 @@ func judge(s scenario, sc scene, all []model.Incident) verdict {
 				seenUnknown = true
 			}
 			continue
-		case slices.ContainsFunc(in.Victims, func(x model.Victim) bool { return strings.HasPrefix(x.Cgroup, sc.path+"/") }) && in.Level != model.Info && !sc.disturbed:
+		case slices.ContainsFunc(in.Victims, func(x model.Victim) bool { return strings.HasPrefix(x.Cgroup, sc.path+"/") }) && in.Level != model.Info && !sc.watched:
 			v.wrongs = append(v.wrongs, describe(in, sc)+" is not of the scenario, and its victim is")
 			continue
 		default:

@@ -74,7 +74,7 @@ func TestVerdicts(t *testing.T) {
 	})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			sc := scene{path: ourPath, roots: map[string]int32{"hog": 7}, started: startedAt, ended: startedAt.Add(5 * time.Second), disturbed: tt.disturbed}
+			sc := scene{path: ourPath, roots: map[string]int32{"hog": 7}, started: startedAt, ended: startedAt.Add(5 * time.Second), disturbed: tt.disturbed, watched: tt.disturbed}
 			v := judge(tt.s, sc, tt.said)
 			if v.outcome != tt.want || len(v.wrongs) != tt.wrongs {
 				t.Errorf("%s %q, want %s with %d wrong", v.outcome, v.wrongs, tt.want, tt.wrongs)
