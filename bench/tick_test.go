@@ -83,6 +83,7 @@ func BenchmarkTick(b *testing.B) {
 			b.ReportMetric(float64(t.peakHeap)/1e6, "peak-heap-MB")
 			runtime.GC()
 			b.ReportMetric(float64(heap())/1e6, "heap-MB")
+			runtime.KeepAlive(t)
 		})
 		b.Run(scene.name+"/walks", func(b *testing.B) {
 			defer setting(b)()
