@@ -57,6 +57,8 @@ func beCrowd(args []string) (err error) {
 	}
 	busy := args[3] == "true"
 	signal.Ignore(syscall.SIGCHLD) // so that nobody needs to wait for them
+	// If the benchmark is stopped, this one goes on until the crowd has gone.
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE)
 	home := filepath.Dir(dir)
 	defer func() { err = errors.Join(err, enter(home), disperse(dir, cgroups)) }()
 	for i := range cgroups {
@@ -114,7 +116,8 @@ func disperse(dir string, cgroups int) error {
 			return err
 		}
 	}
-	return nil
+	// The benchmark may have been killed, and then nobody else removes it.
+	return unix.Rmdir(dir)
 }
 
 const (

@@ -198,7 +198,7 @@ type daemon struct {
 }
 
 func buildDaemon(b *testing.B) string {
-	path := filepath.Join(os.TempDir(), "breakerd-bench-"+strconv.Itoa(os.Getpid()))
+	path := filepath.Join(b.TempDir(), "breakerd")
 	cmd := exec.Command("go", "build", "-o", path, "github.com/breakerd/breakerd/cmd/breakerd")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
