@@ -40,7 +40,7 @@ var rooms = map[string]struct {
 	"daemon": {[]string{"model", "settings", "bpf", "host", "observe", "blame", "detect", "policy", "judge", "workload", "recording", "systemd", "cgroupctl", "enforce", "api"},
 		"the daemon wires everything, and does nothing else"},
 	"settings": {[]string{"model", "config", "detect"}, "settings are values and bounds"},
-	"drill":    {[]string{"model", "api"}, "a drill looks at breakerd from outside"},
+	"drill":    {[]string{"model", "api", "internal/disposable"}, "a drill looks at breakerd from outside"},
 
 	"cmd/breakerd":         {[]string{"model", "settings", "daemon"}, "main only starts the daemon"},
 	"cmd/breaker-enforcer": {[]string{"model", "enforce", "systemd"}, "the enforcer must be small enough to read"},
@@ -48,6 +48,7 @@ var rooms = map[string]struct {
 		"the command line asks breakerd, judges recordings itself, and can let go without breakerd"},
 
 	"e2e":                 {nil, "the programs are tested from outside"},
+	"internal/disposable": {nil, "what is made for a while belongs to nobody who sees, decides or touches"},
 	"internal/kerneltest": {[]string{"model", "cgroupctl"}, "tests share scratch cgroups"},
 	"cgroupctl/suite":     {[]string{"model", "cgroupctl"}, "one suite for every writer of cgroups"},
 }

@@ -32,10 +32,25 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// work is the worker's whole life: it says that it is ready, waits for the start, does
-// its rounds on one CPU, and says that it is done. A token goes from file descriptor 3
-// to file descriptor 4; the worker that is first puts it in.
+// work is the worker's whole life.
 func work(kind string, args []string) error {
+	switch kind {
+	case "crowd":
+		return beCrowd(args)
+	case "counter":
+		return beCounter(args)
+	case "storm":
+		return beStorm(args)
+	case "spin":
+		return beSpinner(args)
+	}
+	return beSwitcher(kind, args)
+}
+
+// beSwitcher says that it is ready, waits for the start, does its rounds on one CPU, and
+// says that it is done. A token goes from file descriptor 3 to file descriptor 4; the
+// worker that is first puts it in.
+func beSwitcher(kind string, args []string) error {
 	cpu, err := strconv.Atoi(args[0])
 	if err != nil {
 		return err
@@ -180,6 +195,69 @@ func (l *load) close() {
 	for _, w := range l.workers {
 		w.in.Close()
 		_ = w.cmd.Wait()
+	}
+}
+
+// startWorker starts one worker, in a cgroup or (nil) in the benchmark's own, and waits
+// until it is ready. It ends when its standard input does.
+func startWorker(b *testing.B, in *kerneltest.Cgroup, kind string, args ...string) *worker {
+	b.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), workerVar+"="+kind)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if kind != "crowd" { // it must live to take its processes and cgroups away
+		cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
+	if in != nil {
+		dir, err := os.Open(in.Dir)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer dir.Close()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	// A parent's death is that of the thread that started it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	w := &worker{cmd, stdin, bufio.NewScanner(out)}
+	w.expect(b, "ready")
+	return w
+}
+
+// tell sends the worker a line and returns the one that it answers.
+func (w *worker) tell(b *testing.B, line string) string {
+	b.Helper()
+	if _, err := io.WriteString(w.in, line+"\n"); err != nil {
+		b.Fatal(err)
+	}
+	if !w.out.Scan() {
+		b.Fatalf("a worker was told %q and said nothing: %v", line, w.out.Err())
+	}
+	return w.out.Text()
+}
+
+// end lets the worker end and waits for it.
+func (w *worker) end(b *testing.B) {
+	b.Helper()
+	w.in.Close()
+	if err := w.cmd.Wait(); err != nil {
+		b.Errorf("a worker: %v", err)
 	}
 }
 

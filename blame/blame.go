@@ -152,6 +152,9 @@ func add(victims map[model.CgroupID]*Shares, w model.Wait) {
 // takeFromAll takes ns from the measured causes, from each in proportion, and returns
 // what it took; rounding leaves it a few nanoseconds short.
 func (s *Shares) takeFromAll(ns uint64) (taken uint64) {
+	if ns == 0 {
+		return 0 // as a rule, of thousands of victims
+	}
 	causes := []*uint64{&s.SelfNS, &s.KernelNS, &s.UnknownNS}
 	for i := range s.Neighbours {
 		causes = append(causes, &s.Neighbours[i].NS)

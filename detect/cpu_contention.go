@@ -70,8 +70,11 @@ const maxContributors = 16
 // who less. So nobody is accused of a fight between equals.
 func (d cpuContention) accuse(w *window) (culprit model.CgroupID, worstOff []hurt, all []model.Contributor, margin float64) {
 	shares := w.blame(hurtSpan)
-	run := w.cgroupTotals(hurtSpan, func(c *model.CgroupSample) uint64 { return c.RunNS })
 	_, covered := w.last(hurtSpan)
+	if !anybody(shares, func(worst uint64) bool { return msPerSecond(worst, covered) >= d.cfg.VictimMSPerSecond }) {
+		return 0, nil, nil, 0 // what everybody is entitled to need not be worked out
+	}
+	run := w.ran()
 	entitled := entitledIn(run, shares)
 
 	fair := fairness{d.cfg.DeprivedPercent, d.cfg.OwnQuotaPartAtMost}
@@ -113,6 +116,16 @@ func (d cpuContention) accuse(w *window) (culprit model.CgroupID, worstOff []hur
 		margin -= others[1].Share
 	}
 	return worst, victims[worst], others, margin
+}
+
+// anybody says whether there is one to whom the worst of its neighbours did that.
+func anybody(shares map[model.CgroupID]*blame.Shares, did func(worstNS uint64) bool) bool {
+	for _, s := range shares {
+		if len(s.Neighbours) > 0 && did(s.Neighbours[0].NS) {
+			return true
+		}
+	}
+	return false
 }
 
 // entitledIn is what each cgroup was entitled to, of the CPU time that all of them got.

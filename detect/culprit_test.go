@@ -145,3 +145,22 @@ func TestAClockThatJumpsDiscardsTheWindowAndTheEvidenceSaysSo(t *testing.T) {
 		}
 	}
 }
+
+// Whatever starts the services has thousands of children, and is none of their trees.
+func TestChildrenInOtherCgroupsAreOutsideATree(t *testing.T) {
+	s := newScene()
+	manager := s.proc(model.ProcID{PID: 1}, session, "manager")
+	worker := s.proc(manager, session, "worker")
+	for range 50 {
+		service := s.proc(manager, job, "service")
+		s.proc(service, session, "lost")
+	}
+	s.end(0, 0)
+	a := s.watch.window.table.tally(session, map[*node]float64{s.watch.window.table.nodes[worker]: 1})
+	if n := a.entries[s.watch.window.table.nodes[manager]]; n.size != 2 || len(a.tops) != 51 || a.members != 52 {
+		t.Errorf("%d in the manager's tree, %d trees and %d members, want 2, 51 and 52", n.size, len(a.tops), a.members)
+	}
+	if got := a.suspects(0)[0]; got.root.ProcID != worker || got.outside != 51 {
+		t.Errorf("the suspect is %v with %d outside, want %v and 51", got.root.ProcID, got.outside, worker)
+	}
+}

@@ -43,7 +43,7 @@ func (w *window) wrongs() map[model.CgroupID][]wrong {
 	}
 	w.wronged = make(map[model.CgroupID][]wrong)
 	shares := w.blame(hurtSpan)
-	run := w.cgroupTotals(hurtSpan, func(c *model.CgroupSample) uint64 { return c.RunNS })
+	run := w.ran()
 	_, covered := w.last(hurtSpan)
 	for victim, s := range shares {
 		if s.WaitNS == 0 || w.fair.excuses(s) {

@@ -1,7 +1,9 @@
 package detect
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/breakerd/breakerd/config"
@@ -55,6 +57,7 @@ func (d forkStorm) look(w *window) []finding {
 		}
 	}
 	var byTree, exits map[*node]float64
+	var most []model.Contributor
 	var found []finding
 	for _, cgroup := range sortedIDs(forks) {
 		rate := max(float64(forks[cgroup])/seconds, newest[cgroup])
@@ -64,6 +67,7 @@ func (d forkStorm) look(w *window) []finding {
 		if byTree == nil {
 			byTree = w.charged(span, func(c charges) map[*node]int { return c.forks })
 			exits = w.charged(span, func(c charges) map[*node]int { return c.exits })
+			most = w.ranked(forks)
 		}
 		a := w.table.tally(cgroup, byTree)
 		suspects := a.suspects(d.cfg.ForksPerSecond * seconds)
@@ -82,9 +86,10 @@ func (d forkStorm) look(w *window) []finding {
 				treeRate = max(treeRate, newest[cgroup]*s.weight/float64(forks[cgroup]))
 			}
 			f := finding{
-				suspect: s,
-				cgroup:  cgroup,
-				ratio:   treeRate / d.cfg.ForksPerSecond,
+				suspect:      s,
+				cgroup:       cgroup,
+				ratio:        treeRate / d.cfg.ForksPerSecond,
+				contributors: most,
 				// The kernel counts every fork; whose they were is known of those whose records
 				// came. Nobody is compared: each tree answers for its own.
 				confidence: answered(a, s, float64(forks[cgroup])) * w.trust(span), margin: 1,
@@ -97,6 +102,21 @@ func (d forkStorm) look(w *window) []finding {
 		}
 	}
 	return found
+}
+
+// ranked are the cgroups by a count, those with the most first, and their share of the sum.
+func (w *window) ranked(counts map[model.CgroupID]uint64) []model.Contributor {
+	ids := sortedIDs(counts)
+	slices.SortStableFunc(ids, func(x, y model.CgroupID) int { return cmp.Compare(counts[y], counts[x]) })
+	sum := 0.0
+	for _, id := range ids {
+		sum += float64(counts[id])
+	}
+	var all []model.Contributor
+	for _, id := range ids[:min(len(ids), maxContributors)] {
+		all = append(all, model.Contributor{Cgroup: w.path(id), CgroupID: id, Share: round3(float64(counts[id]) / sum)})
+	}
+	return all
 }
 
 // answered is the part of what the kernel counted of which it is known whose it was.

@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -227,5 +228,24 @@ func TestABurstyScriptThatLeavesNothingBehindIsInformational(t *testing.T) {
 		if in := s.open(model.ForkStorm); in != nil && in.Level != model.Info {
 			t.Fatalf("level %s: %+v", in.Level, in.Evidence)
 		}
+	}
+}
+
+func TestAForkStormRanksTheCgroupsByTheirForks(t *testing.T) {
+	s := newScene()
+	bomb := s.proc(model.ProcID{PID: 1}, job, "bomb")
+	script := s.proc(model.ProcID{PID: 1}, session, "script")
+	for range 12 {
+		s.storm(script, session, 2, 2)
+		s.storm(bomb, job, 6, 0)
+		s.end(0.5, 0)
+	}
+	in := s.open(model.ForkStorm)
+	if in == nil {
+		t.Fatal("nothing opened")
+	}
+	want := []model.Contributor{{Cgroup: paths[job], CgroupID: job, Share: 0.75}, {Cgroup: paths[session], CgroupID: session, Share: 0.25}}
+	if !slices.Equal(in.Contributors, want) {
+		t.Errorf("contributors %+v, want %+v", in.Contributors, want)
 	}
 }

@@ -57,6 +57,7 @@ func (d shortLivedJobs) look(w *window) []finding {
 	for id := range counted {
 		suspected[id] = true
 	}
+	var most []model.Contributor
 	var found []finding
 	for _, cgroup := range sortedIDs(suspected) {
 		// The kernel's counts are complete also where records were lost.
@@ -82,6 +83,10 @@ func (d shortLivedJobs) look(w *window) []finding {
 				suspect: s, cgroup: cgroup, ratio: s.weight / enough,
 				confidence: answered(a, s, rest) * w.trust(shortSpan), margin: 1, // as of fork_storm
 			}
+			if most == nil {
+				most = w.ranked(startedBy(byTree, counted, elsewhere))
+			}
+			f.contributors = most
 			d.judge(w, &f, a, seconds)
 			found = append(found, f)
 			if len(found) == maxFindings {
@@ -110,6 +115,25 @@ func (w *window) shortExits() (byTree map[*node]float64, elsewhere map[model.Cgr
 		}
 	}
 	return byTree, elsewhere
+}
+
+// startedBy counts the short lives by the cgroup that answers for them: of whoever started
+// them where that is known, and else of the one in which they ended.
+func startedBy(byTree map[*node]float64, counted map[model.CgroupID]uint64, elsewhere map[model.CgroupID]float64) map[model.CgroupID]uint64 {
+	known := make(map[model.CgroupID]float64)
+	for n, count := range byTree {
+		known[n.Cgroup] += count
+	}
+	sum := make(map[model.CgroupID]uint64)
+	for id, n := range known {
+		sum[id] = uint64(n)
+	}
+	for id, n := range counted {
+		if rest := float64(n) - elsewhere[id]; rest > known[id] { // complete also where records were lost
+			sum[id] = uint64(rest)
+		}
+	}
+	return sum
 }
 
 func (d shortLivedJobs) judge(w *window, f *finding, a *account, seconds float64) {

@@ -24,31 +24,45 @@ type suspect struct {
 // account is the cause within one cgroup, added up over its trees.
 type account struct {
 	cgroup  model.CgroupID
-	own     map[*node]float64
-	subtree map[*node]float64
-	size    map[*node]int
+	entries map[*node]*entry // of the members
 	members int
 	tops    []*node // members whose parent is not a member
 	total   float64
 }
 
+// entry is what a member has on its account, and what its tree has.
+type entry struct {
+	subtree float64
+	size    int
+	// The members that hang on it. A process may have thousands of children in other
+	// cgroups, as whatever starts services has.
+	down []*node
+}
+
 // tally adds up what the processes of a cgroup have on their account.
 func (t *table) tally(cgroup model.CgroupID, own map[*node]float64) *account {
 	members := t.cgroups[cgroup]
-	a := &account{
-		cgroup: cgroup, own: own, members: len(members),
-		subtree: make(map[*node]float64, len(members)), size: make(map[*node]int, len(members)),
+	a := &account{cgroup: cgroup, members: len(members), entries: make(map[*node]*entry, len(members))}
+	all := make([]entry, len(members))
+	i := 0
+	for n := range members {
+		a.entries[n] = &all[i]
+		i++
 	}
 	for n := range members {
 		// The tree of pid 1 is the machine: who it started is looked at one by one.
-		if n.PID != 1 && (!a.has(n.up) || n.up.PID == 1) {
+		switch up := a.entries[n.up]; {
+		case n.PID == 1:
+		case up == nil || n.up.PID == 1:
 			a.tops = append(a.tops, n)
+		default:
+			up.down = append(up.down, n)
 		}
 	}
 	slices.SortFunc(a.tops, func(x, y *node) int { return compareIDs(x.ProcID, y.ProcID) })
 	for _, n := range a.tops {
-		a.add(n)
-		a.total += a.subtree[n]
+		a.add(n, own)
+		a.total += a.entries[n].subtree
 	}
 	return a
 }
@@ -60,22 +74,20 @@ func (a *account) has(n *node) bool { return n != nil && n.Cgroup == a.cgroup &&
 func (a *account) below(root *node) []*node {
 	all := []*node{root}
 	for i := 0; i < len(all); i++ {
-		for child := range all[i].down {
-			if a.has(child) {
-				all = append(all, child)
-			}
-		}
+		all = append(all, a.entries[all[i]].down...)
 	}
 	return all
 }
 
-func (a *account) add(top *node) {
+func (a *account) add(top *node, own map[*node]float64) {
 	for _, n := range slices.Backward(a.below(top)) {
-		a.subtree[n] += a.own[n]
-		a.size[n]++
+		e := a.entries[n]
+		e.subtree += own[n]
+		e.size++
 		if n != top {
-			a.subtree[n.up] += a.subtree[n]
-			a.size[n.up] += a.size[n]
+			up := a.entries[n.up]
+			up.subtree += e.subtree
+			up.size += e.size
 		}
 	}
 }
@@ -105,12 +117,12 @@ func (a *account) suspects(enough float64) []suspect {
 	if a.total == 0 {
 		return nil
 	}
-	if best := a.heaviest(a.tops); best != nil && a.subtree[best] >= dominant*a.total {
+	if best := a.heaviest(a.tops); best != nil && a.entries[best].subtree >= dominant*a.total {
 		return []suspect{a.tree(a.descend(best))}
 	}
 	var found []suspect
 	for _, n := range a.tops {
-		if enough > 0 && a.subtree[n] > enough {
+		if enough > 0 && a.entries[n].subtree > enough {
 			found = append(found, a.tree(a.descend(n)))
 		}
 	}
@@ -123,14 +135,8 @@ func (a *account) suspects(enough float64) []suspect {
 // descend walks down while a single child's subtree still dominates.
 func (a *account) descend(n *node) *node {
 	for {
-		children := make([]*node, 0, len(n.down))
-		for child := range n.down {
-			if a.has(child) {
-				children = append(children, child)
-			}
-		}
-		best := a.heaviest(children)
-		if best == nil || a.subtree[best] < dominant*a.subtree[n] {
+		best := a.heaviest(a.entries[n].down)
+		if best == nil || a.entries[best].subtree < dominant*a.entries[n].subtree {
 			return n
 		}
 		n = best
@@ -142,17 +148,18 @@ func (a *account) heaviest(nodes []*node) *node {
 		return nil
 	}
 	return slices.MaxFunc(nodes, func(x, y *node) int {
-		return cmp.Or(cmp.Compare(a.subtree[x], a.subtree[y]), -compareIDs(x.ProcID, y.ProcID))
+		return cmp.Or(cmp.Compare(a.entries[x].subtree, a.entries[y].subtree), -compareIDs(x.ProcID, y.ProcID))
 	})
 }
 
 func (a *account) tree(root *node) suspect {
+	e := a.entries[root]
 	return suspect{
 		root: root, largest: root,
-		weight:  a.subtree[root],
-		share:   a.subtree[root] / a.total,
-		members: a.size[root],
-		outside: a.members - a.size[root],
+		weight:  e.subtree,
+		share:   e.subtree / a.total,
+		members: e.size,
+		outside: a.members - e.size,
 	}
 }
 

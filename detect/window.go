@@ -13,6 +13,9 @@ import (
 // detector (4 s), so that there is a reading of a quota before it to compare with.
 const kept = 8 * time.Second
 
+// waitsKept is the longest span that anybody asks the waits of.
+const waitsKept = max(figureSpan, hurtSpan, estimateSpan)
+
 // maxSamples bounds the window also where a recording says that a tick took nothing: it
 // is more than the shortest tick (50 ms) needs.
 const maxSamples = 512
@@ -36,6 +39,7 @@ type window struct {
 	offences map[model.CgroupID][]hurt  // by offender, over hurtSpan
 	wronged  map[model.CgroupID][]wrong // the same
 	verdicts map[model.Resource]verdict
+	runNS    map[model.CgroupID]uint64 // by ran
 }
 
 func newWindow(cfg Config) *window {
@@ -71,7 +75,7 @@ func (w *window) feed(s *model.Sample) (broken bool) {
 	w.samples = append(w.samples, &light)
 	w.charges = append(w.charges, w.table.apply(s))
 	w.ledger.enter(s, w.table)
-	w.shares, w.offences, w.wronged, w.verdicts = nil, nil, nil, nil
+	w.shares, w.offences, w.wronged, w.verdicts, w.runNS = nil, nil, nil, nil, nil
 
 	old := max(0, len(w.samples)-maxSamples)
 	for s.BootNS-w.samples[old].BootNS > int64(kept) {
@@ -79,9 +83,24 @@ func (w *window) feed(s *model.Sample) (broken bool) {
 	}
 	w.samples = slices.Delete(w.samples, 0, old)
 	w.charges = slices.Delete(w.charges, 0, old)
+	w.dropWaits()
 	w.names.learn(s)
 	w.recent.learn(s, w.table)
 	return broken
+}
+
+// dropWaits forgets who waited for whom where no span reaches back so far: 1 MB in each
+// tick where thousands wait for thousands. What is kept of older samples is the readings
+// that running totals are compared with.
+func (w *window) dropWaits() {
+	now := w.now().BootNS
+	for _, s := range w.samples {
+		// Whatever is younger may be asked for again: index gives a tick some grace.
+		if now-s.BootNS < int64(waitsKept) {
+			return
+		}
+		s.Waits = nil
+	}
 }
 
 // markGaps says in the evidence what the window did not see. A late tick is measured by
@@ -220,7 +239,15 @@ func (w *window) cpuUsed(cgroup model.CgroupID) map[*node]float64 {
 	return sum
 }
 
-// cgroupTotal adds up one count over the last d, by cgroup.
+// ran is how long each cgroup ran within hurtSpan, in nanoseconds.
+func (w *window) ran() map[model.CgroupID]uint64 {
+	if w.runNS == nil {
+		w.runNS = w.cgroupTotals(hurtSpan, func(c *model.CgroupSample) uint64 { return c.RunNS })
+	}
+	return w.runNS
+}
+
+// cgroupTotals adds up one count over the last d, by cgroup.
 func (w *window) cgroupTotals(d time.Duration, pick func(*model.CgroupSample) uint64) map[model.CgroupID]uint64 {
 	sum := make(map[model.CgroupID]uint64)
 	samples, _ := w.last(d)

@@ -1,18 +1,17 @@
 package drill
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/breakerd/breakerd/internal/disposable"
 )
 
 // prefix begins the name of every cgroup that a drill makes; the shipped policy drill.rego
@@ -27,23 +26,12 @@ type ground struct {
 
 // newGround makes it, and clears away what a drill left that was killed.
 func newGround(mount string) (*ground, error) {
-	sweep(mount)
+	disposable.Sweep(mount, prefix)
 	g := &ground{mount: mount, path: fmt.Sprintf("/%s%d", prefix, os.Getpid())}
 	if err := os.Mkdir(g.dir(), 0o755); err != nil {
 		return nil, fmt.Errorf("make a cgroup for the drill: %w: run as root", err)
 	}
 	return g, nil
-}
-
-// sweep removes the grounds of drills that do not run any more.
-func sweep(mount string) {
-	left, _ := filepath.Glob(filepath.Join(mount, prefix+"*"))
-	for _, dir := range left {
-		pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(dir), prefix))
-		if err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
-			_ = Clear(dir) // somebody else's leftovers: the next drill tries again
-		}
-	}
 }
 
 func (g *ground) dir() string { return filepath.Join(g.mount, g.path) }
@@ -107,53 +95,5 @@ func (g *ground) awaitFrozen(want bool, bound time.Duration) (time.Time, bool) {
 	}
 }
 
-// Clear thaws and kills everything below a directory of a drill, and removes it.
-func Clear(dir string) error {
-	if !strings.HasPrefix(filepath.Base(dir), prefix) {
-		return fmt.Errorf("clear %s: not a cgroup of a drill", dir)
-	}
-	var err error
-	for range 100 {
-		if err = clearOnce(dir); err == nil {
-			return nil
-		}
-		time.Sleep(20 * time.Millisecond) // killed processes leave their cgroup when they have ended
-	}
-	return fmt.Errorf("clear %s: %w", dir, err)
-}
-
-func clearOnce(dir string) error {
-	var dirs []string
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			dirs = append(dirs, path)
-		}
-		return nil // what vanishes meanwhile is cleared already
-	})
-	if err != nil {
-		return err
-	}
-	for _, d := range dirs {
-		_ = os.WriteFile(filepath.Join(d, "cgroup.freeze"), []byte("0"), 0)
-	}
-	if os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0) != nil { // since 5.14
-		for _, d := range dirs {
-			killEach(d)
-		}
-	}
-	for i := len(dirs) - 1; i >= 0; i-- {
-		if err := unix.Rmdir(dirs[i]); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove %s: %w", dirs[i], err)
-		}
-	}
-	return nil
-}
-
-func killEach(dir string) {
-	text, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
-	for _, line := range strings.Fields(string(text)) {
-		if pid, err := strconv.Atoi(line); err == nil && pid > 1 {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-	}
-}
+// Clear kills everything below a directory of a drill, and removes it.
+func Clear(dir string) error { return disposable.Clear(dir, prefix) }

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"time"
 
 	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/internal/disposable"
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -300,10 +300,7 @@ func (sc *scene) offend(s scenario) error {
 func (sc *scene) clear() {
 	for _, g := range []*ground{sc.offender, sc.victim} {
 		if g != nil {
-			_ = os.WriteFile(g.dir()+"/cgroup.freeze", []byte("0"), 0)
-			if os.WriteFile(g.dir()+"/cgroup.kill", []byte("1"), 0) != nil {
-				killEach(g.dir())
-			}
+			disposable.Kill(g.dir())
 		}
 	}
 	for _, cmd := range sc.commands {

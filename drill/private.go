@@ -1,17 +1,18 @@
 package drill
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/internal/disposable"
 )
 
 // Private is a breakerd and a breaker-enforcer of the drill's own, side by side with
@@ -19,19 +20,11 @@ import (
 type Private struct {
 	Client *api.Client
 	dir    string
-	parts  []*part
+	parts  []*disposable.Program
 }
 
 // Dir holds everything that the two programs write.
 func (p *Private) Dir() string { return p.dir }
-
-// part is one of the two programs.
-type part struct {
-	name   string
-	cmd    *exec.Cmd
-	output bytes.Buffer
-	ended  chan struct{}
-}
 
 // startBound is how long a program may take to be ready. Loading the kernel programs
 // takes 0.1 s, and on an emulated processor a second and more.
@@ -73,18 +66,11 @@ func (p *Private) start(name string, args ...string) error {
 	if err != nil {
 		return err
 	}
-	s := &part{name: name, cmd: exec.Command(path, args...), ended: make(chan struct{})}
-	s.cmd.Stdout, s.cmd.Stderr = &s.output, &s.output
-	// They must not outlive the drill, and a terminal's Ctrl-C is not for them: they end
-	// after the offenders have been let go.
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := s.cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", path, err)
+	// They end after the offenders have been let go.
+	s, err := disposable.Start(syscall.SIGTERM, path, args...)
+	if err != nil {
+		return err
 	}
-	go func() {
-		_ = s.cmd.Wait() // whoever waits for ended looks at how it ended
-		close(s.ended)
-	}()
 	p.parts = append(p.parts, s)
 	return nil
 }
@@ -109,8 +95,8 @@ func (p *Private) awaitReady(ctx context.Context) error {
 	for deadline := time.Now().Add(startBound); time.Now().Before(deadline); {
 		for _, s := range p.parts {
 			select {
-			case <-s.ended:
-				return fmt.Errorf("%s did not start:\n%s", s.name, bytes.TrimSpace(s.output.Bytes()))
+			case <-s.Ended():
+				return fmt.Errorf("%s did not start:\n%s", s.Name(), s.Output())
 			default:
 			}
 		}
@@ -133,22 +119,16 @@ func (p *Private) awaitReady(ctx context.Context) error {
 func (p *Private) Stop() error {
 	var errs []error
 	for i := len(p.parts) - 1; i >= 0; i-- {
-		s := p.parts[i]
-		_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-		select {
-		case <-s.ended:
-		case <-time.After(startBound):
-			errs = append(errs, fmt.Errorf("%s did not end when asked", s.name), s.cmd.Process.Kill())
-		}
+		errs = append(errs, p.parts[i].Stop(startBound))
 	}
 	return errors.Join(append(errs, os.RemoveAll(p.dir))...)
 }
 
 // Output is what the programs said, for a person who looks for what went wrong.
 func (p *Private) Output() string {
-	var b bytes.Buffer
+	var b strings.Builder
 	for _, s := range p.parts {
-		fmt.Fprintf(&b, "%s:\n%s\n", s.name, s.output.Bytes())
+		fmt.Fprintf(&b, "%s:\n%s\n", s.Name(), s.Output())
 	}
 	return b.String()
 }

@@ -31,7 +31,11 @@ func IncidentClosed(i model.Incident) Entry {
 	if i.ClosedAt != nil {
 		lasted = fmt.Sprintf(" after %s", i.ClosedAt.Sub(i.OpenedAt).Round(100*time.Millisecond))
 	}
-	return entry(MsgIncidentClosed, Info, fmt.Sprintf("%s in %s is over%s", i.Kind, or(i.Culprit.Cgroup), lasted), incidentFields(i))
+	where := " in " + or(i.Culprit.Cgroup)
+	if !i.Culprit.Known() {
+		where = ", of which nobody stands out as the cause,"
+	}
+	return entry(MsgIncidentClosed, Info, fmt.Sprintf("%s%s is over%s", i.Kind, where, lasted), incidentFields(i))
 }
 
 func incidentFields(i model.Incident) map[Field]string {

@@ -17,7 +17,7 @@ func incident() model.Incident {
 		Severity: 0.8234, Level: model.Critical,
 		Summary: "A tree of 300 processes below bash forks 900 times a second.",
 		Culprit: model.Culprit{
-			Cgroup: "/user.slice/user-1000.slice/session-3.scope", Unit: "session-3.scope", Processes: 300,
+			Cgroup: "/user.slice/user-1000.slice/session-3.scope", CgroupID: 77, Unit: "session-3.scope", Processes: 300,
 			Root: model.CulpritRoot{ProcID: model.ProcID{PID: 4242, StartTime: 91795}, Comm: "bash"},
 		},
 	}
@@ -62,6 +62,7 @@ func everyEntry() map[string]Entry {
 		"opened":               IncidentOpened(incident()),
 		"opened, nobody known": IncidentOpened(model.Incident{ID: "i-2", Kind: model.PSISaturation, Level: model.Info, Summary: "x"}),
 		"closed":               IncidentClosed(incident()),
+		"closed, nobody known": IncidentClosed(model.Incident{ID: "i-2", Kind: model.PSISaturation, OpenedAt: opened, ClosedAt: incident().ClosedAt}),
 		"decided":              decision(func(*model.DecisionRecord) {}),
 		"dry run":              decision(func(d *model.DecisionRecord) { d.DryRun = true }),
 		"refused":              decision(func(d *model.DecisionRecord) { d.RefusedBy, d.Reason = "protected", "sshd.service is protected" }),
@@ -90,6 +91,7 @@ func TestEntriesSayItInOneLine(t *testing.T) {
 		"opened":               {Err, "A tree of 300 processes below bash forks 900 times a second."},
 		"opened, nobody known": {Info, "x"},
 		"closed":               {Info, "fork_storm in /user.slice/user-1000.slice/session-3.scope is over after 12.3s"},
+		"closed, nobody known": {Info, "psi_saturation, of which nobody stands out as the cause, is over after 12.3s"},
 		"decided":              {Notice, "freeze /user.slice/user-1000.slice/session-3.scope for 1m0s: fork storm"},
 		"dry run":              {Notice, "would freeze /user.slice/user-1000.slice/session-3.scope for 1m0s: fork storm"},
 		"refused":              {Info, "freeze of /user.slice/user-1000.slice/session-3.scope refused by protected: sshd.service is protected"},

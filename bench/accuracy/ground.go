@@ -4,17 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/breakerd/breakerd/internal/disposable"
 )
 
 // prefix begins the name of everything that is made outside this process.
@@ -30,13 +27,7 @@ type ground struct {
 // newGround makes it, with the controllers that there are, and clears away what was left
 // by a run that was killed together with its janitor.
 func newGround(p *place) (*ground, error) {
-	left, _ := filepath.Glob(filepath.Join(p.mount, prefix+"*"))
-	for _, dir := range left {
-		pid, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(dir), prefix))
-		if err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
-			_ = clearCgroup(dir) // the next run tries again
-		}
-	}
+	disposable.Sweep(p.mount, prefix)
 	g := &ground{mount: p.mount, path: fmt.Sprintf("/%s%d", prefix, os.Getpid())}
 	if err := os.Mkdir(g.dir(), 0o755); err != nil {
 		return nil, fmt.Errorf("make a cgroup: %w: run as root", err)
@@ -65,58 +56,12 @@ func (g *ground) dir() string { return filepath.Join(g.mount, g.path) }
 
 // clear ends what runs, removes the cgroups, and takes back the controllers.
 func (g *ground) clear() error {
-	errs := []error{clearCgroup(g.dir())}
+	errs := []error{disposable.Clear(g.dir(), prefix)}
 	for _, c := range g.added {
 		// Somebody may have come to need it meanwhile, and then the kernel keeps it (EBUSY).
 		_ = os.WriteFile(filepath.Join(g.mount, "cgroup.subtree_control"), []byte("-"+c), 0)
 	}
 	return errors.Join(errs...)
-}
-
-// clearCgroup kills everything below a directory of ours and removes it.
-func clearCgroup(dir string) error {
-	if !strings.Contains(dir, "/"+prefix) {
-		return fmt.Errorf("clear %s: not a cgroup of ours", dir)
-	}
-	var err error
-	for range 250 {
-		if err = clearOnce(dir); err == nil {
-			return nil
-		}
-		time.Sleep(20 * time.Millisecond) // killed processes leave their cgroup when they have ended
-	}
-	return fmt.Errorf("clear %s: %w", dir, err)
-}
-
-func clearOnce(dir string) error {
-	var dirs []string
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			dirs = append(dirs, path)
-		}
-		return nil // what vanishes meanwhile is cleared already
-	})
-	if os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0) != nil { // since 5.14
-		for _, d := range dirs {
-			// What stands still cannot fork away from being killed.
-			_ = os.WriteFile(filepath.Join(d, "cgroup.freeze"), []byte("1"), 0)
-		}
-		for _, d := range dirs {
-			text, _ := os.ReadFile(filepath.Join(d, "cgroup.procs"))
-			for line := range strings.FieldsSeq(string(text)) {
-				if pid, err := strconv.Atoi(line); err == nil && pid > 1 {
-					_ = syscall.Kill(pid, syscall.SIGKILL)
-				}
-			}
-			_ = os.WriteFile(filepath.Join(d, "cgroup.freeze"), []byte("0"), 0)
-		}
-	}
-	for _, d := range slices.Backward(dirs) {
-		if err := unix.Rmdir(d); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("remove %s: %w", d, err)
-		}
-	}
-	return nil
 }
 
 // janitor starts the process that clears up if this one is killed. It waits for the end

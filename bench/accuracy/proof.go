@@ -232,7 +232,7 @@ func (p *proof) playRecorded(ctx context.Context, stage *stage, st *staged) erro
 	return err
 }
 
-func (p *proof) busy() busy { return p.ground.busy(p.watched.cmd.Process.Pid) }
+func (p *proof) busy() busy { return p.ground.busy(p.watched.PID()) }
 
 // play waits for what is expected, or as long as silence must last.
 func (p *proof) play(ctx context.Context, stage *stage, st *staged) error {

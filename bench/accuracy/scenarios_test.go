@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/breakerd/breakerd/internal/disposable"
 )
 
 func TestEveryScenarioIsLabelled(t *testing.T) {
@@ -78,7 +80,7 @@ func TestAStormHasABound(t *testing.T) {
 }
 
 func TestOnlyOurOwnIsCleared(t *testing.T) {
-	if err := clearCgroup("/sys/fs/cgroup/system.slice"); err == nil {
+	if err := disposable.Clear("/sys/fs/cgroup/system.slice", prefix); err == nil {
 		t.Error("a cgroup of somebody else's is accepted")
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/internal/disposable"
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -122,7 +123,7 @@ func (st *stage) end() {
 	for _, cmd := range st.actors {
 		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	}
-	_ = clearCgroup(dir) // the ground is cleared again at the end, and tells then
+	_ = disposable.Clear(dir, prefix) // the ground is cleared again at the end, and tells then
 	for _, cmd := range st.actors {
 		_ = cmd.Wait() // it was killed
 	}

@@ -12,15 +12,14 @@ import (
 	"time"
 
 	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/internal/disposable"
 )
 
 // watched is the breakerd that is tried. It runs in monitor mode with an empty
 // configuration: the defaults are what is proved.
 type watched struct {
 	client *api.Client
-	cmd    *exec.Cmd
-	output bytes.Buffer
-	ended  chan struct{}
+	*disposable.Program
 }
 
 // startBound is how long breakerd may take to be ready: 0.1 s, and on an emulated
@@ -44,25 +43,19 @@ func startWatched(ctx context.Context, path, temp string) (*watched, error) {
 		return nil, err
 	}
 	run := filepath.Join(temp, "run")
-	w := &watched{client: api.NewClient(run), ended: make(chan struct{})}
-	w.cmd = exec.Command(path, "--config", config, "--mode", "monitor", "--runtime-dir", run, "--state-dir", filepath.Join(temp, "state"))
-	w.cmd.Stdout, w.cmd.Stderr = &w.output, &w.output
-	w.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := w.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", path, err)
+	p, err := disposable.Start(syscall.SIGKILL, path, "--config", config, "--mode", "monitor", "--runtime-dir", run, "--state-dir", filepath.Join(temp, "state"))
+	if err != nil {
+		return nil, err
 	}
-	go func() {
-		_ = w.cmd.Wait() // whoever waits for ended looks at how it ended
-		close(w.ended)
-	}()
+	w := &watched{client: api.NewClient(run), Program: p}
 	for deadline := time.Now().Add(startBound); ; {
 		err := w.client.Ready(ctx)
 		if err == nil {
 			return w, nil
 		}
 		select {
-		case <-w.ended:
-			return nil, fmt.Errorf("breakerd did not start:\n%s", bytes.TrimSpace(w.output.Bytes()))
+		case <-w.Ended():
+			return nil, fmt.Errorf("breakerd did not start:\n%s", w.Output())
 		case <-ctx.Done():
 			return nil, errors.Join(context.Cause(ctx), w.stop())
 		case <-time.After(100 * time.Millisecond):
@@ -73,12 +66,4 @@ func startWatched(ctx context.Context, path, temp string) (*watched, error) {
 	}
 }
 
-func (w *watched) stop() error {
-	_ = w.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-	select {
-	case <-w.ended:
-		return nil
-	case <-time.After(10 * time.Second):
-		return errors.Join(errors.New("breakerd did not end when asked"), w.cmd.Process.Kill())
-	}
-}
+func (w *watched) stop() error { return w.Stop(10 * time.Second) }

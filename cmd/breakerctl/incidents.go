@@ -63,7 +63,7 @@ func (a *app) writeIncident(w io.Writer, in model.Incident) error {
 		"incident", fmt.Sprintf("%s, %s, %s (severity %.2f)", in.ID, in.Kind, in.Level, in.Severity),
 		"opened", clock(in.OpenedAt),
 		"lasted", lasted(in),
-		"culprit", fmt.Sprintf("%s, uid %d, %d processes, %.0f %% of the cause", culprit(in.Culprit), in.Culprit.UID, in.Culprit.Processes, 100*in.Culprit.Share),
+		"culprit", accused(in.Culprit),
 		"command", in.Culprit.Root.Cmdline,
 		"cgroup", in.Culprit.Cgroup,
 	}
@@ -86,7 +86,18 @@ func lasted(in model.Incident) string {
 	return span(in.ClosedAt.Sub(in.OpenedAt))
 }
 
+// accused is the culprit with its figures.
+func accused(c model.Culprit) string {
+	if !c.Known() {
+		return culprit(c)
+	}
+	return fmt.Sprintf("%s, uid %d, %d processes, %.0f %% of the cause", culprit(c), c.UID, c.Processes, 100*c.Share)
+}
+
 func culprit(c model.Culprit) string {
+	if !c.Known() {
+		return "nobody stands out"
+	}
 	if c.Scope == model.ScopeCgroup {
 		return or(c.Cgroup, fmt.Sprint(c.CgroupID))
 	}

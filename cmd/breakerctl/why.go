@@ -63,7 +63,11 @@ func writeWhy(w io.Writer, in model.Incident) {
 	if p := t.Pressure; p != nil {
 		paragraph(w, "  ", "host pressure: "+pressures(p))
 	}
-	section(w, "Processes, the culprit's cgroup first", processGrid(t.Processes))
+	processes := "Processes, the culprit's cgroup first"
+	if !in.Culprit.Known() {
+		processes = "Processes" // nobody stands out
+	}
+	section(w, processes, processGrid(t.Processes))
 	section(w, "Cgroups; ms in each second", cgroupGrid(t.Cgroups))
 	section(w, "Who waited for whom; ms in each second", blameGrid(t.Blame))
 	section(w, "Read from the cgroups' files", filesGrid(t.Cgroups))
