@@ -637,13 +637,16 @@ int settle_waits(struct bpf_iter__task *ctx)
 	__s64 open = delay + (now - queued) - slot->settled - ticked;
 	if (open < (__s64)SETTLE_NS)
 		return 0;
-	if (open > now - queued)
-		open = now - queued;
 	slot->ticked = ticked + open;
 
 	struct gathered *g = gather(into, cgroup_of(task));
 	g->wait += open;
 	into->unasked = unasked(task);
+	if (open > now - queued) {
+		/* On a queue that it has left, unseen. */
+		charge_rarely(here, g->cgroup, 0, open - (now - queued));
+		open = now - queued;
+	}
 	split_wait(here, into, there, ran, g, now - open, now, RING_WRITTEN);
 	return 0;
 }
