@@ -5,12 +5,13 @@ SHELL := /bin/bash
 
 # sudo's PATH does not have Go where go.dev's archive puts it.
 GO      ?= $(firstword $(shell command -v go) $(wildcard /usr/local/go/bin/go /usr/lib/go-1.*/bin/go /snap/bin/go))
-VERSION ?= $(shell git -c safe.directory='*' describe --tags --always --dirty 2>/dev/null || echo devel)
+VERSION ?= $(shell git -c safe.directory='*' describe --tags --always --abbrev=12 --dirty 2>/dev/null || echo devel)
 export PATH := $(dir $(GO)):$(PATH)
 
 PROGRAMS := breakerd breaker-enforcer breakerctl
+ARCHES   ?= amd64 arm64
 
-.PHONY: build demo test check race kernel bench accuracy generate check-generated clean
+.PHONY: build demo test check race kernel bench accuracy generate man check-generated deb rpm clean
 
 build: ## the three programs, into bin/
 	@test -n "$(GO)" || { echo "make: Go 1.26 or later is needed and was not found: install it from https://go.dev/dl/"; exit 1; }
@@ -32,8 +33,17 @@ generate: ## the eBPF objects again; needs clang 14
 	@scripts/install clang-14 llvm-14 libbpf-dev linux-libc-dev
 	$(GO) generate ./bpf ./bench/...
 
-check-generated: generate ## fails if the committed objects are not what the sources give
-	@git -c safe.directory='*' diff --exit-code --stat -- bpf bench || { echo "the generated files differ from the committed ones: run make generate and commit"; exit 1; }
+man: ## manual pages, completions and commented configuration again, from the commands, the structs and docs/
+	$(GO) test ./cmd/... -run 'TestTheManual|TestTheDefaultFilesAre|TestTheCompletions' -args -update
+
+check-generated: generate man ## fails if what is committed is not what the sources give
+	@git -c safe.directory='*' diff --exit-code --stat -- bpf bench packaging || { echo "the generated files differ from the committed ones: run make generate man and commit"; exit 1; }
+
+deb: ## dist/breakerd_*.deb for each of ARCHES; the same commit gives the same bytes
+	@packaging/build deb $(ARCHES)
+
+rpm: ## dist/breakerd-*.rpm likewise
+	@packaging/build rpm $(ARCHES)
 
 clean:
-	rm -rf bin
+	rm -rf bin dist

@@ -32,24 +32,27 @@ var rooms = map[string]struct {
 	"workload": {[]string{"model"}, "naming is a pure function of a path"},
 	"judge":    {[]string{"model", "detect", "policy"}, "what decides only joins pure functions, so that a recording replays"},
 
-	"recording": {[]string{"model"}, "a recording is samples and outcomes"},
-	"systemd":   {[]string{"model", "safetext"}, "telling is not doing"},
-	"cgroupctl": {[]string{"model"}, "the only writer of cgroups must be small enough to read"},
-	"enforce":   {[]string{"model", "cgroupctl", "systemd", "config"}, "the enforcer must be small enough to read, and cannot decide"},
-	"api":       {[]string{"model"}, "the API shows values and asks a small interface"},
-	"daemon": {[]string{"model", "settings", "bpf", "host", "observe", "blame", "detect", "policy", "judge", "workload", "recording", "systemd", "cgroupctl", "enforce", "api"},
+	"recording":      {[]string{"model"}, "a recording is samples and outcomes"},
+	"systemd":        {[]string{"model", "safetext"}, "telling is not doing"},
+	"cgroupctl":      {[]string{"model"}, "the only writer of cgroups must be small enough to read"},
+	"cgroupctl/unit": {[]string{"model", "cgroupctl"}, "what is asked of systemd is asked for a writer of cgroups"},
+	"enforce":        {[]string{"model", "cgroupctl", "cgroupctl/unit", "systemd", "config"}, "the enforcer must be small enough to read, and cannot decide"},
+	"api":            {[]string{"model"}, "the API shows values and asks a small interface"},
+	"daemon": {[]string{"model", "settings", "bpf", "host", "observe", "blame", "detect", "policy", "judge", "workload", "recording", "systemd", "cgroupctl", "cgroupctl/unit", "enforce", "api"},
 		"the daemon wires everything, and does nothing else"},
 	"settings": {[]string{"model", "config", "detect"}, "settings are values and bounds"},
 	"drill":    {[]string{"model", "api", "internal/disposable"}, "a drill looks at breakerd from outside"},
 
 	"cmd/breakerd":         {[]string{"model", "settings", "daemon"}, "main only starts the daemon"},
 	"cmd/breaker-enforcer": {[]string{"model", "enforce", "systemd"}, "the enforcer must be small enough to read"},
-	"cmd/breakerctl": {[]string{"model", "api", "detect", "policy", "judge", "workload", "recording", "host", "settings", "drill", "safetext", "enforce"},
+	"cmd/breakerctl": {[]string{"model", "api", "detect", "policy", "judge", "workload", "recording", "host", "settings", "config", "drill", "safetext", "enforce"},
 		"the command line asks breakerd, judges recordings itself, and can let go without breakerd"},
 
+	"e2e/owner":           {nil, "the programs are tested from outside, with the client that breakerd has"},
 	"e2e":                 {nil, "the programs are tested from outside"},
 	"internal/disposable": {nil, "what is made for a while belongs to nobody who sees, decides or touches"},
 	"internal/kerneltest": {[]string{"model", "cgroupctl"}, "tests share scratch cgroups"},
+	"internal/manual":     {nil, "pages are made of what commands and documents say"},
 	"cgroupctl/suite":     {[]string{"model", "cgroupctl"}, "one suite for every writer of cgroups"},
 }
 
@@ -60,6 +63,7 @@ var closed = map[string]struct {
 }{
 	"enforce":              {[]string{"github.com/open-policy-agent/", "net/http", "github.com/cilium/ebpf"}, "what touches cannot decide, serve or see"},
 	"cgroupctl":            {[]string{"github.com/open-policy-agent/", "net/http", "github.com/cilium/ebpf"}, "what touches cannot decide, serve or see"},
+	"cgroupctl/unit":       {[]string{"github.com/open-policy-agent/", "net/http", "github.com/cilium/ebpf"}, "what touches cannot decide, serve or see"},
 	"cmd/breaker-enforcer": {[]string{"github.com/open-policy-agent/", "net/http", "github.com/cilium/ebpf"}, "what touches cannot decide, serve or see"},
 	"bpf":                  {[]string{module + "cgroupctl", module + "enforce"}, "what sees cannot touch"},
 	"host":                 {[]string{module + "cgroupctl", module + "enforce"}, "what sees cannot touch"},

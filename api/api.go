@@ -14,6 +14,13 @@ import (
 // SocketName is the socket's name within the runtime directory.
 const SocketName = "api.sock"
 
+// Version is that of the routes and of what they answer. It grows when a client that knows
+// an older one would misread an answer; more fields are no reason.
+const Version = 1
+
+// versionHeader carries it with every answer.
+const versionHeader = "Breakerd-Api-Version"
+
 // Status is how breakerd itself is doing.
 type Status struct {
 	Version       string     `json:"version"`
@@ -35,6 +42,17 @@ type Status struct {
 	Incidents     int        `json:"incidents"` // since breakerd started
 	Leases        int        `json:"leases"`
 	Cost          Cost       `json:"cost"`
+	Config        Config     `json:"config"`
+	Journal       Journal    `json:"journal"`
+	// Privileges says what became of the capabilities that were needed to attach the
+	// programs: "given up", or why they are kept.
+	Privileges string `json:"privileges"`
+	// Missing is what this machine does not have, so that less is seen. It is not among the
+	// problems.
+	Missing []Missing `json:"missing"`
+	// LastErrors are the last warnings and errors about breakerd itself that were told to
+	// the journal, the oldest first.
+	LastErrors []Told `json:"last_errors"`
 	// Problems are what is missing or wrong, each with what to do about it.
 	Problems []string `json:"problems"`
 }
@@ -47,11 +65,40 @@ type Policies struct {
 	Error    string    `json:"error"` // why there are none, or why a newer set is not in force
 }
 
+// Config says which configuration is in force.
+type Config struct {
+	LoadedAt     time.Time `json:"loaded_at"`
+	Error        string    `json:"error"`         // why a newer one is not in force
+	NeedsRestart []string  `json:"needs_restart"` // keys that were changed and are not in force
+}
+
+// Missing is something that a machine does not have.
+type Missing struct {
+	What string `json:"what"` // in a few words
+	Text string `json:"text"` // what follows from it, and what to do
+}
+
+// Journal says where entries go.
+type Journal struct {
+	Native bool   `json:"native"` // to journald, and not to standard error as JSON lines
+	Lost   uint64 `json:"lost"`   // entries that found no place
+}
+
+// Told is an entry of the journal.
+type Told struct {
+	At        time.Time `json:"at"`
+	Priority  int       `json:"priority"` // syslog's: 3 is an error, 4 a warning
+	MessageID string    `json:"message_id"`
+	Message   string    `json:"message"`
+}
+
 // Enforcer says who carries decisions out.
 type Enforcer struct {
 	// State is "off" in monitor, "dry-run", and in enforce "connected" or "unreachable".
 	State string `json:"state"`
 	Error string `json:"error"`
+	// Paused says why nothing new is begun; "" if it may be.
+	Paused string `json:"paused"`
 }
 
 // Cost is what breakerd itself uses.

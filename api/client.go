@@ -141,6 +141,10 @@ func (c *Client) do(ctx context.Context, method, path string) (io.ReadCloser, er
 	if err != nil {
 		return nil, c.explain(err)
 	}
+	if v, err := strconv.Atoi(resp.Header.Get(versionHeader)); err == nil && v > Version {
+		resp.Body.Close()
+		return nil, fmt.Errorf("breakerd on %s answers in version %d of the API, and this program knows %d: use the one of the same package", c.socket, v, Version)
+	}
 	if resp.StatusCode == http.StatusOK {
 		return resp.Body, nil
 	}

@@ -75,7 +75,7 @@ func removeStale(path string) error {
 // recording that ends with breakerd is to have its end.
 func Serve(ctx context.Context, l net.Listener, src Source) error {
 	srv := &http.Server{
-		Handler:           Handler(src),
+		Handler:           versioned(Handler(src)),
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
@@ -99,6 +99,14 @@ func Serve(ctx context.Context, l net.Listener, src Source) error {
 		return err
 	}
 	return nil
+}
+
+// versioned says with every answer which version it is of.
+func versioned(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(versionHeader, strconv.Itoa(Version))
+		h.ServeHTTP(w, r)
+	})
 }
 
 // Handler is every route of the server.

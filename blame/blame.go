@@ -85,7 +85,13 @@ func Over(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
 		// guilty (seen on 5.10, 6.1 and 6.12). The kernel counts how long each CPU's queue
 		// was held, and the wait is that of each task in it: as many as waited at a time.
 		held = times(held, waiting(v.WaitNS, elapsed))
-		v.OwnQuotaNS = v.takeFromAll(min(held, v.WaitNS-v.StealNS))
+		held = min(held, v.WaitNS-v.StealNS)
+		// A limit of ours is tighter than the quota that was there.
+		if part := v.takeFromAll(held); quotas[id].ours {
+			v.OurThrottleNS = part
+		} else {
+			v.OwnQuotaNS = part
+		}
 		// More may have waited in bursts, and nothing tells how many. So where the quota
 		// counts for anything, nobody is accused of the rest.
 		if !sure || held > v.WaitNS/quotaParts {
@@ -220,6 +226,7 @@ type quota struct {
 	first, last uint64 // running totals
 	readings    int
 	before      bool // it held the cgroup shortly before the span
+	ours        bool // breakerd had set it
 }
 
 // quotasOver reads the quotas of every cgroup over a span: from the last reading before
@@ -237,6 +244,7 @@ func quotasOver(samples []*model.Sample, from int) map[model.CgroupID]quota {
 			if i < from || q.readings == 0 {
 				q = quota{first: total, before: q.before || q.readings > 0 && total > q.last}
 			}
+			q.ours = q.ours || c.Limited
 			q.last = total
 			q.readings++
 			quotas[c.ID] = q

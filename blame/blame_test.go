@@ -19,6 +19,11 @@ func reading(id model.CgroupID, ns uint64) model.CgroupSample {
 	return model.CgroupSample{ID: id, Detail: &model.CgroupDetail{ThrottledNS: ns}}
 }
 
+func limited(c model.CgroupSample) model.CgroupSample {
+	c.Limited = true
+	return c
+}
+
 func TestOver(t *testing.T) {
 	const hog, other, victim = 10, 11, 20
 	tests := []struct {
@@ -42,6 +47,14 @@ func TestOver(t *testing.T) {
 				{Cgroups: []model.CgroupSample{reading(victim, 130*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
 			},
 			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 20 * ms, OwnQuotaNS: 20 * ms},
+		},
+		{
+			name: "a victim held by a limit of ours accuses nobody, and it is not its own",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{reading(victim, 100*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+				{Cgroups: []model.CgroupSample{limited(reading(victim, 130*ms))}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+			},
+			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 20 * ms, OurThrottleNS: 20 * ms},
 		},
 		{
 			name: "a quota that made half the wait may have made the rest, of more tasks",

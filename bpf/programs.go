@@ -26,6 +26,10 @@ var DefaultSizes = Sizes{Cgroups: 8192, Cells: 32768, EventsBytes: 2 << 20}
 // kernelBTF is what CO-RE needs of a kernel (CONFIG_DEBUG_INFO_BTF, since 5.4).
 const kernelBTF = "/sys/kernel/btf/vmlinux"
 
+// ErrNoBTF says that the kernel has no description of its types, without which the
+// programs cannot be fitted to it.
+var ErrNoBTF = errors.New("this kernel has no BTF (" + kernelBTF + " is missing): boot one built with CONFIG_DEBUG_INFO_BTF=y, as every Debian, Ubuntu and Fedora kernel since 2020 is")
+
 // programs are the loaded kernel programs and their maps.
 type programs struct {
 	collectorObjects
@@ -37,7 +41,7 @@ type programs struct {
 
 func loadPrograms(sizes Sizes) (_ *programs, err error) {
 	if _, err := os.Stat(kernelBTF); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("this kernel has no BTF (%s is missing): boot one built with CONFIG_DEBUG_INFO_BTF=y, as every Debian, Ubuntu and Fedora kernel since 2020 is", kernelBTF)
+		return nil, ErrNoBTF
 	}
 	// Kernels before 5.11 charge maps to the memlock limit, and raising that needs
 	// CAP_SYS_RESOURCE. Later ones need nothing, so that a refusal says nothing yet.

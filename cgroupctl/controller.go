@@ -46,6 +46,7 @@ var (
 type Controller struct {
 	mount string
 	root  int // held open: everything else is opened beneath it
+	units Units
 }
 
 // Open holds the cgroup2 file system mounted at mount.
@@ -126,6 +127,9 @@ func (c *Controller) openDir(p string) (int, model.CgroupID, error) {
 		unix.Close(fd)
 		return -1, 0, fmt.Errorf("stat cgroup %s: %w", p, gone(err))
 	}
-	// On a 64-bit kernel the inode number is the whole kernfs id since 5.5.
-	return fd, model.CgroupID(st.Ino), nil
+	return fd, inode(st), nil
 }
+
+// inode is the id of a cgroup: on a 64-bit kernel the inode number is the whole kernfs id
+// since 5.5.
+func inode(st unix.Stat_t) model.CgroupID { return model.CgroupID(st.Ino) }

@@ -3,6 +3,8 @@ package cgroupctl
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/breakerd/breakerd/model"
@@ -14,21 +16,33 @@ type Dry struct {
 	real *Controller
 
 	mu      sync.Mutex
-	written map[model.CgroupID]model.FileWrite
+	written map[dryFile]model.FileWrite
+	inside  map[Ref]*dryInside
+	lastID  model.CgroupID
+}
+
+// dryFile is a file that would have been written.
+type dryFile struct {
+	cgroup model.CgroupID
+	file   string
 }
 
 // NewDry makes a writer that reads through c and writes nothing.
 func NewDry(c *Controller) *Dry {
-	return &Dry{real: c, written: map[model.CgroupID]model.FileWrite{}}
+	return &Dry{real: c, written: map[dryFile]model.FileWrite{}, inside: map[Ref]*dryInside{}}
 }
 
 // Inspect reads the real state and lays over it what would have been written.
 func (d *Dry) Inspect(r Ref) (State, error) {
+	if s, ok, err := d.inspectInside(r); ok {
+		return s, err
+	}
 	s, err := d.real.Inspect(r)
 	if err != nil {
 		return s, err
 	}
-	if w, ok := d.get(r); ok {
+	d.without(r, &s)
+	if w, ok := d.get(r, freezeFile); ok {
 		s.Freeze, s.Frozen = w.Wrote, true
 	}
 	return s, nil
@@ -39,52 +53,83 @@ func (d *Dry) Apply(r Ref, w model.FileWrite) error {
 	if err := CheckWrite(w); err != nil {
 		return err
 	}
-	s, err := d.Inspect(r)
+	now, err := d.Holds(r, w)
 	if err != nil {
 		return err
 	}
-	if s.Freeze != w.Was {
-		return owned(r, w, s.Freeze)
+	if now != w.Was {
+		return owned(r, w, now)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.written[r.ID] = w
+	d.written[dryFile{r.ID, w.File}] = w
 	return nil
+}
+
+// Throttle decides which writes the real one would make.
+func (d *Dry) Throttle(ctx context.Context, r Ref, o Owner, a model.Action) ([]model.FileWrite, string, error) {
+	return d.real.Throttle(ctx, r, o, a)
+}
+
+// Holds is what a file of a write would hold now.
+func (d *Dry) Holds(r Ref, w model.FileWrite) (string, error) {
+	now, err := d.real.Holds(r, w)
+	if ours, ok := d.get(r, w.File); ok && err == nil {
+		now = ours.Wrote
+	}
+	return now, err
 }
 
 // Confirm agrees at once where a write is remembered, and looks otherwise.
 func (d *Dry) Confirm(ctx context.Context, r Ref, frozen bool) error {
-	if _, ok := d.get(r); ok && frozen {
+	if _, ok, err := d.inspectInside(r); ok && frozen {
+		return err
+	}
+	if _, ok := d.get(r, freezeFile); ok && frozen {
 		_, err := d.real.Find(r.Path)
 		return err
 	}
 	return d.real.Confirm(ctx, r, frozen)
 }
 
-// Restore forgets the write, with the note that the real one would give.
-func (d *Dry) Restore(_ context.Context, r Ref, w model.FileWrite) (string, error) {
+// Restore forgets the writes, with the note that the real one would give.
+func (d *Dry) Restore(_ context.Context, r Ref, writes ...model.FileWrite) (string, error) {
+	var notes []string
+	for _, w := range slices.Backward(writes) {
+		note, err := d.restore(r, w)
+		if err != nil {
+			return "", err
+		}
+		if note != "" && !slices.Contains(notes, note) {
+			notes = append(notes, note)
+		}
+	}
+	return strings.Join(notes, "; "), nil
+}
+
+func (d *Dry) restore(r Ref, w model.FileWrite) (string, error) {
 	if err := CheckWrite(w); err != nil {
 		return "", err
 	}
-	_, ours := d.get(r)
+	_, ours := d.get(r, w.File)
 	d.mu.Lock()
-	delete(d.written, r.ID)
+	delete(d.written, dryFile{r.ID, w.File})
 	d.mu.Unlock()
-	s, err := d.real.Inspect(r)
+	now, err := d.real.Holds(r, w)
 	switch {
 	case errors.Is(err, ErrGone):
 		return noteGone, nil
 	case err != nil:
 		return "", err
-	case !ours:
-		return noteOwned(w, s.Freeze), nil
+	case !ours && w.File == freezeFile, ours && now != w.Was:
+		return noteOwned(w, now), nil
 	}
 	return "", nil
 }
 
-func (d *Dry) get(r Ref) (model.FileWrite, bool) {
+func (d *Dry) get(r Ref, file string) (model.FileWrite, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	w, ok := d.written[r.ID]
+	w, ok := d.written[dryFile{r.ID, file}]
 	return w, ok
 }

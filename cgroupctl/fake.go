@@ -28,6 +28,10 @@ type fakeGroup struct {
 	pids     []int32
 	omit     bool
 	threaded bool
+	gives    string
+	limits   map[string]string // what its files hold; those that it does not have are missing
+	owner    Owner
+	ownerErr error
 }
 
 // NewFake makes an empty hierarchy.
@@ -156,7 +160,9 @@ func (f *Fake) Inspect(r Ref) (State, error) {
 			continue
 		}
 		s.PIDs = append(s.PIDs, sub.pids...)
-		if q != r.Path {
+		if q == r.Path {
+			s.Own, s.Gives = slices.Clone(sub.pids), sub.gives
+		} else {
 			s.Below = append(s.Below, q)
 		}
 		if sub.omit {
@@ -164,6 +170,7 @@ func (f *Fake) Inspect(r Ref) (State, error) {
 		}
 	}
 	slices.Sort(s.PIDs)
+	slices.Sort(s.Own)
 	slices.Sort(s.Below)
 	return s, nil
 }
@@ -191,16 +198,31 @@ func (f *Fake) Apply(r Ref, w model.FileWrite) error {
 	if err != nil {
 		return err
 	}
-	if g.freeze != w.Was {
-		return owned(r, w, g.freeze)
+	if now := g.holds(w.File); now != w.Was {
+		return owned(r, w, now)
 	}
-	f.set(g, r, w.Wrote)
+	f.set(g, r, w, w.Wrote)
 	return nil
 }
 
-func (f *Fake) set(g *fakeGroup, r Ref, value string) {
-	g.freeze = value
-	f.writes = append(f.writes, r.Path+" "+freezeFile+"="+value)
+func (g *fakeGroup) holds(file string) string {
+	if file == freezeFile {
+		return g.freeze
+	}
+	return g.limits[file]
+}
+
+func (f *Fake) set(g *fakeGroup, r Ref, w model.FileWrite, value string) {
+	if w.File == freezeFile {
+		g.freeze = value
+	} else {
+		f.limit(g, w.File, value)
+	}
+	line := r.Path + " " + w.File + "=" + value
+	if w.Unit != "" {
+		line += " through " + w.Unit
+	}
+	f.writes = append(f.writes, line)
 }
 
 // Confirm answers at once, or waits for the context's end where it is stuck.
@@ -229,7 +251,21 @@ func (f *Fake) Confirm(ctx context.Context, r Ref, frozen bool) error {
 }
 
 // Restore puts back what was there before a write.
-func (f *Fake) Restore(_ context.Context, r Ref, w model.FileWrite) (string, error) {
+func (f *Fake) Restore(_ context.Context, r Ref, writes ...model.FileWrite) (string, error) {
+	var notes []string
+	for _, w := range slices.Backward(writes) {
+		note, err := f.restore(r, w)
+		if err != nil {
+			return "", err
+		}
+		if note != "" && !slices.Contains(notes, note) {
+			notes = append(notes, note)
+		}
+	}
+	return strings.Join(notes, "; "), nil
+}
+
+func (f *Fake) restore(r Ref, w model.FileWrite) (string, error) {
 	if err := CheckWrite(w); err != nil {
 		return "", err
 	}
@@ -242,10 +278,16 @@ func (f *Fake) Restore(_ context.Context, r Ref, w model.FileWrite) (string, err
 	if err != nil {
 		return noteGone, nil
 	}
-	if g.freeze != w.Wrote {
-		return noteOwned(w, g.freeze), nil
+	if now := g.holds(w.File); now != w.Wrote {
+		if w.File != freezeFile && (now == w.Was || now == "") {
+			return "", nil
+		}
+		return noteOwned(w, now), nil
 	}
-	f.set(g, r, w.Was)
+	f.set(g, r, w, w.Was)
+	if w.File != freezeFile {
+		return "", nil
+	}
 	for dir := path.Dir(r.Path); dir != "/"; dir = path.Dir(dir) {
 		if up := f.groups[dir]; up != nil && up.freeze == "1" {
 			return noteAbove(dir), nil

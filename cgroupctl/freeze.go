@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,12 +29,17 @@ func FreezeWrite() model.FileWrite {
 	return model.FileWrite{File: freezeFile, Was: "0", Wrote: "1"}
 }
 
-// CheckWrite says what is wrong with a write, if anything is. The list of what may
-// be written is here and nowhere else. Was is always "0": a cgroup that was frozen
-// before is never touched, so that no record, forged or spoilt, can make the undo
-// freeze something.
+// CheckWrite says what is wrong with a write, if anything is. What may be written is
+// decided here and nowhere else: the limits in limits, and 1 to cgroup.freeze. Was is "0"
+// then: a cgroup that was frozen before is never touched, so that no record, forged or
+// spoilt, can make the undo freeze something.
 func CheckWrite(w model.FileWrite) error {
-	if w != FreezeWrite() {
+	if l, ok := limitOf(w.File); ok {
+		return checkLimit(l, w)
+	}
+	plain := w
+	plain.Unit = ""
+	if plain != FreezeWrite() {
 		return fmt.Errorf("write %q to %q over %q: this is no write that breakerd makes", w.Wrote, w.File, w.Was)
 	}
 	return nil
@@ -44,6 +50,12 @@ func CheckWrite(w model.FileWrite) error {
 func (c *Controller) Apply(r Ref, w model.FileWrite) error {
 	if err := CheckWrite(w); err != nil {
 		return err
+	}
+	if l, ok := limitOf(w.File); ok && w.Unit != "" {
+		return c.applyLimit(r, l, w)
+	}
+	if w.Unit != "" {
+		return c.applyUnit(r, w)
 	}
 	dir, err := c.open(r)
 	if err != nil {
@@ -126,46 +138,78 @@ func confirmBelow(ctx context.Context, dir int, r Ref) error {
 	return nil
 }
 
-// Restore puts back what was there before a write, and waits until the kernel has
-// carried it out. It compares first: a file that no longer holds what was written
-// has another owner by now and is left alone. The note says what was found, if it
-// was not what we had left; a cgroup that is gone is a note, no error.
-func (c *Controller) Restore(ctx context.Context, r Ref, w model.FileWrite) (note string, err error) {
-	if err := CheckWrite(w); err != nil {
-		return "", err
+// Restore puts back what was there before the writes, the last one first, and waits
+// until the kernel has carried it out. It compares first: a file that no longer holds
+// what was written has another owner by now and is left alone. The note says what was
+// found, if it was not what we had left; a cgroup that is gone is a note, no error.
+func (c *Controller) Restore(ctx context.Context, r Ref, writes ...model.FileWrite) (note string, err error) {
+	var ofUnit []model.FileWrite
+	for _, w := range writes {
+		if err := CheckWrite(w); err != nil {
+			return "", err
+		}
+		if _, ok := limitOf(w.File); ok && w.Unit != "" {
+			ofUnit = append(ofUnit, w)
+		}
 	}
-	note, err = c.restore(ctx, r, w)
-	if errors.Is(err, ErrGone) {
-		return noteGone, nil
+	if len(ofUnit) > 0 {
+		if len(ofUnit) != len(writes) {
+			return "", fmt.Errorf("restore %s: the writes are not all of one kind", r)
+		}
+		return c.restoreLimits(ctx, r, writes)
 	}
-	return note, err
+	var notes []string
+	for _, w := range slices.Backward(writes) {
+		if w.Unit != "" {
+			note, err = c.restoreUnit(ctx, r, w)
+		} else {
+			note, err = c.restoreFile(ctx, r, w)
+		}
+		if errors.Is(err, ErrGone) {
+			return noteGone, nil
+		}
+		if err != nil {
+			return "", err
+		}
+		if note != "" {
+			notes = append(notes, note)
+		}
+	}
+	return strings.Join(notes, "; "), nil
 }
 
 const noteGone = "the cgroup had gone"
 
 func noteOwned(w model.FileWrite, now string) string {
-	return fmt.Sprintf("%s held %s already instead of our %s, so it was left alone", w.File, now, w.Wrote)
+	return fmt.Sprintf("%s held %q already instead of our %s, so it was left alone", w.File, now, w.Wrote)
 }
 
 func noteAbove(p string) string {
 	return fmt.Sprintf("%s, above it, is frozen by somebody else", p)
 }
 
-func (c *Controller) restore(ctx context.Context, r Ref, w model.FileWrite) (string, error) {
+// restoreFile puts back what one file held.
+func (c *Controller) restoreFile(ctx context.Context, r Ref, w model.FileWrite) (string, error) {
 	dir, err := c.open(r)
 	if err != nil {
 		return "", err
 	}
 	defer unix.Close(dir)
-	now, err := read(dir, r, w.File)
+	now, err := readLimit(dir, r, w.File)
 	if err != nil {
 		return "", err
 	}
 	if now != w.Wrote {
+		if w.File != freezeFile && (now == w.Was || now == "") {
+			return "", nil // it was never limited, or the controller has gone
+		}
 		return noteOwned(w, now), nil
 	}
 	if err := write(dir, r, w.File, w.Was); err != nil {
 		return "", err
+	}
+	if w.File != freezeFile {
+		return "", nil
 	}
 	// Our file is thawed. If a cgroup above is frozen, what stands still is not ours.
 	above, err := c.frozenAbove(r.Path)

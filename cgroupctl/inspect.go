@@ -22,6 +22,11 @@ type State struct {
 	// PIDs are the processes in the cgroup and in all cgroups below it, sorted. A 0
 	// is a process that our pid namespace cannot see.
 	PIDs []int32
+	// Own are those of them that are in the cgroup itself.
+	Own []int32
+	// Gives is what cgroup.subtree_control holds: the controllers that the cgroup gives to
+	// those below it. One that gives any cannot hold processes itself.
+	Gives string
 	// Below are the paths of the cgroups below it.
 	Below []string
 	// Omit is the path of this cgroup, or of one below it, that root marked to be
@@ -51,12 +56,17 @@ func (c *Controller) Inspect(r Ref) (State, error) {
 	if s.Frozen, err = parseFrozen(text); err != nil {
 		return State{}, fmt.Errorf("read %s of %s: %w", eventsFile, r, err)
 	}
+	// The root of a hierarchy without controllers has the file as well.
+	if s.Gives, err = read(dir, r, "cgroup.subtree_control"); err != nil {
+		return State{}, err
+	}
 	if err := walk(dir, r.Path, true, &s); err != nil {
 		return State{}, err
 	}
 	slices.Sort(s.PIDs)
+	slices.Sort(s.Own)
 	// The kernel may list a process twice if it moved while we read.
-	s.PIDs = slices.Compact(s.PIDs)
+	s.PIDs, s.Own = slices.Compact(s.PIDs), slices.Compact(s.Own)
 	return s, nil
 }
 
@@ -74,6 +84,9 @@ func walk(dir int, p string, top bool, s *State) error {
 	default:
 		if s.PIDs, err = appendPIDs(s.PIDs, text); err != nil {
 			return fmt.Errorf("read cgroup.procs of %s: %w", p, err)
+		}
+		if top {
+			s.Own = slices.Clone(s.PIDs)
 		}
 	}
 	if s.Omit == "" && marked(dir) {

@@ -59,7 +59,7 @@ func TestLoad(t *testing.T) {
 			}
 			want, got := defaults(), defaults()
 			tt.want(&want)
-			if err := Load(path, &got); err != nil {
+			if _, err := Load(path, &got); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(want, got); diff != "" {
@@ -71,36 +71,36 @@ func TestLoad(t *testing.T) {
 
 func TestMistakesAreToldWithTheirLine(t *testing.T) {
 	tests := []struct{ name, text, want string }{
-		{"a slip in a key", "tick: 1s\nmdoe: enforce\n", `c.yaml:2: unknown key "mdoe"; did you mean "mode"?`},
-		{"a slip further in", "fork_storm:\n  proceses: 3\n", `c.yaml:2: unknown key "proceses"; did you mean "processes"?`},
-		{"a slip within a map", "limits:\n  a:\n    Rate: 3\n", `c.yaml:3: unknown key "Rate"; did you mean "rate"?`},
-		{"a key like no other", "fork_storm:\n  telemetry: 1\n", `c.yaml:2: unknown key "telemetry"; known here: for, leases, processes, rate`},
-		{"a key of another group", "rate: 1\n", `c.yaml:1: unknown key "rate"; `},
-		{"a field that is not for files", "secret: x\n", `c.yaml:1: unknown key "secret"; `},
-		{"text for a number", "fork_storm:\n  processes: many\n", `c.yaml:2: this is text ("many"), and should be a whole number`},
-		{"a negative count", "fork_storm:\n  leases: -1\n", `c.yaml:2: this is a number ("-1"), and should be a whole number, 0 or more`},
-		{"text for yes or no", "enabled: maybe\n", `c.yaml:1: this is text ("maybe"), and should be true or false`},
-		{"a list for a group", "fork_storm: [1]\n", `c.yaml:1: this is a list, and should be a group of keys`},
-		{"a group for a word", "kinds:\n  - {a: 1}\n", `c.yaml:2: this is a group of keys, and should be text`},
-		{"a word for a list", "protected: sshd\n", `c.yaml:1: this is text ("sshd"), and should be a list`},
-		{"a word for a file", "enforce\n", `c.yaml:1: this is text ("enforce"), and should be a group of keys`},
-		{"a duration without unit", "tick: 250\n", `c.yaml:1: 250 has no unit: write 250s or 250ms`},
-		{"nought without unit", "tick: 0\n", `c.yaml:1: 0 has no unit`},
-		{"a fraction without unit", "tick: \"1.5\"\n", `c.yaml:1: 1.5 has no unit`},
-		{"a duration that is none", "tick: soon\n", `c.yaml:1: "soon" is no duration: write a number and its unit`},
-		{"a negative duration", "tick: -1s\n", `c.yaml:1: duration -1s is negative`},
-		{"a list for a duration", "tick: [1s]\n", `c.yaml:1: a duration is a number and its unit`},
-		{"a key twice", "mode: monitor\nmode: enforce\n", `c.yaml:2: key "mode" is already set in line 1; keep one of them`},
+		{"a slip in a key", "tick: 1s\nmdoe: enforce\n", `c.yaml:2:1: unknown key "mdoe"; did you mean "mode"?`},
+		{"a slip further in", "fork_storm:\n  proceses: 3\n", `c.yaml:2:3: unknown key "proceses"; did you mean "processes"?`},
+		{"a slip within a map", "limits:\n  a:\n    Rate: 3\n", `c.yaml:3:5: unknown key "Rate"; did you mean "rate"?`},
+		{"a key like no other", "fork_storm:\n  telemetry: 1\n", `c.yaml:2:3: unknown key "telemetry"; known here: for, leases, processes, rate`},
+		{"a key of another group", "rate: 1\n", `c.yaml:1:1: unknown key "rate"; `},
+		{"a field that is not for files", "secret: x\n", `c.yaml:1:1: unknown key "secret"; `},
+		{"text for a number", "fork_storm:\n  processes: many\n", `c.yaml:2:14: this is text ("many"), and should be a whole number`},
+		{"a negative count", "fork_storm:\n  leases: -1\n", `c.yaml:2:11: this is a number ("-1"), and should be a whole number, 0 or more`},
+		{"text for yes or no", "enabled: maybe\n", `c.yaml:1:10: this is text ("maybe"), and should be true or false`},
+		{"a list for a group", "fork_storm: [1]\n", `c.yaml:1:13: this is a list, and should be a group of keys`},
+		{"a group for a word", "kinds:\n  - {a: 1}\n", `c.yaml:2:5: this is a group of keys, and should be text`},
+		{"a word for a list", "protected: sshd\n", `c.yaml:1:12: this is text ("sshd"), and should be a list`},
+		{"a word for a file", "enforce\n", `c.yaml:1:1: this is text ("enforce"), and should be a group of keys`},
+		{"a duration without unit", "tick: 250\n", `c.yaml:1:7: 250 has no unit: write 250s or 250ms`},
+		{"nought without unit", "tick: 0\n", `c.yaml:1:7: 0 has no unit`},
+		{"a fraction without unit", "tick: \"1.5\"\n", `c.yaml:1:7: 1.5 has no unit`},
+		{"a duration that is none", "tick: soon\n", `c.yaml:1:7: "soon" is no duration: write a number and its unit`},
+		{"a negative duration", "tick: -1s\n", `c.yaml:1:7: duration -1s is negative`},
+		{"a list for a duration", "tick: [1s]\n", `c.yaml:1:7: a duration is a number and its unit`},
+		{"a key twice", "mode: monitor\nmode: enforce\n", `c.yaml:2:1: key "mode" is already set in line 1; keep one of them`},
 		{"no YAML", "mode: [\n", `c.yaml:1: this is no YAML: `},
 		{"a tab", "fork_storm:\n\trate: 1\n", `c.yaml:2: this is no YAML: `},
-		{"a second document", "mode: monitor\n---\nmode: enforce\n", `c.yaml:2: a second document begins here`},
+		{"a second document", "mode: monitor\n---\nmode: enforce\n", `c.yaml:2:1: a second document begins here`},
 		{"an empty second document", "mode: monitor\n---\n", `a second document begins here`},
-		{"a first document that is empty", "---\n---\nmode: enforce\n", `c.yaml:2: a second document begins here`},
+		{"a first document that is empty", "---\n---\nmode: enforce\n", `c.yaml:2:1: a second document begins here`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got := defaults()
-			err := Parse("c.yaml", []byte(tt.text), &got)
+			_, err := Parse("c.yaml", []byte(tt.text), &got)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got  %v\nwant %s", err, tt.want)
 			}
@@ -110,7 +110,7 @@ func TestMistakesAreToldWithTheirLine(t *testing.T) {
 
 func TestAllMistakesAreToldAtOnce(t *testing.T) {
 	got := defaults()
-	err := Parse("c.yaml", []byte("mdoe: enforce\ntick: 10\nenabled: 3\n"), &got)
+	_, err := Parse("c.yaml", []byte("mdoe: enforce\ntick: 10\nenabled: 3\n"), &got)
 	var all Errors
 	if !errors.As(err, &all) || len(all) != 3 {
 		t.Fatalf("got %v", err)
@@ -122,12 +122,12 @@ func TestAllMistakesAreToldAtOnce(t *testing.T) {
 
 func TestLoadOfAMissingFileSaysWhatToDo(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "none.yaml")
-	err := Load(path, &settings{})
+	_, err := Load(path, &settings{})
 	want := "read configuration " + path + ": no such file or directory; make it, or leave --config out for the defaults"
 	if !errors.Is(err, fs.ErrNotExist) || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
-	if err := Load(t.TempDir(), &settings{}); err == nil || !strings.Contains(err.Error(), "is a directory") {
+	if _, err := Load(t.TempDir(), &settings{}); err == nil || !strings.Contains(err.Error(), "is a directory") {
 		t.Errorf("a directory: %v", err)
 	}
 }
@@ -137,7 +137,7 @@ func TestLoadOfAHugeFileIsRefused(t *testing.T) {
 	if err := os.WriteFile(path, make([]byte, maxSize+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Load(path, &settings{}); err == nil || !strings.Contains(err.Error(), "is this the right file?") {
+	if _, err := Load(path, &settings{}); err == nil || !strings.Contains(err.Error(), "is this the right file?") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -145,11 +145,11 @@ func TestLoadOfAHugeFileIsRefused(t *testing.T) {
 func TestDurationsAreWrittenAsTheyAreRead(t *testing.T) {
 	d := Duration(90 * time.Minute)
 	asYAML, err := yaml.Marshal(map[string]Duration{"for": d})
-	if err != nil || string(asYAML) != "for: 1h30m0s\n" {
+	if err != nil || string(asYAML) != "for: 1h30m\n" {
 		t.Errorf("YAML: %q, %v", asYAML, err)
 	}
 	asJSON, err := json.Marshal(map[string]Duration{"for": d})
-	if err != nil || string(asJSON) != `{"for":"1h30m0s"}` {
+	if err != nil || string(asJSON) != `{"for":"1h30m"}` {
 		t.Errorf("JSON: %q, %v", asJSON, err)
 	}
 	var back map[string]Duration
@@ -172,7 +172,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		got := defaults()
-		if err := Parse("c.yaml", text, &got); err != nil {
+		if _, err := Parse("c.yaml", text, &got); err != nil {
 			if !strings.HasPrefix(err.Error(), "c.yaml:") {
 				t.Errorf("the error does not name the file: %v", err)
 			}

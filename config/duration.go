@@ -15,7 +15,17 @@ type Duration time.Duration
 // D is the value as the time package has it.
 func (d Duration) D() time.Duration { return time.Duration(d) }
 
-func (d Duration) String() string { return time.Duration(d).String() }
+// String writes it as shortly as a person would: 10m, and not 10m0s.
+func (d Duration) String() string {
+	text := time.Duration(d).String()
+	if strings.HasSuffix(text, "m0s") {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if strings.HasSuffix(text, "h0m") {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
 
 // ParseDuration reads a duration of 0 or more that has a unit.
 func ParseDuration(s string) (Duration, error) {
@@ -49,7 +59,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 // that it is told beside the others and with its line.
 func (d *Duration) UnmarshalYAML(node *yaml.Node) error {
 	refuse := func(err error) error {
-		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d: %v", node.Line, err)}}
+		return &yaml.TypeError{Errors: []string{fmt.Sprintf("line %d column %d: %v", node.Line, node.Column, err)}}
 	}
 	if node.Kind != yaml.ScalarNode {
 		return refuse(fmt.Errorf("a duration is a number and its unit, as in 250ms, 10s, 1h30m"))

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -26,27 +27,72 @@ func (e Errors) Unwrap() []error { return e }
 //	line 3: field mdoe not found in type daemon.Config
 //	line 4: cannot unmarshal !!str `many` into int
 //	line 5: mapping key "mode" already defined at line 2
-func explain(path string, v any, err error) error {
+//
+// The column it does not say: it is looked up in doc, the same text as nodes. Where that
+// is nil, because the text is no YAML, there is no column to be had.
+func explain(path string, doc *yaml.Node, v any, err error) error {
 	var types *yaml.TypeError
 	if !errors.As(err, &types) {
 		message := strings.TrimPrefix(err.Error(), "yaml: ")
-		return Errors{place(path, message, "this is no YAML: ")}
+		return Errors{place(path, nil, message, "this is no YAML: "+message)}
 	}
 	var all Errors
 	for _, message := range types.Errors {
-		all = append(all, place(path, inPlainWords(message, reflect.TypeOf(v)), ""))
+		all = append(all, place(path, doc, message, inPlainWords(message, reflect.TypeOf(v))))
 	}
 	return all
 }
 
-var lineNumber = regexp.MustCompile(`^line (\d+): `)
+// Our own types say the column, too.
+var lineNumber = regexp.MustCompile(`^line (\d+)(?: column (\d+))?: `)
 
-// place puts path and line before a message.
-func place(path, message, prefix string) error {
-	if m := lineNumber.FindStringSubmatch(message); m != nil {
-		return fmt.Errorf("%s:%s: %s%s", path, m[1], prefix, message[len(m[0]):])
+// place puts path, line and column before what is said about a message.
+func place(path string, doc *yaml.Node, message, said string) error {
+	m := lineNumber.FindStringSubmatch(message)
+	if m == nil {
+		return fmt.Errorf("%s: %s", path, said)
 	}
-	return fmt.Errorf("%s: %s%s", path, prefix, message)
+	said = strings.Replace(said, m[0], "", 1)
+	line, _ := strconv.Atoi(m[1])
+	column, err := strconv.Atoi(m[2])
+	if err != nil {
+		column = columnOf(doc, line, message)
+	}
+	if column > 0 {
+		return fmt.Errorf("%s:%d:%d: %s", path, line, column, said)
+	}
+	return fmt.Errorf("%s:%d: %s", path, line, said)
+}
+
+// columnOf finds the node that a message is about among those of its line; 0 if there is
+// none.
+func columnOf(doc *yaml.Node, line int, message string) (column int) {
+	is := func(*yaml.Node, bool) bool { return false }
+	if m := unknownKey.FindStringSubmatch(message); m != nil {
+		is = func(node *yaml.Node, isKey bool) bool { return isKey && node.Value == m[1] }
+	} else if m := twice.FindStringSubmatch(message); m != nil {
+		is = func(node *yaml.Node, isKey bool) bool { return isKey && strconv.Quote(node.Value) == m[1] }
+	} else if m := wrongType.FindStringSubmatch(message); m != nil {
+		begins := strings.TrimSuffix(m[2], "...") // yaml.v3 shortens long values
+		is = func(node *yaml.Node, isKey bool) bool {
+			return !isKey && strings.TrimPrefix(node.ShortTag(), "!!") == m[1] && strings.HasPrefix(node.Value, begins)
+		}
+	}
+	var look func(node *yaml.Node, isKey bool)
+	look = func(node *yaml.Node, isKey bool) {
+		if node == nil || column != 0 {
+			return
+		}
+		if node.Kind != yaml.DocumentNode && node.Line == line && is(node, isKey) {
+			column = node.Column
+			return
+		}
+		for i, child := range node.Content {
+			look(child, node.Kind == yaml.MappingNode && i%2 == 0)
+		}
+	}
+	look(doc, false)
+	return column
 }
 
 var (
@@ -164,16 +210,13 @@ func structKeys(t reflect.Type) (keys []string) {
 		return nil
 	}
 	for i := range t.NumField() {
-		field := t.Field(i)
-		name, options, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+		key, inline, ok := keyOf(t.Field(i))
 		switch {
-		case !field.IsExported(), name == "-":
-		case strings.Contains(options, "inline"):
-			keys = append(keys, structKeys(field.Type)...)
-		case name == "":
-			keys = append(keys, strings.ToLower(field.Name)) // as yaml.v3 does
+		case !ok:
+		case inline:
+			keys = append(keys, structKeys(t.Field(i).Type)...)
 		default:
-			keys = append(keys, name)
+			keys = append(keys, key)
 		}
 	}
 	slices.Sort(keys)

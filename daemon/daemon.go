@@ -26,25 +26,36 @@ import (
 	"github.com/breakerd/breakerd/observe"
 	"github.com/breakerd/breakerd/policy"
 	"github.com/breakerd/breakerd/recording"
-	"github.com/breakerd/breakerd/settings"
 	"github.com/breakerd/breakerd/systemd"
 	"github.com/breakerd/breakerd/workload"
 )
 
 // Daemon is a running breakerd.
 type Daemon struct {
-	cfg      settings.Settings
+	conf     conf
 	version  string
 	log      *slog.Logger
 	journal  *systemd.Journal
 	teller   *teller
-	observer *observe.Observer
+	observer eyes
 	enforcer enforcer
 	pipeline *pipeline
 	board    *board
 	started  time.Time
 	kernel   string
 	shelf    shelf
+	guards   error // why the guards of a dry run are not those of enforcer.yaml
+}
+
+// eyes is what watches the machine: *observe.Observer.
+type eyes interface {
+	source
+	Reader() host.Reader
+	Programs() []string
+	Missing() []observe.Missing
+	Privileges() string
+	SetTick(time.Duration)
+	Close() error
 }
 
 // shelf holds the policies in force.
@@ -56,11 +67,17 @@ type shelf struct {
 	err      error
 }
 
-// Run runs breakerd until the context ends. A reload loads the policies again.
-func Run(ctx context.Context, cfg settings.Settings, version string, log *slog.Logger, reload <-chan os.Signal) (err error) {
+// Run runs breakerd until the context ends. A reload reads the settings and the policies
+// again.
+func Run(ctx context.Context, load Load, version string, log *slog.Logger, reload <-chan os.Signal) (err error) {
+	cfg, err := load()
+	if err != nil {
+		return err
+	}
 	journal := systemd.OpenJournal("breakerd", os.Stderr)
 	defer func() { err = errors.Join(err, journal.Close()) }()
-	d := &Daemon{cfg: cfg, version: version, log: log, journal: journal, teller: &teller{journal, log}, started: time.Now().UTC(), kernel: kernelRelease()}
+	d := &Daemon{version: version, log: log, journal: journal, teller: &teller{journal: journal, log: log}, started: time.Now().UTC(), kernel: kernelRelease()}
+	d.conf.load, d.conf.now, d.conf.loadedAt = load, cfg, d.started
 	if err := d.open(); err != nil {
 		return err
 	}
@@ -82,29 +99,36 @@ func Run(ctx context.Context, cfg settings.Settings, version string, log *slog.L
 // open attaches what sees, loads what decides and connects what acts. Nothing is left
 // attached after an error.
 func (d *Daemon) open() (err error) {
+	cfg := d.conf.get()
 	d.status("attaching the kernel programs")
-	if d.observer, err = observe.Open(d.cfg.Tick.D(), bpf.DefaultSizes); err != nil {
+	if d.observer, err = observe.Open(cfg.Tick.D(), bpf.DefaultSizes); err != nil {
 		return err
 	}
-	switch d.cfg.Mode {
+	switch cfg.Mode {
 	case model.Enforce:
-		d.enforcer = newRemote(d.cfg.RuntimeDir, d.enforcerChanged)
+		d.enforcer = newRemote(cfg.RuntimeDir, d.enforcerChanged)
 	default:
-		if d.enforcer, err = newLocal(d.cfg.Mode, d.observer.Reader().CgroupRoot, enforce.NewJournalRecorder(d.journal, d.log)); err != nil {
+		// The same guards as breaker-enforcer's, or a dry run would say something else.
+		var guards enforce.Config
+		if guards, d.guards = enforce.LoadConfig(""); d.guards != nil {
+			guards = enforce.DefaultConfig()
+		}
+		if d.enforcer, err = newLocal(cfg.Mode, guards, d.observer.Reader().CgroupRoot, enforce.NewJournalRecorder(d.journal, d.log)); err != nil {
 			return errors.Join(err, d.observer.Close())
 		}
 	}
 	d.board = newBoard(workload.Name)
+	d.status("loading the policies")
 	d.loadPolicies()
 	d.pipeline = &pipeline{
 		source:   d.observer,
-		judge:    judge.New(d.cfg.Detect, d.shelf.set, workload.Name),
+		judge:    judge.New(cfg.Detect, d.shelf.set, workload.Name),
 		board:    d.board,
 		enforcer: d.enforcer,
 		teller:   d.teller,
 		log:      d.log,
 		outcomes: make(chan model.Outcome),
-		policies: make(chan *policy.Set),
+		rulings:  make(chan ruling),
 		tapes:    make(chan *tape),
 		asks:     make(chan func(*judge.Judge)),
 	}
@@ -120,7 +144,8 @@ func (d *Daemon) close() error {
 func (d *Daemon) loadPolicies() {
 	d.shelf.mu.Lock()
 	defer d.shelf.mu.Unlock()
-	set, err := policy.Load(d.cfg.Policies...)
+	cfg := d.conf.get()
+	set, err := policy.Load(cfg.PolicyPaths()...)
 	if err != nil {
 		kept := ""
 		if d.shelf.set != nil {
@@ -130,7 +155,11 @@ func (d *Daemon) loadPolicies() {
 		d.teller.write(systemd.PoliciesRefused(err, kept))
 		return
 	}
+	same := d.shelf.set != nil && d.shelf.err == nil && d.shelf.set.Hash() == set.Hash()
 	d.shelf.set, d.shelf.sources, d.shelf.err, d.shelf.loadedAt = set, set.Sources(), nil, time.Now().UTC()
+	if same {
+		return // nothing has changed
+	}
 	d.teller.write(systemd.PoliciesLoaded(set.Hash(), len(set.Packages())))
 }
 
@@ -162,7 +191,11 @@ func (d *Daemon) serve(ctx context.Context, listener net.Listener, reload <-chan
 	part("reload", func(ctx context.Context) error { d.reloads(ctx, reload); return nil })
 	part("notify", d.notify)
 
-	d.teller.write(systemd.Started("breakerd", d.version, d.cfg.Mode))
+	d.teller.write(systemd.Started("breakerd", d.version, d.conf.get().Mode))
+	for _, m := range d.observer.Missing() {
+		d.teller.write(systemd.MachineLacks(m.What, m.Text))
+	}
+	d.status("taking the first sample")
 	parts.Wait()
 	close(failed)
 	var errs []error
@@ -177,31 +210,6 @@ func (d *Daemon) serve(ctx context.Context, listener net.Listener, reload <-chan
 	return errors.Join(errs...)
 }
 
-func (d *Daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-reload:
-		}
-		if err := systemd.Reloading(); err != nil {
-			d.log.Warn("systemd was not told", "error", err)
-		}
-		d.loadPolicies()
-		d.shelf.mu.Lock()
-		set := d.shelf.set
-		d.shelf.mu.Unlock()
-		select {
-		case d.pipeline.policies <- set:
-		case <-ctx.Done():
-			return
-		}
-		if err := systemd.Ready(d.statusLine()); err != nil {
-			d.log.Warn("systemd was not told", "error", err)
-		}
-	}
-}
-
 // notify tells systemd when the first sample was taken, and then that samples go on
 // being taken.
 func (d *Daemon) notify(ctx context.Context) error {
@@ -212,7 +220,7 @@ func (d *Daemon) notify(ctx context.Context) error {
 	if interval == 0 {
 		interval = 10 * time.Second
 	}
-	wait := d.cfg.Tick.D()
+	wait := d.conf.get().Tick.D()
 	ready := false
 	var seen uint64
 	for {
@@ -244,14 +252,9 @@ func (d *Daemon) status(line string) {
 	}
 }
 
-func (d *Daemon) statusLine() string {
-	open, total := d.board.counts()
-	return fmt.Sprintf("%s; %d incidents open, %d since the start", d.cfg.Mode, open, total)
-}
-
 // record writes a recording until the context ends.
 func (d *Daemon) record(ctx context.Context, w io.Writer) error {
-	thresholds, err := json.Marshal(d.cfg.Detect)
+	thresholds, err := json.Marshal(d.conf.get().Detect)
 	if err != nil {
 		return err
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/breakerd/breakerd/api"
 	"github.com/breakerd/breakerd/cgroupctl"
+	"github.com/breakerd/breakerd/cgroupctl/unit"
 	"github.com/breakerd/breakerd/enforce"
 	"github.com/breakerd/breakerd/model"
 )
@@ -20,6 +22,8 @@ type enforcer interface {
 	leases(context.Context) ([]model.Lease, error)
 	release(ctx context.Context, id string) error // every lease where the ID is ""
 	state() api.Enforcer
+	// limited are the paths of the cgroups whose CPU time it limits for real.
+	limited() []string
 	// run does what has to be done in time, until the context ends.
 	run(context.Context)
 	close() error
@@ -30,20 +34,24 @@ type enforcer interface {
 type local struct {
 	engine  *enforce.Engine
 	cgroups *cgroupctl.Controller
+	units   *unit.Manager // nil where pid 1 is not systemd
 }
 
-func newLocal(mode model.Mode, cgroupMount string, recorder enforce.Recorder) (*local, error) {
+func newLocal(mode model.Mode, cfg enforce.Config, cgroupMount string, recorder enforce.Recorder) (*local, error) {
 	cgroups, err := cgroupctl.Open(cgroupMount)
 	if err != nil {
 		return nil, err
 	}
-	cfg := enforce.DefaultConfig()
+	units := unit.Open()
+	if units != nil {
+		cgroups.UseUnits(units)
+	}
 	cfg.HeartbeatTimeout = 0 // it lives and dies with breakerd
 	engine, err := enforce.Open(enforce.Options{Mode: mode, Config: cfg, Cgroups: cgroupctl.NewDry(cgroups), Recorder: recorder})
 	if err != nil {
 		return nil, errors.Join(err, cgroups.Close())
 	}
-	return &local{engine, cgroups}, nil
+	return &local{engine, cgroups, units}, nil
 }
 
 func (l *local) propose(ctx context.Context, d model.Decision) model.Outcome {
@@ -70,12 +78,18 @@ func (l *local) state() api.Enforcer {
 	return api.Enforcer{State: "off"}
 }
 
+func (l *local) limited() []string { return nil }
+
 func (l *local) run(ctx context.Context) { l.engine.Run(ctx) }
 
 func (l *local) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	return errors.Join(l.engine.Close(ctx), l.cgroups.Close())
+	err := l.engine.Close(ctx)
+	if l.units != nil {
+		err = errors.Join(err, l.units.Close())
+	}
+	return errors.Join(err, l.cgroups.Close())
 }
 
 // beat is how often breakerd is heard of: often enough that a few may be lost within
@@ -91,8 +105,10 @@ type remote struct {
 	client *enforce.Client
 	tell   func(err error) // called when it stops or begins to answer; nil where it answers
 
-	mu  sync.Mutex
-	err error // of the last heartbeat
+	mu     sync.Mutex
+	err    error    // of the last heartbeat
+	paused string   // why nothing is begun
+	limits []string // paths of the cgroups whose CPU time is limited, as far as is known
 }
 
 // errNotYet is the state before the first heartbeat.
@@ -111,7 +127,38 @@ func (r *remote) propose(ctx context.Context, d model.Decision) model.Outcome {
 	if err != nil {
 		return model.Outcome{DecisionID: d.ID, Error: err.Error()}
 	}
+	if o.ConfirmedAt != nil && !o.DryRun && d.Action.CPUPercent != 0 {
+		r.mu.Lock()
+		r.limits = append(slices.Clone(r.limits), d.Target.Cgroup)
+		r.mu.Unlock()
+	}
 	return o
+}
+
+func (r *remote) limited() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.limits
+}
+
+// learnLimits finds out whether what was limited is so still.
+func (r *remote) learnLimits(ctx context.Context) {
+	if len(r.limited()) == 0 {
+		return
+	}
+	leases, err := r.client.Leases(ctx)
+	if err != nil {
+		return
+	}
+	var limits []string
+	for _, l := range leases {
+		if l.Decision.Action.CPUPercent != 0 && !l.DryRun {
+			limits = append(limits, l.Decision.Target.Cgroup)
+		}
+	}
+	r.mu.Lock()
+	r.limits = limits
+	r.mu.Unlock()
 }
 
 func (r *remote) leases(ctx context.Context) ([]model.Lease, error) { return r.client.Leases(ctx) }
@@ -131,7 +178,7 @@ func (r *remote) state() api.Enforcer {
 	if r.err != nil {
 		return api.Enforcer{State: "unreachable", Error: r.err.Error()}
 	}
-	return api.Enforcer{State: "connected"}
+	return api.Enforcer{State: "connected", Paused: r.paused}
 }
 
 func (r *remote) run(ctx context.Context) {
@@ -151,12 +198,19 @@ func (r *remote) heartbeat(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*beat)
 	defer cancel()
 	err := r.client.Heartbeat(ctx)
-	if err != nil {
+	paused := ""
+	if err == nil {
+		r.learnLimits(ctx)
+		// One that does not say has nothing to say.
+		if st, serr := r.client.Status(ctx); serr == nil {
+			paused = st.Paused
+		}
+	} else {
 		err = fmt.Errorf("%w: is breaker-enforcer running, with the same --runtime-dir?", err)
 	}
 	r.mu.Lock()
 	before := r.err
-	r.err = err
+	r.err, r.paused = err, paused
 	r.mu.Unlock()
 	if (before == nil) != (err == nil) || errors.Is(before, errNotYet) {
 		r.tell(err)

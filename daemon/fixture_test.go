@@ -13,8 +13,10 @@ import (
 
 	"github.com/breakerd/breakerd/api"
 	"github.com/breakerd/breakerd/detect"
+	"github.com/breakerd/breakerd/host"
 	"github.com/breakerd/breakerd/judge"
 	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/observe"
 	"github.com/breakerd/breakerd/policy"
 	"github.com/breakerd/breakerd/settings"
 	"github.com/breakerd/breakerd/systemd"
@@ -44,7 +46,10 @@ type doer struct {
 	mu       sync.Mutex
 	proposed []model.Decision
 	answer   func(context.Context, model.Decision) model.Outcome
+	limits   []string
 }
+
+func (e *doer) limited() []string { return e.limits }
 
 func (e *doer) propose(ctx context.Context, d model.Decision) model.Outcome {
 	e.mu.Lock()
@@ -87,12 +92,32 @@ func (d *diary) ids() (all []systemd.MessageID) {
 	return all
 }
 
+// fakeEyes sees what the script says, on a machine that lacks what a test wants.
+type fakeEyes struct {
+	*script
+	lacks []observe.Missing
+	mu    sync.Mutex
+	tick  time.Duration // as it was set; 0 if it was not
+}
+
+func (e *fakeEyes) Reader() host.Reader        { return host.Reader{} }
+func (e *fakeEyes) Programs() []string         { return []string{} }
+func (e *fakeEyes) Missing() []observe.Missing { return e.lacks }
+func (e *fakeEyes) Privileges() string         { return "given up" }
+func (e *fakeEyes) Close() error               { return nil }
+func (e *fakeEyes) SetTick(d time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.tick = d
+}
+
 // stage is a daemon whose samples and enforcer are scripted; everything between is real.
 type stage struct {
 	*Daemon
 	script  *script
 	doer    *doer
 	diary   *diary
+	eyes    *fakeEyes
 	boot    time.Duration
 	nextPID int32
 	ended   chan error // what the pipeline returned
@@ -115,15 +140,18 @@ func newStage(t testing.TB, policies string) *stage {
 		diary:  &diary{}, boot: time.Hour, nextPID: 1000, ended: make(chan error, 1),
 	}
 	unit := func(string) model.Workload { return model.Workload{} }
-	tell := &teller{s.diary, log}
+	tell := &teller{journal: s.diary, log: log}
 	b := newBoard(unit)
-	s.Daemon = &Daemon{cfg: settings.Default(), log: log, teller: tell, enforcer: s.doer, board: b}
+	s.eyes = &fakeEyes{script: s.script}
+	s.Daemon = &Daemon{log: log, teller: tell, enforcer: s.doer, board: b, observer: s.eyes}
+	s.conf.now = settings.Default()
+	s.conf.load = func() (settings.Settings, error) { return s.conf.now, nil }
 	if set != nil {
 		s.shelf.set, s.shelf.sources = set, set.Sources()
 	}
 	s.pipeline = &pipeline{
 		source: s.script, judge: judge.New(detect.DefaultConfig(), set, unit), board: b, enforcer: s.doer, teller: tell, log: log,
-		outcomes: make(chan model.Outcome), policies: make(chan *policy.Set), tapes: make(chan *tape), asks: make(chan func(*judge.Judge)),
+		outcomes: make(chan model.Outcome), rulings: make(chan ruling), tapes: make(chan *tape), asks: make(chan func(*judge.Judge)),
 	}
 	return s
 }

@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/breakerd/breakerd/judge"
 	"github.com/breakerd/breakerd/model"
-	"github.com/breakerd/breakerd/policy"
 	"github.com/breakerd/breakerd/recording"
+	"github.com/breakerd/breakerd/systemd"
 )
 
 // source is where samples come from.
@@ -31,7 +32,7 @@ type pipeline struct {
 	log      *slog.Logger
 
 	outcomes chan model.Outcome
-	policies chan *policy.Set
+	rulings  chan ruling
 	tapes    chan *tape // of recordings that begin
 	asks     chan func(*judge.Judge)
 	running  sync.WaitGroup
@@ -45,7 +46,7 @@ type pipeline struct {
 
 // tape is a recording under way.
 type tape struct {
-	// records is closed when a record found no room, and when the policies change: a
+	// records is closed when a record found no room, and at a reload: a
 	// recording that would not replay to what was decided is not to be had.
 	records chan recording.Record
 	done    <-chan struct{} // closed when nobody listens any more
@@ -106,9 +107,10 @@ func (p *pipeline) run(ctx context.Context) error {
 		case o := <-p.outcomes:
 			p.record(recording.Record{Outcome: &o})
 			p.events(ctx, p.judge.Outcome(o))
-		case set := <-p.policies:
-			p.judge.SetPolicies(set)
-			p.endTapes() // their headers tell of other policies
+		case r := <-p.rulings:
+			p.judge.SetPolicies(r.policies)
+			p.judge.SetThresholds(r.thresholds)
+			p.endTapes() // their headers tell of others
 		case t := <-p.tapes:
 			p.play(t)
 		case ask := <-p.asks:
@@ -127,6 +129,7 @@ func (p *pipeline) sample(ctx context.Context, s *model.Sample) {
 	p.latest.Store(s)
 	p.lost.add(s.Lost)
 	p.tellLost(s)
+	p.markLimited(s)
 	p.record(recording.Record{Sample: s})
 	p.board.sample(s)
 	p.events(ctx, p.judge.Sample(ctx, s))
@@ -135,17 +138,34 @@ func (p *pipeline) sample(ctx context.Context, s *model.Sample) {
 	}
 }
 
-// tellLost says once that something that matters is not seen, and again only after
-// nothing was lost for a minute.
+// markLimited says of which cgroups the CPU time is limited by breakerd itself: their
+// waiting is nobody else's doing.
+func (p *pipeline) markLimited(s *model.Sample) {
+	for _, limited := range p.enforcer.limited() {
+		for i := range s.Cgroups {
+			c := &s.Cgroups[i]
+			c.Limited = c.Limited || c.Path == limited || strings.HasPrefix(c.Path, limited+"/")
+		}
+	}
+}
+
+// quietAfter is how long nothing may be lost before it is said that all is seen again.
+const quietAfter = time.Minute
+
+// tellLost says once that something that matters is not seen, and once that it is seen
+// again, when nothing was lost for a minute.
 func (p *pipeline) tellLost(s *model.Sample) {
-	if s.Lost.Events+s.Lost.Cells+s.Lost.Cgroups == 0 && s.Lost.SuspendedNS <= int64(time.Second) {
-		return
-	}
 	now := time.Duration(s.BootNS)
-	if p.lostAt == 0 || now-p.lostAt >= time.Minute {
-		p.teller.degraded(s.Lost)
+	switch whole := s.Lost.Events+s.Lost.Cells+s.Lost.Cgroups == 0 && s.Lost.SuspendedNS <= int64(time.Second); {
+	case whole && p.lostAt != 0 && now-p.lostAt >= quietAfter:
+		p.lostAt = 0
+		p.teller.write(systemd.ObservationWhole(quietAfter))
+	case !whole:
+		if p.lostAt == 0 || now-p.lostAt >= quietAfter {
+			p.teller.degraded(s.Lost)
+		}
+		p.lostAt = now
 	}
-	p.lostAt = now
 }
 
 func (p *pipeline) events(ctx context.Context, events []judge.Event) {

@@ -263,5 +263,24 @@ func TestLossesAreAddedUpAndToldOnce(t *testing.T) {
 		if n := len(s.diary.ids()); n != 2 {
 			t.Errorf("told %d times, want again after two minutes in which all was seen", n)
 		}
+		for range 2 * int(time.Minute/tickLength) {
+			s.feed(s.sample(0))
+		}
+		if ids := s.diary.ids(); len(ids) != 3 || ids[2] != systemd.MsgObservationWhole {
+			t.Errorf("told %q, want once that all is seen again", ids)
+		}
 	})
+}
+
+func TestWhatBreakerdLimitsIsMarkedWithAllBelowIt(t *testing.T) {
+	p := &pipeline{enforcer: &doer{limits: []string{"/a.service"}}}
+	s := &model.Sample{Cgroups: []model.CgroupSample{{Path: "/a.service"}, {Path: "/a.service/job"}, {Path: "/a.service2"}, {Path: "/b"}, {Path: ""}}}
+	p.markLimited(s)
+	var got []bool
+	for _, c := range s.Cgroups {
+		got = append(got, c.Limited)
+	}
+	if diff := cmp.Diff([]bool{true, true, false, false, false}, got); diff != "" {
+		t.Error(diff)
+	}
 }

@@ -3,7 +3,11 @@ package daemon
 import (
 	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
+	"time"
 
+	"github.com/breakerd/breakerd/api"
 	"github.com/breakerd/breakerd/judge"
 	"github.com/breakerd/breakerd/model"
 	"github.com/breakerd/breakerd/systemd"
@@ -14,12 +18,44 @@ import (
 type teller struct {
 	journal interface{ Write(systemd.Entry) error }
 	log     *slog.Logger
+
+	mu     sync.Mutex
+	recent []api.Told
+	lost   uint64
 }
 
+// keptTold is how many warnings and errors are kept, for status and doctor.
+const keptTold = 20
+
 func (t *teller) write(e systemd.Entry) {
+	t.keep(e)
 	if err := t.journal.Write(e); err != nil {
+		t.mu.Lock()
+		t.lost++
+		t.mu.Unlock()
 		t.log.Warn("a journal entry was lost", "error", err)
 	}
+}
+
+// keep keeps what tells that breakerd itself is in trouble. That somebody else is, is what
+// incidents are for; what the machine lacks stands in the status for itself.
+func (t *teller) keep(e systemd.Entry) {
+	if e.Priority > systemd.Warning || e.MessageID == systemd.MsgIncidentOpened || e.MessageID == systemd.MsgMachineLacks {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.recent) == keptTold {
+		t.recent = slices.Delete(t.recent, 0, 1)
+	}
+	t.recent = append(t.recent, api.Told{At: time.Now().UTC(), Priority: int(e.Priority), MessageID: string(e.MessageID), Message: e.Message})
+}
+
+// told is what was kept, the oldest first, and how many entries found no place.
+func (t *teller) told() ([]api.Told, uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return append([]api.Told{}, t.recent...), t.lost
 }
 
 func (t *teller) event(e judge.Event) {

@@ -25,23 +25,35 @@ var _ api.Source = (*view)(nil)
 
 // Status implements api.Source.
 func (v *view) Status(ctx context.Context) api.Status {
+	cfg := v.conf.get()
 	s := api.Status{
 		Version:       v.version,
 		PID:           os.Getpid(),
-		Mode:          v.cfg.Mode,
+		Mode:          cfg.Mode,
 		StartedAt:     v.started,
 		Kernel:        v.kernel,
 		CgroupMount:   v.observer.Reader().CgroupRoot,
 		Controllers:   controllers(v.observer.Reader()),
 		Programs:      v.observer.Programs(),
 		Samples:       v.pipeline.samples.Load(),
-		TickMS:        v.cfg.Tick.D().Milliseconds(),
+		TickMS:        cfg.Tick.D().Milliseconds(),
 		LostSinceBoot: v.pipeline.lost.get(),
 		Policies:      v.policies(),
 		Enforcer:      v.enforcer.state(),
 		Cost:          cost(v.started),
-		Problems:      append([]string{}, v.observer.Problems()...),
+		Missing:       []api.Missing{},
+		Privileges:    v.observer.Privileges(),
+		Config:        v.conf.state(),
+		Problems:      []string{},
 	}
+	for _, m := range v.observer.Missing() {
+		s.Missing = append(s.Missing, api.Missing(m))
+	}
+	if v.guards != nil {
+		s.Problems = append(s.Problems, "the guards are the built-in ones and not those of breaker-enforcer, so that a dry run may say something else than it would: "+v.guards.Error())
+	}
+	s.Journal.Native = v.journal != nil && v.journal.Native()
+	s.LastErrors, s.Journal.Lost = v.teller.told()
 	if latest := v.pipeline.latest.Load(); latest != nil {
 		s.LastSampleAt, s.Host = latest.Time, latest.Host
 	}
@@ -69,14 +81,17 @@ func (v *view) policies() api.Policies {
 // problems says what is missing or wrong, and what to do about it.
 func problems(s *api.Status) []string {
 	var all []string
-	if s.Host.PressureAbsent {
-		all = append(all, "pressure stall information is off: cpu_contention cannot be seen. Boot with psi=1 on the kernel's command line")
+	if s.Config.Error != "" {
+		all = append(all, "the configuration was refused at a reload, and the one before is in force: "+s.Config.Error)
+	}
+	if len(s.Config.NeedsRestart) > 0 {
+		all = append(all, fmt.Sprintf("the configuration has another %s, which needs a restart: systemctl restart breakerd", strings.Join(s.Config.NeedsRestart, ", ")))
 	}
 	if s.Policies.Error != "" {
 		all = append(all, "policies refused: "+s.Policies.Error)
 	}
 	if s.Mode != model.Monitor && len(s.Policies.Packages) == 0 && s.Policies.Error == "" {
-		all = append(all, fmt.Sprintf("mode is %s and there are no policies: nothing will ever be done. Name a directory with --policy, or under policies in the configuration", s.Mode))
+		all = append(all, fmt.Sprintf("mode is %s and there are no policies: nothing will ever be done. Put them into /etc/breakerd/policies, or name another folder under policies in the configuration", s.Mode))
 	}
 	if s.Enforcer.State == "unreachable" {
 		all = append(all, "the enforcer does not answer, so that nothing can be done: "+s.Enforcer.Error)
@@ -200,7 +215,7 @@ func (v *view) Ready() error {
 	if latest == nil {
 		return errors.New("no sample has been taken yet")
 	}
-	if age := time.Since(latest.Time); age > 10*v.cfg.Tick.D() {
+	if age := time.Since(latest.Time); age > 10*v.conf.get().Tick.D() {
 		return fmt.Errorf("the last sample is %v old", age.Round(time.Millisecond))
 	}
 	return nil

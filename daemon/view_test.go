@@ -29,7 +29,8 @@ func TestProblems(t *testing.T) {
 		want  []string // how each begins
 	}{
 		{"none", func(*api.Status) {}, nil},
-		{"no pressure", func(s *api.Status) { s.Host.PressureAbsent = true }, []string{"pressure stall information is off"}},
+		{"configuration refused", func(s *api.Status) { s.Config.Error = "c.yaml:3:1: no" }, []string{"the configuration was refused at a reload, and the one before is in force: c.yaml:3:1: no"}},
+		{"a key needs a restart", func(s *api.Status) { s.Config.NeedsRestart = []string{"mode"} }, []string{"the configuration has another mode, which needs a restart"}},
 		{"policies refused, and none in force", func(s *api.Status) { s.Policies = api.Policies{Error: "a.rego:3: no"} }, []string{"policies refused: a.rego:3: no"}},
 		{"policies refused, and older ones in force", func(s *api.Status) { s.Policies.Error = "a.rego:3: no" }, []string{"policies refused: a.rego:3: no"}},
 		{"no policies", func(s *api.Status) { s.Policies = api.Policies{} }, []string{"mode is enforce and there are no policies: nothing will ever be done"}},
@@ -39,8 +40,8 @@ func TestProblems(t *testing.T) {
 		{"kernel tables full", func(s *api.Status) { s.LostSinceBoot = model.Lost{Cells: 2, Cgroups: 1} }, []string{"kernel tables were full: 2 waits and 1 cgroup counts"}},
 		{"records lost, counts not", func(s *api.Status) { s.LostSinceBoot = model.Lost{Events: 5, LateNS: 5} }, nil},
 		{"all at once", func(s *api.Status) {
-			s.Host.PressureAbsent, s.Policies, s.Enforcer.State, s.LostSinceBoot.Cells = true, api.Policies{Error: "x"}, "unreachable", 1
-		}, []string{"pressure", "policies refused", "the enforcer", "kernel tables"}},
+			s.Config.Error, s.Policies, s.Enforcer.State, s.LostSinceBoot.Cells = "x", api.Policies{Error: "x"}, "unreachable", 1
+		}, []string{"the configuration", "policies refused", "the enforcer", "kernel tables"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -96,7 +97,7 @@ func TestAReloadPutsNewPoliciesInForceAndKeepsTheOldOnesWhereTheNewAreBad(t *tes
 				t.Fatal(err)
 			}
 		}
-		s.cfg.Policies = []string{file}
+		s.conf.now.Policies = []string{file}
 		reload := make(chan os.Signal)
 		s.run(t)
 		ctx, cancel := context.WithCancel(t.Context())

@@ -15,20 +15,20 @@ import (
 type CPUContentionConfig struct {
 	// SomePercent is the host's CPU pressure: the part of the time in which at least
 	// one task waited for a CPU.
-	SomePercent float64 `json:"some_percent" yaml:"some_percent"`
+	SomePercent float64 `json:"some_percent" yaml:"some_percent" doc:"The host's CPU pressure (some): percent of the time in which at least one task waited for a CPU." range:"1..100"`
 	// UsePercent is how busy all CPUs together are.
-	UsePercent float64 `json:"use_percent" yaml:"use_percent"`
+	UsePercent float64 `json:"use_percent" yaml:"use_percent" doc:"How busy all CPUs together are, in percent." range:"1..100"`
 	// VictimMSPerSecond is how long a cgroup is made to wait in each second before it
 	// is a victim.
-	VictimMSPerSecond float64 `json:"victim_ms_per_second" yaml:"victim_ms_per_second"`
+	VictimMSPerSecond float64 `json:"victim_ms_per_second" yaml:"victim_ms_per_second" doc:"How long a cgroup is made to wait in each second, in ms, before it is a victim." range:"1..1000000"`
 	// DeprivedPercent is how much less than it was entitled to a cgroup must have got to
 	// be a victim: see blame.Entitled.
-	DeprivedPercent float64 `json:"deprived_percent" yaml:"deprived_percent"`
+	DeprivedPercent float64 `json:"deprived_percent" yaml:"deprived_percent" doc:"How many percent less than it was entitled to a cgroup must have got to be a victim." range:"0..100"`
 	// OwnQuotaPartAtMost is the part of a victim's wait (0 to 1) that may be its own
 	// quota's, or the hypervisor's, before nobody else is accused.
-	OwnQuotaPartAtMost float64 `json:"own_quota_part_at_most" yaml:"own_quota_part_at_most"`
+	OwnQuotaPartAtMost float64 `json:"own_quota_part_at_most" yaml:"own_quota_part_at_most" doc:"The part of a victim's wait that may be its own quota's, or the hypervisor's, before nobody else is accused." range:"0..1"`
 	// Hold is how long it must go on.
-	Hold config.Duration `json:"hold" yaml:"hold"`
+	Hold config.Duration `json:"hold" yaml:"hold" doc:"How long it must go on." range:"1ms..1h"`
 }
 
 // cpuContention sees a busy machine on which one cgroup keeps others from running.

@@ -172,6 +172,21 @@ func (w *window) trust(d time.Duration) float64 {
 		seenPart(cells, lostCells) * seenPart(cgroups, lostCgroups)
 }
 
+// observedSpan is how far back a person who asks what was seen of late would look.
+const observedSpan = 10 * time.Second
+
+// Observed is the part of what happened of late that was seen, 0 to 1: 0 where the window
+// was discarded, because the machine slept, or its clock jumped.
+func (w *Watch) Observed() float64 {
+	if len(w.window.samples) == 0 {
+		return 0
+	}
+	if w.window.gap != 0 && w.window.now().BootNS-w.window.gap < int64(observedSpan) {
+		return 0
+	}
+	return round3(clamp(w.window.trust(observedSpan)))
+}
+
 func seenPart(seen, lost float64) float64 {
 	if lost == 0 {
 		return 1

@@ -13,9 +13,9 @@ import (
 // ForkStormConfig are the thresholds of fork_storm.
 type ForkStormConfig struct {
 	// ForksPerSecond is how many processes one tree may make in each second.
-	ForksPerSecond float64 `json:"forks_per_second" yaml:"forks_per_second"`
+	ForksPerSecond float64 `json:"forks_per_second" yaml:"forks_per_second" doc:"How many processes (not threads) one tree may make in each second." range:"1..1000000"`
 	// Hold is how long it must go on.
-	Hold config.Duration `json:"hold" yaml:"hold"`
+	Hold config.Duration `json:"hold" yaml:"hold" doc:"How long it must go on." range:"1ms..1h"`
 }
 
 // Figures of a fork storm's severity. Making processes that end again is what builds

@@ -15,15 +15,15 @@ import (
 // MemoryLeakConfig are the thresholds of memory_leak.
 type MemoryLeakConfig struct {
 	// Horizon is how soon it must meet its limit, or the host's memory, if it goes on.
-	Horizon config.Duration `json:"horizon" yaml:"horizon"`
-	// MinGrowthMB is how much it must have grown.
-	MinGrowthMB float64 `json:"min_growth_mb" yaml:"min_growth_mb"`
+	Horizon config.Duration `json:"horizon" yaml:"horizon" doc:"How soon it must meet its limit, or the host's memory, if it goes on." range:"1s..1h"`
+	// MinGrowth is how much it must have grown.
+	MinGrowth config.Size `json:"min_growth" yaml:"min_growth" doc:"How much it must have grown." range:"1MiB..1TiB"`
 	// MinGrowthPercent is how much it must have grown, of what it had.
-	MinGrowthPercent float64 `json:"min_growth_percent" yaml:"min_growth_percent"`
+	MinGrowthPercent float64 `json:"min_growth_percent" yaml:"min_growth_percent" doc:"How much it must have grown, in percent of what it had." range:"0.1..1000"`
 	// RisingPercent is how many of its steps must have risen.
-	RisingPercent float64 `json:"rising_percent" yaml:"rising_percent"`
+	RisingPercent float64 `json:"rising_percent" yaml:"rising_percent" doc:"How many of its steps must have risen, in percent." range:"50..100"`
 	// MinObservation is how long it must have been seen to grow, at least.
-	MinObservation config.Duration `json:"min_observation" yaml:"min_observation"`
+	MinObservation config.Duration `json:"min_observation" yaml:"min_observation" doc:"How long it must have been seen to grow, at least." range:"1s..1h"`
 }
 
 const (
@@ -58,7 +58,7 @@ type leak struct {
 
 func (d memoryLeak) look(w *window) []finding {
 	var found []finding
-	for _, id := range w.ledger.candidates(d.cfg.MinGrowthMB * (1 << 20) / 2) { // half way is told, too
+	for _, id := range w.ledger.candidates(float64(d.cfg.MinGrowth) / 2) { // half way is told, too
 		l, ok := d.worst(w, id)
 		if !ok || l.ratio < 0.5 || w.grewBelow(id, l.trend) {
 			continue
@@ -112,7 +112,7 @@ func (d memoryLeak) worst(w *window, id model.CgroupID) (leak, bool) {
 		return a.leak, a.leaks
 	}
 	a.judged, a.leaks = s.seen, false
-	for _, t := range s.trends(d.cfg.MinGrowthMB*(1<<20)/2, d.cfg.RisingPercent/100/2) {
+	for _, t := range s.trends(float64(d.cfg.MinGrowth)/2, d.cfg.RisingPercent/100/2) {
 		if l := d.lead(w, a, t, resident); !a.leaks || l.ratio > a.leak.ratio {
 			a.leak, a.leaks = l, true
 		}
@@ -146,7 +146,7 @@ func (d memoryLeak) lead(w *window, a *memoryAccount, t trend, resident bool) le
 	needed := max(d.cfg.MinObservation.D().Seconds(), observedPart*seconds)
 	l.ratio = min(
 		d.cfg.Horizon.D().Seconds()/max(seconds, 1),
-		grown/(d.cfg.MinGrowthMB*(1<<20)),
+		grown/float64(d.cfg.MinGrowth),
 		grown/max(1, t.first)*100/d.cfg.MinGrowthPercent,
 		t.rising*100/d.cfg.RisingPercent,
 		// A reading comes a moment late.
@@ -220,7 +220,7 @@ func (d memoryLeak) measure(w *window, cgroup model.CgroupID) []model.Measure {
 		steadily = 100 * l.recent / l.early
 	}
 	return []model.Measure{
-		known("growth_mb", (l.last-l.first)/(1<<20), ok, d.cfg.MinGrowthMB),
+		known("growth_mb", (l.last-l.first)/(1<<20), ok, float64(d.cfg.MinGrowth)/(1<<20)),
 		known("growth_percent", 100*(l.last-l.first)/max(1, l.first), ok, d.cfg.MinGrowthPercent),
 		known("rising_percent", 100*l.rising, ok, d.cfg.RisingPercent),
 		known("steady_percent", steadily, ok && l.early > 0, 100*steady),

@@ -14,15 +14,15 @@ import (
 // is also that of the kinds which ask only whether somebody is hurt.
 type NoisyNeighbourConfig struct {
 	// VictimMSPerSecond is how long one cgroup may make another wait in each second.
-	VictimMSPerSecond float64 `json:"victim_ms_per_second" yaml:"victim_ms_per_second"`
+	VictimMSPerSecond float64 `json:"victim_ms_per_second" yaml:"victim_ms_per_second" doc:"How long one cgroup may make another wait for a CPU in each second, in ms." range:"1..1000000"`
 	// DeprivedPercent is how much less than it was entitled to beside its neighbour a
 	// cgroup must have got to be a victim.
-	DeprivedPercent float64 `json:"deprived_percent" yaml:"deprived_percent"`
+	DeprivedPercent float64 `json:"deprived_percent" yaml:"deprived_percent" doc:"How many percent less than it was entitled to a cgroup must have got to be a victim." range:"0..100"`
 	// OwnQuotaPartAtMost is the part of a victim's wait (0 to 1) that may be its own
 	// quota's, or the hypervisor's, before nobody else is accused.
-	OwnQuotaPartAtMost float64 `json:"own_quota_part_at_most" yaml:"own_quota_part_at_most"`
+	OwnQuotaPartAtMost float64 `json:"own_quota_part_at_most" yaml:"own_quota_part_at_most" doc:"The part of a victim's wait that may be its own quota's, or the hypervisor's, before nobody else is accused." range:"0..1"`
 	// Hold is how long it must go on.
-	Hold config.Duration `json:"hold" yaml:"hold"`
+	Hold config.Duration `json:"hold" yaml:"hold" doc:"How long it must go on." range:"1ms..1h"`
 }
 
 // noisyNeighbour sees one cgroup that takes the CPUs which another has a right to, also

@@ -12,12 +12,12 @@ import (
 type PressureConfig struct {
 	// FullPercent is the host's full pressure: the part of the time in which all tasks
 	// that had something to do were held up.
-	FullPercent float64 `json:"full_percent" yaml:"full_percent"`
+	FullPercent float64 `json:"full_percent" yaml:"full_percent" doc:"The host's pressure (full): percent of the time in which everything that had work was held up." range:"1..100"`
 	// VictimMSPerSecond is how long a cgroup is held up in each second before it is a
 	// victim.
-	VictimMSPerSecond float64 `json:"victim_ms_per_second" yaml:"victim_ms_per_second"`
+	VictimMSPerSecond float64 `json:"victim_ms_per_second" yaml:"victim_ms_per_second" doc:"How long a cgroup is held up in each second, in ms, before it is a victim." range:"1..1000000"`
 	// Hold is how long it must go on.
-	Hold config.Duration `json:"hold" yaml:"hold"`
+	Hold config.Duration `json:"hold" yaml:"hold" doc:"How long it must go on." range:"1ms..1h"`
 }
 
 // pressureSpan is the span over which the host's pressure is measured: of a second PSI has

@@ -12,12 +12,12 @@ import (
 type PSISaturationConfig struct {
 	// SomePercent is the host's some pressure of any one resource: the part of the time in
 	// which at least one task was held up for it.
-	SomePercent float64 `json:"some_percent" yaml:"some_percent"`
+	SomePercent float64 `json:"some_percent" yaml:"some_percent" doc:"The host's pressure (some) of any one resource, in percent of the time." range:"1..100"`
 	// VictimMSPerSecond is how long a cgroup is held up in each second before it is a
 	// victim.
-	VictimMSPerSecond float64 `json:"victim_ms_per_second" yaml:"victim_ms_per_second"`
+	VictimMSPerSecond float64 `json:"victim_ms_per_second" yaml:"victim_ms_per_second" doc:"How long a cgroup is held up in each second, in ms, before it is a victim." range:"1..1000000"`
 	// Hold is how long it must go on.
-	Hold config.Duration `json:"hold" yaml:"hold"`
+	Hold config.Duration `json:"hold" yaml:"hold" doc:"How long it must go on." range:"1ms..1h"`
 }
 
 // psiSaturation sees a resource that is in short supply nearly all the time, whoever

@@ -12,12 +12,12 @@ import (
 type ShortLivedJobsConfig struct {
 	// ExitsPerSecond is how many processes of one tree may end in each second that lived
 	// less than a second.
-	ExitsPerSecond float64 `json:"exits_per_second" yaml:"exits_per_second"`
+	ExitsPerSecond float64 `json:"exits_per_second" yaml:"exits_per_second" doc:"How many processes of one tree may end in each second that lived less than a second." range:"1..1000000"`
 	// VictimMSPerSecond is how long a cgroup is unfairly made to wait in each second
 	// before it is a victim.
-	VictimMSPerSecond float64 `json:"victim_ms_per_second" yaml:"victim_ms_per_second"`
+	VictimMSPerSecond float64 `json:"victim_ms_per_second" yaml:"victim_ms_per_second" doc:"How long a cgroup is unfairly made to wait in each second, in ms, before it is a victim." range:"1..1000000"`
 	// Hold is how long it must go on.
-	Hold config.Duration `json:"hold" yaml:"hold"`
+	Hold config.Duration `json:"hold" yaml:"hold" doc:"How long it must go on." range:"1ms..1h"`
 }
 
 const (

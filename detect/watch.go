@@ -69,6 +69,13 @@ func NewWatch(cfg Config, name Namer) *Watch {
 	}
 }
 
+// SetConfig changes the thresholds from the next sample on. What is open stays open, and
+// closes by the new ones.
+func (w *Watch) SetConfig(cfg Config) {
+	w.cfg, w.detectors = cfg, all(cfg)
+	w.window.fair = fairnessOf(cfg)
+}
+
 // ChangeType says what happened to an incident.
 type ChangeType string
 

@@ -43,8 +43,11 @@ type window struct {
 }
 
 func newWindow(cfg Config) *window {
-	n := cfg.NoisyNeighbour
-	return &window{table: newTable(), names: newNames(), ledger: newLedger(), fair: fairness{n.DeprivedPercent, n.OwnQuotaPartAtMost}}
+	return &window{table: newTable(), names: newNames(), ledger: newLedger(), fair: fairnessOf(cfg)}
+}
+
+func fairnessOf(cfg Config) fairness {
+	return fairness{cfg.NoisyNeighbour.DeprivedPercent, cfg.NoisyNeighbour.OwnQuotaPartAtMost}
 }
 
 // feed takes in a sample. It forgets everything but the processes where time did not

@@ -51,11 +51,16 @@ func StartPrivate(ctx context.Context, policy []byte) (_ *Private, err error) {
 	if err := os.WriteFile(config, nil, 0o644); err != nil {
 		return nil, err
 	}
-	dirs := []string{"--config", config, "--runtime-dir", filepath.Join(dir, "run"), "--state-dir", filepath.Join(dir, "state")}
-	if err := p.start("breaker-enforcer", dirs...); err != nil {
+	// Nor does it wait until the enforcer would be asked anything on a machine that lives.
+	enforcer := filepath.Join(dir, "enforcer.yaml")
+	if err := os.WriteFile(enforcer, []byte("cooldown: 0s\n"), 0o644); err != nil {
 		return nil, err
 	}
-	if err := p.start("breakerd", append(dirs, "--mode", "enforce", "--policy", policies)...); err != nil {
+	dirs := []string{"--runtime-dir", filepath.Join(dir, "run"), "--state-dir", filepath.Join(dir, "state")}
+	if err := p.start("breaker-enforcer", append(dirs, "--config", enforcer)...); err != nil {
+		return nil, err
+	}
+	if err := p.start("breakerd", append(dirs, "--config", config, "--mode", "enforce", "--policy", policies)...); err != nil {
 		return nil, err
 	}
 	return p, p.awaitReady(ctx)

@@ -160,9 +160,10 @@ func TestMonitorAndDryRunTouchNothing(t *testing.T) {
 					return false
 				}
 				in = all[len(all)-1]
-				return len(in.Decisions) > 0
+				// Right after its start a dry run refuses as the enforcer would.
+				return len(in.Decisions) > 0 && in.Decisions[len(in.Decisions)-1].RefusedBy != "cooldown"
 			})
-			d := in.Decisions[0]
+			d := in.Decisions[len(in.Decisions)-1]
 			if scratch.Read("cgroup.freeze") != "0" || scratch.Frozen() {
 				t.Fatal("the cgroup was frozen")
 			}

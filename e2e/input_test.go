@@ -17,10 +17,15 @@ import (
 func TestBadInputIsOneClearMessageAndNothingIsStarted(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root, kerneltest.Cgroup2, kerneltest.BTF)
 	dir := filepath.Dir(bin(t, "breakerd"))
+	packaging, err := filepath.Abs("../packaging")
+	if err != nil {
+		t.Fatal(err)
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
+			env.Setenv("PACKAGING", packaging)
 			return nil
 		},
 	})

@@ -35,6 +35,7 @@ func TestWhicheverProgramIsKilledEverythingIsThawed(t *testing.T) {
 	h.file("rules/freeze.rego", freezeAll)
 	h.enforcerConfig = h.file("enforcer.yaml", `
 heartbeat_timeout: 1s
+cooldown: 0s
 rate:
   per_target: {every: 1ms, burst: 1000}
   overall: {every: 1ms, burst: 1000}

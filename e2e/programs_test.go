@@ -50,7 +50,7 @@ func newHouse(t *testing.T) *house {
 	dir := t.TempDir()
 	h := &house{t: t, dir: dir, run: filepath.Join(dir, "run"), state: filepath.Join(dir, "state"), rules: filepath.Join(dir, "rules")}
 	h.client = api.NewClient(h.run)
-	h.enforcerConfig = h.file("enforcer.yaml", "")
+	h.enforcerConfig = h.file("enforcer.yaml", "cooldown: 0s\n")
 	return h
 }
 

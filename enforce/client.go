@@ -79,11 +79,25 @@ func (c *Client) ReleaseAll(ctx context.Context) ([]model.Lease, error) {
 
 // Status is what the enforcer says about itself.
 func (c *Client) Status(ctx context.Context) (Status, error) {
-	out, err := c.do(ctx, request{Op: opStatus})
+	return c.status(ctx, request{Op: opStatus})
+}
+
+func (c *Client) status(ctx context.Context, r request) (Status, error) {
+	out, err := c.do(ctx, r)
 	if err != nil || out.Status == nil {
 		return Status{}, err
 	}
 	return *out.Status, nil
+}
+
+// Pause has nothing new begun for so long, or until Resume where it is 0.
+func (c *Client) Pause(ctx context.Context, long time.Duration) (Status, error) {
+	return c.status(ctx, request{Op: opPause, ForMS: long.Milliseconds()})
+}
+
+// Resume ends a pause. Only root may.
+func (c *Client) Resume(ctx context.Context) (Status, error) {
+	return c.status(ctx, request{Op: opResume})
 }
 
 // Close closes the connections that are not in use.
@@ -137,7 +151,7 @@ func (c *Client) do(ctx context.Context, r request) (response, error) {
 			return response{}, errors.New(out.Error)
 		}
 		if out.V != protocolVersion {
-			return response{}, fmt.Errorf("%s: the enforcer answers in version %d of the protocol, not %d", r.Op, out.V, protocolVersion)
+			return response{}, fmt.Errorf("%s: the enforcer answers in version %d of the protocol, not %d: restart what is older, so that both are of one package", r.Op, out.V, protocolVersion)
 		}
 		return out, nil
 	}
@@ -175,6 +189,12 @@ func (c *clientConn) ask(ctx context.Context, line []byte) (response, error) {
 		return response{}, err
 	}
 	// Unlike a request, an answer may have fields that this client does not know.
+	var only struct {
+		V int `json:"v"`
+	}
+	if json.Unmarshal(b, &only) == nil && only.V > protocolVersion {
+		return response{V: only.V}, nil // which do refuses
+	}
 	var out response
 	if err := json.Unmarshal(b, &out); err != nil {
 		return response{}, fmt.Errorf("read answer: %w", err)

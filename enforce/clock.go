@@ -51,8 +51,8 @@ func (e *Engine) Next() (time.Time, bool) {
 			if !l.flying && !l.looking && !l.lookAt.IsZero() {
 				sooner(l.lookAt)
 			}
-			if e.config.HeartbeatTimeout > 0 {
-				sooner(e.heardLocked(l).Add(e.config.HeartbeatTimeout.D()))
+			if e.config.Load().HeartbeatTimeout > 0 {
+				sooner(e.heardLocked(l).Add(e.config.Load().HeartbeatTimeout.D()))
 			}
 		}
 	}
@@ -82,7 +82,7 @@ func (e *Engine) start(now time.Time) (wait func()) {
 		case l.claimed:
 			continue
 		case !now.Before(l.ExpiresAt):
-		case e.config.HeartbeatTimeout > 0 && now.Sub(e.heardLocked(l)) >= e.config.HeartbeatTimeout.D():
+		case e.config.Load().HeartbeatTimeout > 0 && now.Sub(e.heardLocked(l)) >= e.config.Load().HeartbeatTimeout.D():
 			reason = model.EndHeartbeat
 		case !l.flying && !l.looking && !l.lookAt.IsZero() && !now.Before(l.lookAt):
 			l.looking = true
@@ -91,7 +91,7 @@ func (e *Engine) start(now time.Time) (wait func()) {
 		default:
 			continue
 		}
-		if l.flying {
+		if l.flying || l.asserting {
 			e.endLocked(l, reason)
 			continue
 		}
@@ -134,14 +134,23 @@ const lookShare = 9
 func (e *Engine) lookWhileHeld(l *lease) {
 	d := e.copyOf(l).Decision
 	began := e.now()
-	by, why := judge(whileHeld, &d, e.look(&d))
+	by, why := judge(whileHeld, &d, e.lookAtHeld(l, nil))
+	yield := ""
+	if by == "" {
+		yield = e.assert(l)
+	}
 	now := e.now()
 	e.mu.Lock()
 	l.looking = false
 	l.lookAt = now.Add(max(lookEvery, lookShare*now.Sub(began)))
-	if by != "" && !l.claimed {
+	switch {
+	case l.claimed:
+	case by != "":
 		l.addNote(by + ": " + why)
 		e.endLocked(l, model.EndRefused)
+	case yield != "":
+		l.addNote(yield)
+		e.endLocked(l, model.EndYielded)
 	}
 	e.mu.Unlock()
 	e.ring()

@@ -14,28 +14,33 @@ import (
 // from DefaultConfig.
 type Config struct {
 	// MaxLease is the longest that anything is held. A longer wish is shortened.
-	MaxLease config.Duration `yaml:"max_lease"`
+	MaxLease config.Duration `yaml:"max_lease" doc:"The longest that anything is held; a longer wish is shortened." range:"1s..10m"`
 	// HeartbeatTimeout is how long breakerd may be silent before every lease ends.
 	// 0, which a file cannot say, is for an engine within breakerd itself.
-	HeartbeatTimeout config.Duration `yaml:"heartbeat_timeout"`
+	HeartbeatTimeout config.Duration `yaml:"heartbeat_timeout" doc:"How long breakerd may be silent, from 1s to 1m, before everything is let go."`
 	// ConfirmTimeout is how long the kernel may take to confirm a freeze.
-	ConfirmTimeout config.Duration `yaml:"confirm_timeout"`
-	Rate           RateConfig      `yaml:"rate"`
-	Reach          ReachConfig     `yaml:"reach"`
-	Protected      ProtectedConfig `yaml:"protected"`
-	Allow          AllowConfig     `yaml:"allow"`
+	ConfirmTimeout config.Duration `yaml:"confirm_timeout" doc:"How long the kernel may take to confirm a freeze before it is undone." range:"10ms..10s"`
+	// MinObserved and MinConfidence are parts of 1.
+	MinObserved   float64         `yaml:"min_observed" doc:"How much of what happened of late must have been seen, as a part of 1." range:"0..1"`
+	MinConfidence float64         `yaml:"min_confidence" doc:"How sure the verdict on the culprit must be, as a part of 1." range:"0..1"`
+	Grace         config.Duration `yaml:"grace" doc:"How long an incident must have been open before anything is done." range:"0s..1h"`
+	Cooldown      config.Duration `yaml:"cooldown" doc:"How long a cgroup is left in peace after it was let go, and everybody after the enforcer has started." range:"0s..1h"`
+	Rate          RateConfig      `yaml:"rate" doc:"How often something is done."`
+	Reach         ReachConfig     `yaml:"reach" doc:"How much is held at once."`
+	Protected     ProtectedConfig `yaml:"protected" doc:"What is never touched, besides the built-in list (pid 1, systemd, sshd, container runtimes and others like them)."`
+	Allow         AllowConfig     `yaml:"allow" doc:"Who may talk to the enforcer, besides root. Either may be missing on the machine."`
 }
 
 // RateConfig bounds how often something is done.
 type RateConfig struct {
-	PerTarget Bucket `yaml:"per_target"`
-	Overall   Bucket `yaml:"overall"`
+	PerTarget Bucket `yaml:"per_target" doc:"For one cgroup."`
+	Overall   Bucket `yaml:"overall" doc:"For the whole machine."`
 }
 
 // Bucket is a token bucket: Burst actions at once, then one more each Every.
 type Bucket struct {
-	Every config.Duration `yaml:"every"`
-	Burst int             `yaml:"burst"`
+	Every config.Duration `yaml:"every" doc:"After the burst one more each so long." range:"1ms..24h"`
+	Burst int             `yaml:"burst" doc:"So many at once." range:"1..1000"`
 }
 
 func (b Bucket) String() string {
@@ -44,24 +49,24 @@ func (b Bucket) String() string {
 
 // ReachConfig bounds how much is held at once.
 type ReachConfig struct {
-	Leases           int     `yaml:"leases"`
-	ProcessesPercent float64 `yaml:"processes_percent"`
+	Leases           int     `yaml:"leases" doc:"Leases at the same time." range:"1..100"`
+	ProcessesPercent float64 `yaml:"processes_percent" doc:"Of the machine's processes, those younger than young not counted, in percent; more than 0." range:"0..100"`
 	// Young is the age below which a process does not count towards the share.
-	Young config.Duration `yaml:"young"`
+	Young config.Duration `yaml:"young" doc:"The age below which a process does not count towards that share." range:"0s..1h"`
 }
 
 // ProtectedConfig is the operator's addition to the built-in list.
 type ProtectedConfig struct {
-	Units   []string `yaml:"units"`   // names; one * stands for any part
-	Exes    []string `yaml:"exes"`    // full paths of programs
-	Cgroups []string `yaml:"cgroups"` // paths below the cgroup2 mount, with all below and above them
+	Units   []string `yaml:"units" doc:"Names of units, such as postgresql@*.service: one * stands for any part."`
+	Exes    []string `yaml:"exes" doc:"Full paths of programs, such as /usr/sbin/haproxy."`
+	Cgroups []string `yaml:"cgroups" doc:"Paths of cgroups below the cgroup2 mount, with all that is below and above them."`
 }
 
 // AllowConfig says who may talk to the enforcer, besides root. Either may be missing
 // on the machine.
 type AllowConfig struct {
-	User  string `yaml:"user"`  // may propose, and its silence ends the leases
-	Group string `yaml:"group"` // may see and release leases
+	User  string `yaml:"user" doc:"May propose; its silence ends the leases."`
+	Group string `yaml:"group" doc:"May see and release leases."`
 }
 
 // HardMaxLease is the longest lease that any configuration can allow.
@@ -73,6 +78,9 @@ func DefaultConfig() Config {
 		MaxLease:         config.Duration(HardMaxLease),
 		HeartbeatTimeout: config.Duration(10 * time.Second),
 		ConfirmTimeout:   config.Duration(cgroupctl.DefaultConfirm),
+		MinObserved:      0.5,
+		MinConfidence:    0.5,
+		Cooldown:         config.Duration(5 * time.Second),
 		Rate: RateConfig{
 			PerTarget: Bucket{Every: config.Duration(10 * time.Second), Burst: 3},
 			Overall:   Bucket{Every: config.Duration(6 * time.Second), Burst: 10},
@@ -84,33 +92,17 @@ func DefaultConfig() Config {
 
 // check says what is wrong, naming the key.
 func (c *Config) check() error {
-	in := func(key string, d config.Duration, least, most time.Duration) error {
-		if d.D() < least || d.D() > most {
-			return &config.BadValue{Key: key, What: fmt.Sprintf("%s is not between %s and %s", d.D(), least, most)}
-		}
-		return nil
-	}
-	count := func(key string, n, most int) error {
-		if n < 1 || n > most {
-			return &config.BadValue{Key: key, What: fmt.Sprintf("%d is not between 1 and %d", n, most)}
-		}
-		return nil
-	}
-	checks := []error{
-		in("max_lease", c.MaxLease, time.Second, HardMaxLease),
-		in("confirm_timeout", c.ConfirmTimeout, 10*time.Millisecond, 10*time.Second),
-		in("rate.per_target.every", c.Rate.PerTarget.Every, time.Millisecond, 24*time.Hour),
-		count("rate.per_target.burst", c.Rate.PerTarget.Burst, 1000),
-		in("rate.overall.every", c.Rate.Overall.Every, time.Millisecond, 24*time.Hour),
-		count("rate.overall.burst", c.Rate.Overall.Burst, 1000),
-		count("reach.leases", c.Reach.Leases, 100),
-		in("reach.young", c.Reach.Young, 0, time.Hour),
-	}
+	checks := []error{config.CheckRanges("", c)}
 	if c.HeartbeatTimeout != 0 {
-		checks = append(checks, in("heartbeat_timeout", c.HeartbeatTimeout, time.Second, time.Minute))
+		if d := c.HeartbeatTimeout.D(); d < time.Second || d > time.Minute {
+			checks = append(checks, &config.BadValue{Key: "heartbeat_timeout", What: fmt.Sprintf("%v is not between 1s and 1m", c.HeartbeatTimeout)})
+		}
 	}
-	if p := c.Reach.ProcessesPercent; !(p > 0 && p <= 100) {
-		checks = append(checks, &config.BadValue{Key: "reach.processes_percent", What: fmt.Sprintf("%g is not more than 0 and at most 100", p)})
+	if c.Reach.ProcessesPercent == 0 {
+		checks = append(checks, &config.BadValue{Key: "reach.processes_percent", What: "it must be more than 0"})
+	}
+	if c.MaxLease.D() > HardMaxLease { // whatever the range of its tag says
+		checks = append(checks, &config.BadValue{Key: "max_lease", What: fmt.Sprintf("%v is more than %v", c.MaxLease, config.Duration(HardMaxLease))})
 	}
 	for _, u := range c.Protected.Units {
 		if u == "" || strings.Count(u, "*") > 1 || strings.Contains(u, "/") || !strings.Contains(u, ".") {

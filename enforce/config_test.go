@@ -14,28 +14,28 @@ import (
 
 func parseConfig(file string, text []byte) (Config, error) {
 	c := fileConfig{DefaultConfig()}
-	err := config.Parse(file, text, &c)
+	_, err := config.Parse(file, text, &c)
 	return c.Config, err
 }
 
 func TestConfigErrorsNameTheFileAndLine(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
-		{"an unknown key", "max_lease: 1m\nmax_leese: 2m\n", `f.yaml:2: unknown key "max_leese"; did you mean "max_lease"?`},
-		{"an unknown key further in", "reach:\n  leases: 2\n  processes: 5\n", `f.yaml:3: unknown key "processes"`},
-		{"no duration", "max_lease: 1 hour\n", `f.yaml:1: "1 hour" is no duration`},
-		{"a number for a duration", "max_lease: 60\n", "f.yaml:1: 60 has no unit"},
-		{"a word for a number", "\nreach:\n  leases: many\n", "f.yaml:3: "},
+		{"an unknown key", "max_lease: 1m\nmax_leese: 2m\n", `f.yaml:2:1: unknown key "max_leese"; did you mean "max_lease"?`},
+		{"an unknown key further in", "reach:\n  leases: 2\n  processes: 5\n", `f.yaml:3:3: unknown key "processes"`},
+		{"no duration", "max_lease: 1 hour\n", `f.yaml:1:12: "1 hour" is no duration`},
+		{"a number for a duration", "max_lease: 60\n", "f.yaml:1:12: 60 has no unit"},
+		{"a word for a number", "\nreach:\n  leases: many\n", "f.yaml:3:11: "},
 		{"broken YAML", "rate: {", "f.yaml:"},
-		{"a lease beyond what any configuration allows", "reach: {leases: 1}\nmax_lease: 11m\n", "f.yaml:2: max_lease: 11m0s is not between 1s and 10m0s"},
-		{"no heartbeat", "heartbeat_timeout: 0s\n", "f.yaml:1: heartbeat_timeout: it cannot be 0"},
-		{"a bucket without tokens", "rate:\n  overall:\n    burst: 0\n", "f.yaml:3: rate.overall.burst: 0 is not between 1 and 1000"},
-		{"more than all processes", "reach:\n  processes_percent: 101\n", "f.yaml:2: reach.processes_percent: 101"},
-		{"no number at all", "reach:\n  processes_percent: .nan\n", "f.yaml:2: reach.processes_percent: NaN"},
-		{"a unit without its suffix", "protected:\n  units: [sshd]\n", `f.yaml:2: protected.units: "sshd"`},
-		{"a program without its path", "protected:\n  exes:\n  - sshd\n", `f.yaml:2: protected.exes: "sshd"`},
-		{"the root cgroup", "protected:\n  cgroups: [/]\n", `f.yaml:2: protected.cgroups: "/"`},
-		{"two documents", "max_lease: 1m\n---\nmax_lease: 2m\n", "f.yaml:2: a second document begins here"},
-		{"a list", "- a\n", "f.yaml:1: "},
+		{"a lease beyond what any configuration allows", "reach: {leases: 1}\nmax_lease: 11m\n", "f.yaml:2:12: max_lease: 11m is not between 1s and 10m"},
+		{"no heartbeat", "heartbeat_timeout: 0s\n", "f.yaml:1:20: heartbeat_timeout: it cannot be 0"},
+		{"a bucket without tokens", "rate:\n  overall:\n    burst: 0\n", "f.yaml:3:12: rate.overall.burst: 0 is not between 1 and 1000"},
+		{"more than all processes", "reach:\n  processes_percent: 101\n", "f.yaml:2:22: reach.processes_percent: 101"},
+		{"no number at all", "reach:\n  processes_percent: .nan\n", "f.yaml:2:22: reach.processes_percent: NaN"},
+		{"a unit without its suffix", "protected:\n  units: [sshd]\n", `f.yaml:2:10: protected.units: "sshd"`},
+		{"a program without its path", "protected:\n  exes:\n  - sshd\n", `f.yaml:3:3: protected.exes: "sshd"`},
+		{"the root cgroup", "protected:\n  cgroups: [/]\n", `f.yaml:2:12: protected.cgroups: "/"`},
+		{"two documents", "max_lease: 1m\n---\nmax_lease: 2m\n", "f.yaml:2:1: a second document begins here"},
+		{"a list", "- a\n", "f.yaml:1:1: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := parseConfig("f.yaml", []byte(c.text))

@@ -26,17 +26,23 @@ func (c *fileConfig) Check() error {
 // LoadConfig reads a configuration file over the defaults. An empty name is the
 // default file, which may be missing; one that is named must be there.
 func LoadConfig(name string) (Config, error) {
+	c, _, err := ReadConfig(name)
+	return c, err
+}
+
+// ReadConfig is LoadConfig, and says where each value that the file sets stands.
+func ReadConfig(name string) (Config, config.Origins, error) {
 	file := name
 	if file == "" {
 		file = DefaultConfigFile
 	}
 	c := fileConfig{DefaultConfig()}
-	err := config.LoadTrusted(file, &c)
+	origins, err := config.LoadTrusted(file, &c)
 	if name == "" && errors.Is(err, fs.ErrNotExist) {
-		return DefaultConfig(), nil
+		return DefaultConfig(), nil, nil
 	}
 	if err != nil {
-		return Config{}, err
+		return Config{}, nil, err
 	}
-	return c.Config, nil
+	return c.Config, origins, nil
 }

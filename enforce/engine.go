@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/breakerd/breakerd/cgroupctl"
@@ -27,7 +28,18 @@ type Cgroups interface {
 	Inspect(cgroupctl.Ref) (cgroupctl.State, error)
 	Apply(cgroupctl.Ref, model.FileWrite) error
 	Confirm(ctx context.Context, r cgroupctl.Ref, frozen bool) error
-	Restore(context.Context, cgroupctl.Ref, model.FileWrite) (note string, err error)
+	Restore(context.Context, cgroupctl.Ref, ...model.FileWrite) (note string, err error)
+	// Throttle decides which writes would limit a cgroup, or why that cannot be done.
+	Throttle(context.Context, cgroupctl.Ref, cgroupctl.Owner, model.Action) (writes []model.FileWrite, refused string, err error)
+	// Holds is what the file of a write holds now.
+	Holds(cgroupctl.Ref, model.FileWrite) (string, error)
+	// Owner tells who looks after a cgroup.
+	Owner(context.Context, cgroupctl.Ref) (cgroupctl.Owner, error)
+	// Isolate makes a frozen cgroup below one, Attach moves a process into it, and Rejoin
+	// moves everybody back and removes it.
+	Isolate(from cgroupctl.Ref, name string) (cgroupctl.Ref, error)
+	Attach(to cgroupctl.Ref, pid int32) error
+	Rejoin(ctx context.Context, from cgroupctl.Ref, name string) (note string, err error)
 }
 
 // Recorder is told of every change. It must not block for long.
@@ -61,7 +73,7 @@ type Options struct {
 // Engine holds the guards and the leases.
 type Engine struct {
 	mode     model.Mode
-	config   Config
+	config   atomic.Pointer[Config]
 	cgroups  Cgroups
 	recorder Recorder
 	log      *slog.Logger
@@ -78,6 +90,10 @@ type Engine struct {
 	active    map[string]*lease
 	done      outcomes
 	limits    limits
+	started   time.Time
+	paused    *Pause // nil if it is not
+	forbidden string // why everything is let go and nothing begun; "" if nothing forbids it
+	ends      ends
 	lastBeat  time.Time
 	peers     map[int32]int // pids that may propose, and how many connections each has
 	unfiled   []model.Lease // ended, but their records could not be moved yet
@@ -104,9 +120,14 @@ type lease struct {
 	cancel context.CancelCauseFunc
 	// claimed says that somebody undoes it: only one ever does.
 	claimed bool
+	// inside is the id of the cgroup that was made below the target, where one was.
+	inside model.CgroupID
+	moved  map[model.ProcID]bool // into it, when each was seen to be of the tree
 	// unwritten says that there is nothing to put back.
 	unwritten bool
 	lookAt    time.Time // when the guards are asked again; zero until it is held
+	asserting bool      // a write is made again; an undo waits for it
+	asserted  int       // how often a write was made again because somebody had undone it
 	looking   bool
 	retryAt   time.Time // not zero: an undo failed and is tried again
 	tries     int
@@ -117,7 +138,11 @@ type lease struct {
 	telling sync.Mutex
 }
 
+// ref is the cgroup that is written.
 func (l *lease) ref() cgroupctl.Ref {
+	if l.Inside != "" {
+		return cgroupctl.Ref{Path: insidePath(&l.Lease), ID: l.inside}
+	}
 	return cgroupctl.Ref{Path: l.Decision.Target.Cgroup, ID: l.Decision.Target.CgroupID}
 }
 
@@ -135,7 +160,7 @@ func Open(o Options) (*Engine, error) {
 		return nil, fmt.Errorf("open enforcer: enforcing needs a state directory for the records of its leases")
 	}
 	e := &Engine{
-		mode: o.Mode, config: o.Config, cgroups: o.Cgroups, recorder: o.Recorder,
+		mode: o.Mode, cgroups: o.Cgroups, recorder: o.Recorder,
 		log: o.Log, now: o.Now, at: o.at,
 		proc:   procReader{dir: o.Proc, self: int32(os.Getpid())},
 		turn:   make(chan struct{}, 1),
@@ -143,10 +168,13 @@ func Open(o Options) (*Engine, error) {
 		active: map[string]*lease{},
 		peers:  map[int32]int{},
 		limits: newLimits(o.Config.Rate),
+		ends:   ends{},
 	}
+	e.config.Store(&o.Config)
 	if e.now == nil {
 		e.now = time.Now
 	}
+	e.started = e.now()
 	if e.proc.dir == "" {
 		e.proc.dir = "/proc"
 	}
@@ -166,6 +194,7 @@ func Open(o Options) (*Engine, error) {
 	if e.records, err = openRecords(o.StateDir); err != nil {
 		return nil, err
 	}
+	e.paused = e.records.readPause()
 	return e, nil
 }
 

@@ -15,6 +15,7 @@ type facts struct {
 	ticks    uint64 // clock ticks since boot, the time of process starts
 	mode     model.Mode
 	stopping bool
+	paused   string // why nothing is begun; "" if it may be
 	config   *Config
 
 	state cgroupctl.State
@@ -24,14 +25,26 @@ type facts struct {
 	parents map[int32]int32
 	// ours says of which processes the guards themselves depend, and why.
 	ours map[int32]string
-	// hangsPid1 says that pid 1 may start a process in the cgroup and wait for it.
-	hangsPid1 bool
+	// apart are processes of the cgroup that would not be touched, because the others, in
+	// procs, would be moved away from them.
+	apart []process
+	// moved are those whom we moved, when each was seen to be of the tree.
+	moved map[model.ProcID]bool
+	// owner looks after the cgroup, as far as that could be told; way is how to freeze it,
+	// writes are what would carry the decision out, noWay is why it must not be.
+	owner    cgroupctl.Owner
+	ownerErr error
+	way      cgroupctl.Way
+	writes   []model.FileWrite
+	noWay    string
 
 	machine         int // established processes on the machine
 	held            []model.Lease
 	heldEstablished int
 	tokensTarget    float64
 	tokensOverall   float64
+	started         time.Time // the engine
+	letGo           time.Time // the target, the last time; zero if it never was
 }
 
 // ticksPerSecond is USER_HZ, in which the kernel tells user space about times on
@@ -42,12 +55,20 @@ const ticksPerSecond = 100
 // machine has (see count). Nothing is kept of an earlier look: a pid is given out again,
 // and a process becomes another program, and to find out takes as long as to read it.
 func (e *Engine) look(d *model.Decision) *facts {
+	f := e.lookAt(d, targetOf(d))
+	e.plan(d, f, nil)
+	return f
+}
+
+// lookAt reads the facts about the cgroup that holds, or will hold, the processes.
+func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 	f := &facts{
-		now: e.now(), mode: e.mode, config: &e.config,
+		now: e.now(), mode: e.mode, config: e.config.Load(),
 		parents: map[int32]int32{}, ours: map[int32]string{},
 	}
 	e.mu.Lock()
-	f.stopping = e.stopping
+	f.stopping, f.paused = e.stopping, e.pauseLocked(f.now)
+	f.started, f.letGo = e.started, e.ends[d.Target.Cgroup]
 	f.tokensTarget, f.tokensOverall = e.limits.tokens(d.Target.Cgroup, f.now)
 	for id, l := range e.active {
 		if id != d.ID {
@@ -73,8 +94,8 @@ func (e *Engine) look(d *model.Decision) *facts {
 	if d.Target.Cgroup == "/" || cgroupctl.CheckPath(d.Target.Cgroup) != nil {
 		return f // refused by its place alone
 	}
-	f.hangsPid1 = e.proc.mayHangPid1(d.Target.Cgroup)
-	f.state, f.err = e.cgroups.Inspect(cgroupctl.Ref{Path: d.Target.Cgroup, ID: d.Target.CgroupID})
+	e.askOwner(d, f)
+	f.state, f.err = e.cgroups.Inspect(at)
 	if f.err != nil {
 		return f
 	}
@@ -101,8 +122,8 @@ func (e *Engine) count(f *facts) {
 	}
 	f.machine = f.established()
 	inTarget := map[int32]bool{}
-	for _, pid := range f.state.PIDs {
-		inTarget[pid] = true
+	for i := range f.procs {
+		inTarget[f.procs[i].PID] = true
 	}
 	for _, pid := range e.proc.pids() {
 		if inTarget[pid] {

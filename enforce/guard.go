@@ -18,19 +18,22 @@ type guard struct {
 var guards = []guard{
 	{"mode", guardMode},
 	{"feasibility", guardFeasibility},
-	// observation and confidence have their place here,
+	{"observation", guardObservation},
+	{"confidence", guardConfidence},
 	{"protected", guardProtected},
 	{"identity", guardIdentity},
 	{"bystanders", guardBystanders},
-	// grace and cooldown here,
+	{"grace", guardGrace},
+	{"cooldown", guardCooldown},
 	{"rate", guardRate},
 	{"reach", guardReach},
-	// and approval here.
+	// approval has its place here.
 }
 
 // secondLook are the guards that are asked again right before the write, and once
 // more when everything stands still: what they judge can change at any moment.
 var secondLook = []guard{
+	{"owner", guardOwner},
 	{"protected", guardProtected},
 	{"identity", guardIdentity},
 	{"bystanders", guardBystanders},
@@ -40,6 +43,7 @@ var secondLook = []guard{
 // whileHeld are the guards that are asked as long as something is held. The reach is
 // not among them: whoever stands still grows old all the same.
 var whileHeld = []guard{
+	{"owner", guardOwner},
 	{"protected", guardProtected},
 	{"identity", guardIdentity},
 	{"bystanders", guardBystanders},

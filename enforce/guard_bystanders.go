@@ -9,8 +9,11 @@ import (
 // guardBystanders protects processes of the cgroup that are not of the culprit's
 // tree. The enforcer sees for itself: each process must descend from the root. The
 // child of a process that has ended is handed to another parent, so a process that
-// does not descend is still taken for one of the tree if breakerd, which saw the
-// forks, says that nobody is outside, and if it is not older than the root.
+// does not descend is still taken for one of the tree if it is in a process group or a
+// session that the root leads, or if breakerd, which saw the forks, says that nobody is
+// outside, and if it is not older than the root.
+//
+// Where the tree can be moved apart, the others are no part of it (see facts.plan).
 func guardBystanders(d *model.Decision, f *facts) string {
 	if scopeOf(d) == model.ScopeCgroup {
 		return "" // all of them are meant
@@ -23,7 +26,7 @@ func guardBystanders(d *model.Decision, f *facts) string {
 	var out []string
 	for i := range f.procs {
 		p := &f.procs[i]
-		if descends(p.PID, f, tree) {
+		if f.moved[p.ProcID] || inTree(root, p, f, tree) {
 			continue
 		}
 		if d.Target.Outside == 0 && p.StartTime >= root.StartTime {

@@ -35,9 +35,7 @@ func guardFeasibility(d *model.Decision, f *facts) string {
 	}
 	a := d.Action
 	switch a.Kind {
-	case model.Freeze:
-	case model.Throttle:
-		return "this build cannot throttle, only freeze"
+	case model.Freeze, model.Throttle:
 	case model.NoAction, "":
 		return "no action was asked for"
 	default:
@@ -68,11 +66,28 @@ func guardFeasibility(d *model.Decision, f *facts) string {
 	}
 	switch {
 	case errors.Is(f.err, cgroupctl.ErrThreaded):
-		return fmt.Sprintf("%s is a threaded cgroup: a freeze would stop some threads of a process and not others", d.Target.Cgroup)
+		return fmt.Sprintf("%s is a threaded cgroup: a %s would hit some threads of a process and not others", d.Target.Cgroup, a.Kind)
 	case f.state.Freeze == "1":
 		return fmt.Sprintf("%s was frozen by somebody else, and is theirs to thaw", d.Target.Cgroup)
 	case f.state.Frozen:
 		return fmt.Sprintf("%s stands still already, because a cgroup above it was frozen by somebody else", d.Target.Cgroup)
+	}
+	if why := whyRealTime(a, f); why != "" {
+		return why
+	}
+	return whyNoWay(f)
+}
+
+// whyRealTime says why a limit of the CPU would do nothing: cpu.max bounds the tasks of the
+// fair scheduler, and no others (cgroup-v2.rst).
+func whyRealTime(a model.Action, f *facts) string {
+	if a.CPUPercent == 0 {
+		return ""
+	}
+	for i := range f.procs {
+		if p := &f.procs[i]; p.realTime {
+			return fmt.Sprintf("process %s runs with a real-time policy, which cpu.max does not bound", p)
+		}
 	}
 	return ""
 }

@@ -9,6 +9,8 @@ func guardMode(_ *model.Decision, f *facts) string {
 	switch {
 	case f.stopping:
 		return stopping
+	case f.paused != "":
+		return f.paused
 	case f.mode == model.Monitor:
 		return "the mode is monitor: breakerd watches and does nothing"
 	}

@@ -27,9 +27,6 @@ func guardProtected(d *model.Decision, f *facts) string {
 			return fmt.Sprintf("%s belongs to %s, which is protected", p, unit)
 		}
 	}
-	if f.hangsPid1 {
-		return fmt.Sprintf("%s is a unit in which systemd starts processes, and pid 1 would hang until it is thawed (systemd 255 and later): freeze a scope, or a cgroup below the unit", target)
-	}
 	switch {
 	case errors.Is(f.err, cgroupctl.ErrGone):
 		return "" // there is nothing to protect; identity says it better

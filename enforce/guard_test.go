@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,7 +27,11 @@ func TestGuardsRefuse(t *testing.T) {
 			w.fake.SetPIDs("/a/b", 101, 102)
 		}},
 
-		{"a throttle", "feasibility", "cannot throttle", func(_ *world, d *model.Decision) { d.Action.Kind = model.Throttle }},
+		{"what was hardly seen", "observation", "20 %", func(_ *world, d *model.Decision) { d.Observed = 0.2 }},
+		{"what nobody says was seen", "observation", "0 %", func(_ *world, d *model.Decision) { d.Observed = 0 }},
+		{"a part of 1 that is none", "observation", "NaN", func(_ *world, d *model.Decision) { d.Observed = math.NaN() }},
+		{"a verdict that is not sure", "confidence", "40 %", func(_ *world, d *model.Decision) { d.Confidence = 0.4 }},
+		{"a throttle without a limit", "feasibility", "names no limit", func(_ *world, d *model.Decision) { d.Action.Kind = model.Throttle }},
 		{"no action", "feasibility", "no action", func(_ *world, d *model.Decision) { d.Action.Kind = model.NoAction }},
 		{"an action nobody knows", "feasibility", `"kill"`, func(_ *world, d *model.Decision) { d.Action.Kind = "kill" }},
 		{"a scope nobody knows", "feasibility", `"machine"`, func(_ *world, d *model.Decision) { d.Action.Scope = "machine" }},
@@ -125,10 +130,12 @@ func TestGuardsRefuse(t *testing.T) {
 		{"an older process beside the tree", "bystanders", `77 "nginx"`, func(w *world, _ *model.Decision) {
 			w.process(77, 1, oldStart, "nginx", "/usr/sbin/nginx")
 			w.fake.SetPIDs("/a/b", 77, 100, 101)
+			w.fake.SetGives("/a/b", "memory pids")
 		}},
 		{"a younger process beside the tree where breakerd saw somebody outside", "bystanders", `200 "nginx"`, func(w *world, d *model.Decision) {
 			w.process(200, 1, newStart+9, "nginx", "/usr/sbin/nginx")
 			w.fake.SetPIDs("/a/b", 100, 101, 200)
+			w.fake.SetGives("/a/b", "memory pids")
 			d.Target.Outside = 1
 		}},
 		{"a child that was handed to pid 1 belongs to the tree where nobody is outside", "", "", func(w *world, _ *model.Decision) {
@@ -325,7 +332,7 @@ func TestGuardsStandInTheirOrder(t *testing.T) {
 	for _, g := range guards {
 		names = append(names, g.name)
 	}
-	if got, want := strings.Join(names, " "), "mode feasibility protected identity bystanders rate reach"; got != want {
+	if got, want := strings.Join(names, " "), "mode feasibility observation confidence protected identity bystanders grace cooldown rate reach"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -3,6 +3,7 @@ package enforce
 import (
 	"context"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,6 +29,7 @@ func kernelEngine(t testing.TB, mode model.Mode) (*Engine, *recorded) {
 	}
 	log := &recorded{}
 	o := Options{Mode: mode, Config: DefaultConfig(), Cgroups: c, StateDir: t.TempDir(), Recorder: log}
+	o.Config.Cooldown = 0
 	o.Config.Rate.PerTarget.Burst, o.Config.Rate.Overall.Burst = 1000, 1000
 	o.Config.Rate.PerTarget.Every = config.Duration(time.Millisecond)
 	o.Config.Rate.Overall.Every = config.Duration(time.Millisecond)
@@ -60,8 +62,9 @@ func about(t testing.TB, g *kerneltest.Cgroup, id string, root int, hold time.Du
 	}
 	return model.Decision{
 		ID: id, IncidentID: "fs-1", Kind: model.ForkStorm, At: time.Now(),
-		Action: model.Action{Kind: model.Freeze, Scope: model.ScopeTree, ForMS: hold.Milliseconds()},
-		Target: model.Target{Cgroup: g.Path, CgroupID: g.ID(), Root: p.ProcID, Scope: model.ScopeTree},
+		Action:   model.Action{Kind: model.Freeze, Scope: model.ScopeTree, ForMS: hold.Milliseconds()},
+		Target:   model.Target{Cgroup: g.Path, CgroupID: g.ID(), Root: p.ProcID, Scope: model.ScopeTree},
+		OpenedAt: time.Now(), Confidence: 1, Observed: 1,
 	}
 }
 
@@ -105,6 +108,9 @@ func TestABystanderOnTheRealKernel(t *testing.T) {
 	g.Start("sleep", "601")
 	time.Sleep(20 * time.Millisecond) // start times are in ticks of 10 ms
 	root := g.Start("sh", "-c", "sleep 602; :")
+	below := g.Child("below") // a tree that is in two cgroups cannot be moved apart and back
+	eventually(t, "a child", func() bool { return len(g.PIDs()) == 3 })
+	below.Write("cgroup.procs", strconv.Itoa(slices.Max(g.PIDs())))
 	out := e.Propose(t.Context(), about(t, g, "fs-1-1", root.Process.Pid, time.Minute))
 	if out.RefusedBy != "bystanders" || !strings.Contains(out.Reason, "sleep") || g.Frozen() {
 		t.Errorf("got %+v", out)

@@ -20,6 +20,7 @@ const (
 	keyRetryIn  = "retry_in"
 	keyCount    = "count"
 	keyFile     = "file"
+	keyFound    = "found"
 	keyPeer     = "peer"
 	keyPath     = "path"
 )

@@ -11,11 +11,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/breakerd/breakerd/cgroupctl"
 	"github.com/breakerd/breakerd/internal/kerneltest"
 	"github.com/breakerd/breakerd/model"
 )
@@ -24,6 +26,8 @@ import (
 const (
 	killsAtPoint  = 9
 	killsAtRandom = 130
+	// killsInside are those where the tree is moved away from somebody else.
+	killsInside = 4
 	// undoneWithin is the promise: any program killed at any instant, to everything
 	// undone, from when the enforcer is back.
 	undoneWithin = 2 * time.Second
@@ -83,6 +87,8 @@ type killer struct {
 	roots   []int
 	client  *Client
 
+	bystander int // in the group apart, and no part of the tree there
+
 	n        int
 	proposed map[string]bool // by ID: the enforcer said that it is held
 	kills    int
@@ -97,11 +103,15 @@ func TestKill(t *testing.T) {
 	}
 	k := &killer{t: t, program: build(t), run: t.TempDir(), state: t.TempDir(), proposed: map[string]bool{}}
 	k.config = filepath.Join(t.TempDir(), "enforcer.yaml")
-	if err := os.WriteFile(k.config, []byte("rate:\n  per_target: {every: 1ms, burst: 1000}\n  overall: {every: 1ms, burst: 1000}\n"), 0o600); err != nil {
+	if err := os.WriteFile(k.config, []byte("rate:\n  per_target: {every: 1ms, burst: 1000}\n  overall: {every: 1ms, burst: 1000}\nreach: {leases: 10}\ncooldown: 0s\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for range 3 {
+	for i := range 4 {
 		g := kerneltest.ScratchCgroup(t)
+		if i == apart {
+			k.bystander = g.Start("sleep", "3600").Process.Pid
+			time.Sleep(20 * time.Millisecond) // start times are in ticks of 10 ms
+		}
 		root := g.Start("sh", "-c", "sleep 3600 & sleep 3600 & while :; do sleep 0.05; done")
 		k.groups, k.roots = append(k.groups, g), append(k.roots, root.Process.Pid)
 	}
@@ -110,6 +120,11 @@ func TestKill(t *testing.T) {
 	for _, point := range points {
 		for range killsAtPoint {
 			k.killAt(point)
+		}
+	}
+	for _, point := range slices.Concat(points, pointsInside) {
+		for range killsInside {
+			k.killInside(point)
 		}
 	}
 	labelled := k.kills
@@ -208,6 +223,30 @@ func (k *killer) killAt(point string) {
 	k.check(point, id)
 }
 
+// apart is the group in which the tree is not alone.
+const apart = 3
+
+// killInside has an enforcer kill itself where it moves a tree away from somebody else.
+func (k *killer) killInside(point string) {
+	k.t.Helper()
+	cmd := k.start(point)
+	k.answers(cmd)
+	id := k.propose(apart, time.Minute)
+	if k.proposed[id] {
+		_, _ = k.client.Release(k.t.Context(), id)
+	}
+	if err := cmd.Wait(); !wasKilled(err) {
+		k.t.Fatalf("at %q the enforcer ended with %v, not with SIGKILL\n%s", point, err, k.log())
+	}
+	k.check(point+", inside", id)
+}
+
+// inside are the cgroups that were made below a group.
+func inside(g *kerneltest.Cgroup) []string {
+	made, _ := filepath.Glob(filepath.Join(g.Dir, cgroupctl.InsideName("*")))
+	return made
+}
+
 // killAtRandom kills the real program while leases are made, end and are released.
 func (k *killer) killAtRandom() {
 	k.t.Helper()
@@ -239,7 +278,7 @@ func (k *killer) check(when string, ids ...string) {
 	k.kills++
 	any := false
 	for _, g := range k.groups {
-		if g.Read("cgroup.freeze") != "1" {
+		if g.Read("cgroup.freeze") != "1" && len(inside(g)) == 0 {
 			continue
 		}
 		any = true
@@ -295,11 +334,12 @@ func (k *killer) check(when string, ids ...string) {
 
 func (k *killer) thawed() bool {
 	for _, g := range k.groups {
-		if g.Read("cgroup.freeze") != "0" || g.Frozen() {
+		if g.Read("cgroup.freeze") != "0" || g.Frozen() || len(inside(g)) != 0 {
 			return false
 		}
 	}
-	return true
+	pids := k.groups[apart].PIDs()
+	return slices.Contains(pids, k.bystander) && slices.Contains(pids, k.roots[apart]) && len(pids) >= 4
 }
 
 func (k *killer) file(dir, id string) string { return filepath.Join(k.state, "leases", dir, id+suffix) }

@@ -20,11 +20,14 @@ import (
 type process struct {
 	model.ProcID
 	parent int32
-	comm   string
-	state  byte
-	kernel bool
-	exe    string // its program's file; "" if that cannot be told
-	denied bool   // exe cannot be told because we have no right to know it
+	// group and session are led by the processes of these pids.
+	group, session int32
+	comm           string
+	state          byte
+	kernel         bool
+	realTime       bool   // it is scheduled before every fair one: SCHED_FIFO, SCHED_RR or SCHED_DEADLINE
+	exe            string // its program's file; "" if that cannot be told
+	denied         bool   // exe cannot be told because we have no right to know it
 }
 
 // String names a process. The comm is quoted, for its owner chose it.
@@ -52,7 +55,9 @@ func (r *procReader) read(pid int32) (process, bool) {
 		p.denied = errors.Is(err, fs.ErrPermission)
 		return p, true
 	}
+	p.group, p.session = s.group, s.session
 	p.StartTime, p.parent, p.comm, p.state, p.kernel = s.start, s.parent, s.comm, s.state, s.flags&pfKthread != 0
+	p.realTime = s.priority < 0
 	if s.ended() {
 		return p, false
 	}
@@ -175,9 +180,13 @@ type stat struct {
 	comm    string
 	state   byte
 	parent  int32
+	group   int32
+	session int32
 	flags   uint64
-	threads int
-	start   uint64
+	// priority is below 0 for real-time policies: -2 to -100, and -101 for a deadline.
+	priority int
+	threads  int
+	start    uint64
 }
 
 const (
@@ -209,12 +218,16 @@ func parseStat(b []byte) (stat, error) {
 	}
 	s := stat{comm: string(b[open+1 : end]), state: field(3)[0]}
 	parent, err1 := strconv.ParseInt(string(field(4)), 10, 32)
+	group, err5 := strconv.ParseInt(string(field(5)), 10, 32)
+	session, err6 := strconv.ParseInt(string(field(6)), 10, 32)
 	flags, err2 := strconv.ParseUint(string(field(9)), 10, 64)
+	priority, err7 := strconv.ParseInt(string(field(18)), 10, 32)
 	threads, err3 := strconv.ParseInt(string(field(20)), 10, 32)
 	start, err4 := strconv.ParseUint(string(field(22)), 10, 64)
-	if err := errors.Join(err1, err2, err3, err4); err != nil {
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7); err != nil {
 		return stat{}, fmt.Errorf("parse stat: %w", err)
 	}
+	s.group, s.session, s.priority = int32(group), int32(session), int(priority)
 	s.parent, s.flags, s.threads, s.start = int32(parent), flags, int(threads), start
 	return s, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/breakerd/breakerd/cgroupctl"
+	"github.com/breakerd/breakerd/cgroupctl/unit"
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -26,8 +28,18 @@ type Program struct {
 	Version    string
 	Log        *slog.Logger
 	Recorder   Recorder // nil tells nobody
+	// Listener is the socket where the service manager opened it; nil opens one in
+	// RuntimeDir. Run closes it.
+	Listener *net.UnixListener
 	// Ready, if set, is called once the socket is open, and Stopping when the end begins.
 	Ready, Stopping func()
+	// Alive, if set, is called each AliveEvery for as long as the engine answers.
+	Alive      func()
+	AliveEvery time.Duration
+	// Reloading, if set, is called when the configuration is read again, and then Reloaded
+	// with what Engine.Reconfigure says. With an error the old one stays in force.
+	Reloading func()
+	Reloaded  func(changed, pending []string, err error)
 
 	at func(point string) // see Options
 }
@@ -38,7 +50,7 @@ const closeBound = 10 * time.Second
 
 // Run undoes what an enforcer before left behind, then serves until ctx ends or
 // SIGTERM or SIGINT comes, then releases every lease. SIGUSR2 releases every lease
-// and goes on.
+// and goes on. SIGHUP reads the configuration again.
 func (p Program) Run(ctx context.Context) error {
 	// Signals are taken from the start on: one that comes while we recover ends us
 	// afterwards, not in between.
@@ -47,6 +59,9 @@ func (p Program) Run(ctx context.Context) error {
 	releaseAll := make(chan os.Signal, 1)
 	signal.Notify(releaseAll, unix.SIGUSR2)
 	defer signal.Stop(releaseAll)
+	hangUp := make(chan os.Signal, 1)
+	signal.Notify(hangUp, unix.SIGHUP)
+	defer signal.Stop(hangUp)
 
 	config, err := LoadConfig(p.ConfigFile)
 	if err != nil {
@@ -60,15 +75,17 @@ func (p Program) Run(ctx context.Context) error {
 	}
 	defer done()
 	p.recover(e)
-	if err := os.MkdirAll(p.RuntimeDir, 0o755); err != nil {
-		return errors.Join(fmt.Errorf("make runtime directory: %w", err), p.close(e))
+	if err := e.unusable(); err != nil {
+		return errors.Join(err, p.close(e))
 	}
-	s := NewServer(e, e.config.Allow, p.Version, p.Log)
-	ln, err := s.Listen(p.RuntimeDir)
+	s := NewServer(e, e.config.Load().Allow, p.Version, p.Log)
+	ln, err := p.listen(s)
 	if err != nil {
 		return errors.Join(err, p.close(e))
 	}
-	defer os.Remove(filepath.Join(p.RuntimeDir, SocketName))
+	if p.Listener == nil {
+		defer os.Remove(filepath.Join(p.RuntimeDir, SocketName))
+	}
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ran := make(chan struct{})
 	go func() {
@@ -80,6 +97,8 @@ func (p Program) Run(ctx context.Context) error {
 			select {
 			case <-running.Done():
 				return
+			case <-hangUp:
+				p.reload(e)
 			case <-releaseAll:
 				// First released, then told: whoever reads the log may be slow. What cannot be
 				// undone within the bound is tried again.
@@ -93,6 +112,10 @@ func (p Program) Run(ctx context.Context) error {
 			}
 		}
 	}()
+	if p.Alive != nil {
+		go p.prove(running, e)
+	}
+	go p.watchReleaseFile(running, e)
 	// At the end everything is let go of at once, while the server still waits for those
 	// it answers to.
 	defer context.AfterFunc(ctx, e.Stop)()
@@ -108,6 +131,33 @@ func (p Program) Run(ctx context.Context) error {
 	stop()
 	<-ran
 	return err
+}
+
+// listen opens the socket, unless the service manager has.
+func (p Program) listen(s *Server) (*net.UnixListener, error) {
+	if p.Listener != nil {
+		return p.Listener, nil
+	}
+	if err := os.MkdirAll(p.RuntimeDir, 0o755); err != nil {
+		return nil, fmt.Errorf("make runtime directory: %w", err)
+	}
+	return s.Listen(p.RuntimeDir)
+}
+
+// prove calls Alive for as long as the engine answers: one that holds its lock for ever
+// keeps it from being called.
+func (p Program) prove(ctx context.Context, e *Engine) {
+	tick := time.NewTicker(p.AliveEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			e.Status()
+			p.Alive()
+		}
+	}
 }
 
 // Undo undoes every lease that an enforcer left behind, and returns them. It refuses
@@ -161,6 +211,10 @@ func (p Program) open(config Config) (*Engine, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	var units *unit.Manager
+	if units = unit.Open(); units != nil {
+		c.UseUnits(units)
+	}
 	e, err := Open(Options{
 		Mode: model.Enforce, Config: config, Cgroups: c, StateDir: p.StateDir,
 		Recorder: p.Recorder, Log: p.Log, at: p.at,
@@ -169,7 +223,28 @@ func (p Program) open(config Config) (*Engine, func(), error) {
 		c.Close()
 		return nil, nil, err
 	}
-	return e, func() { c.Close() }, nil
+	return e, func() {
+		if units != nil {
+			units.Close()
+		}
+		c.Close()
+	}, nil
+}
+
+// reload reads the configuration again. One that cannot be read leaves the old one in
+// force: what must not be done is still known.
+func (p Program) reload(e *Engine) {
+	if p.Reloading != nil {
+		p.Reloading()
+	}
+	var changed, pending []string
+	c, err := LoadConfig(p.ConfigFile)
+	if err == nil {
+		changed, pending, err = e.Reconfigure(c)
+	}
+	if p.Reloaded != nil {
+		p.Reloaded(changed, pending, err)
+	}
 }
 
 // recover undoes what is left. Whatever is wrong with it is told and does not keep

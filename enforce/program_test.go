@@ -26,7 +26,7 @@ func TestProgram(t *testing.T) {
 	root := g.Start("sleep", "600").Process.Pid
 	k.groups, k.roots = []*kerneltest.Cgroup{g}, []int{root}
 	k.config = filepath.Join(t.TempDir(), "enforcer.yaml")
-	if err := os.WriteFile(k.config, []byte("# the defaults\n"), 0o600); err != nil {
+	if err := os.WriteFile(k.config, []byte("cooldown: 0s # and the defaults\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	k.client = NewClient(k.run)
@@ -175,7 +175,7 @@ func heldByAProgram(t *testing.T) (*killer, *kerneltest.Cgroup) {
 	root := g.Start("sleep", "600").Process.Pid
 	k.groups, k.roots = []*kerneltest.Cgroup{g}, []int{root}
 	k.config = filepath.Join(t.TempDir(), "enforcer.yaml")
-	if err := os.WriteFile(k.config, []byte("# the defaults\n"), 0o600); err != nil {
+	if err := os.WriteFile(k.config, []byte("cooldown: 0s # and the defaults\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	k.client = NewClient(k.run)
@@ -226,10 +226,58 @@ func TestABrokenConfigurationKeepsNothingFrozen(t *testing.T) {
 		if g.Frozen() {
 			t.Errorf("undo %v: still frozen: %s", undo, out)
 		}
-		if err := os.WriteFile(k.config, []byte("# the defaults\n"), 0o600); err != nil {
+		if err := os.WriteFile(k.config, []byte("cooldown: 0s # and the defaults\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// After a downgrade: what a newer enforcer left held is let go, nothing new is begun, and
+// the message says what to do.
+func TestRecordsOfANewerEnforcerAreRefusedAndLeaveNothingFrozen(t *testing.T) {
+	k, g := heldByAProgram(t)
+	cmd := k.start("")
+	k.answers(cmd)
+	id := k.propose(0, time.Minute)
+	cmd.Process.Kill()
+	cmd.Wait()
+	if !g.Frozen() {
+		t.Fatal("not frozen")
+	}
+	version := filepath.Join(k.state, leasesDir, versionFile)
+	if b, err := os.ReadFile(version); err != nil || string(b) != "2\n" {
+		t.Fatalf("the version says %q, %v", b, err)
+	}
+	record := filepath.Join(k.state, leasesDir, activeDir, id+suffix)
+	text, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer := bytes.Replace(text, []byte(`"version": 2,`), []byte(`"version": 3, "thaw_slowly": true,`), 1)
+	if bytes.Equal(newer, text) {
+		t.Fatalf("no version in %s", text)
+	}
+	for name, b := range map[string][]byte{record: newer, version: []byte("3\n")} {
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := []string{"--config", k.config, "--runtime-dir", k.run, "--state-dir", k.state}
+	out, err := exec.Command(k.program, args...).CombinedOutput()
+	if err == nil || !bytes.Contains(out, []byte("of version 3, from a newer breaker-enforcer")) || bytes.Contains(out, []byte("is ready")) {
+		t.Errorf("%v: %s", err, out)
+	}
+	if g.Frozen() {
+		t.Errorf("still frozen: %s", out)
+	}
+	if out, err := exec.Command(k.program, append(args, "--undo")...).CombinedOutput(); err != nil {
+		t.Errorf("an undo: %v: %s", err, out)
+	}
+	if err := os.WriteFile(version, nil, 0o600); err != nil { // as a loss of power leaves it
+		t.Fatal(err)
+	}
+	cmd = k.start("")
+	k.answers(cmd)
 }
 
 // Nobody reads standard error any more: what is held is let go all the same, also by a
@@ -314,7 +362,7 @@ func TestTheEnforcerReachesNothingItMustNot(t *testing.T) {
 func TestRecoveryOfManyLeasesIsQuick(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root, kerneltest.Cgroup2)
 	e, _ := kernelEngine(t, model.Enforce)
-	e.config.Reach.Leases = 100
+	e.config.Load().Reach.Leases = 100
 	var groups []*kerneltest.Cgroup
 	for range 40 {
 		g := kerneltest.ScratchCgroup(t)
@@ -326,6 +374,9 @@ func TestRecoveryOfManyLeasesIsQuick(t *testing.T) {
 	}
 	// The killed one: its lock is free, its leases are on the disk.
 	state := filepath.Dir(e.records.root.Name())
+	e.mu.Lock()
+	e.active = map[string]*lease{}
+	e.mu.Unlock()
 	e.records.lock.Close()
 	next, err := Open(Options{Mode: model.Enforce, Config: DefaultConfig(), Cgroups: e.cgroups, StateDir: state})
 	if err != nil {
@@ -345,7 +396,6 @@ func TestRecoveryOfManyLeasesIsQuick(t *testing.T) {
 	t.Logf("%d leases recovered in %s", len(leases), took)
 	next.Close(context.Background())
 	e.mu.Lock()
-	e.active = map[string]*lease{} // it is dead
-	e.records = nil
+	e.records = nil // it is dead
 	e.mu.Unlock()
 }

@@ -50,10 +50,12 @@ func storm(t *testing.T, random *rand.Rand) {
 	for i, p := range []string{"/a", "/b", "/c", "/d", "/e/f", "/kept/g", "/system.slice/ssh.service"} {
 		pid := int32(100 + 10*i)
 		refs[p], roots[p] = w.tree(p, pid), pid
+		unlimited(w, p)
 	}
 	w.process(77, 1, oldStart, "sshd", "/usr/sbin/sshd")
 	refs["/h"], roots["/h"] = w.tree("/h", 300), 300
 	w.fake.SetPIDs("/h", 77, 300, 301)
+	unlimited(w, "/h")
 	protected := []string{"/kept/g", "/system.slice/ssh.service", "/h"}
 	var paths []string
 	for p := range refs {
@@ -79,6 +81,9 @@ func storm(t *testing.T, random *rand.Rand) {
 			if random.IntN(4) == 0 {
 				d.Action.Scope = model.ScopeCgroup
 			}
+			if random.IntN(3) == 0 {
+				d.Action.Kind, d.Action.CPUPercent, d.Action.PIDsMax = model.Throttle, float64(1+random.IntN(300)), uint64(1+random.IntN(6000))
+			}
 			w.e.Propose(t.Context(), d)
 		case 4, 5:
 			time.Sleep(time.Duration(random.Int64N(int64(4 * time.Second))))
@@ -98,6 +103,7 @@ func storm(t *testing.T, random *rand.Rand) {
 			if p != "/h" {
 				w.fake.Remove(p)
 				refs[p] = w.tree(p, roots[p])
+				unlimited(w, p)
 				delete(since, p)
 			}
 		case 11:
@@ -111,6 +117,9 @@ func storm(t *testing.T, random *rand.Rand) {
 		active := map[string]bool{}
 		for _, l := range w.e.Leases() {
 			active[l.Decision.Target.Cgroup] = true
+			if l.State == model.LeaseHeld && l.Decision.Action.Kind == model.Throttle && !isLimited(w, l.Decision.Target.Cgroup) && w.exists(l) {
+				t.Fatalf("held, and not limited: %+v", l)
+			}
 			if l.State == model.LeaseHeld && (time.Now().After(l.ExpiresAt) || l.ExpiresAt.Sub(l.CreatedAt) > 20*time.Second) {
 				t.Fatalf("held for too long: %+v", l)
 			}
@@ -119,11 +128,16 @@ func storm(t *testing.T, random *rand.Rand) {
 			t.Fatalf("%d are held", len(active))
 		}
 		for p := range refs {
+			if isLimited(w, p) && !active[p] {
+				t.Fatalf("%s is limited without a lease", p)
+			}
 			switch {
 			case !w.held(p):
 				delete(since, p)
 			case !active[p]:
 				t.Fatalf("%s is frozen without a lease", p)
+			case isLimited(w, p):
+				t.Fatalf("%s is frozen and limited at once", p)
 			case since[p].IsZero():
 				since[p] = time.Now()
 			}
@@ -142,8 +156,27 @@ func storm(t *testing.T, random *rand.Rand) {
 	synctest.Wait()
 	for p := range refs {
 		w.wantHeld(p, false)
+		if isLimited(w, p) {
+			t.Errorf("%s is limited in the end", p)
+		}
 	}
 	stop()
 	synctest.Wait()
 	w.close()
+}
+
+// unlimited gives a cgroup files that limit nothing.
+func unlimited(w *world, p string) {
+	w.fake.SetLimit(p, "cpu.max", "max 100000")
+	w.fake.SetLimit(p, "pids.max", "max")
+}
+
+func isLimited(w *world, p string) bool {
+	return w.fake.Limit(p, "cpu.max") != "max 100000" || w.fake.Limit(p, "pids.max") != "max"
+}
+
+// exists reports whether the cgroup of a lease is the one that it was made for.
+func (w *world) exists(l model.Lease) bool {
+	_, err := w.fake.Inspect(targetOf(&l.Decision))
+	return err == nil
 }

@@ -45,9 +45,9 @@ func (e *Engine) Propose(ctx context.Context, d model.Decision) model.Outcome {
 	if by, why := judge(guards, &d, f); by != "" {
 		return e.refuse(d, by, why)
 	}
-	l, out := e.take(ctx, &d, f)
+	l, out, why := e.take(ctx, &d, f)
 	if l == nil {
-		return e.refuse(d, "mode", stopping)
+		return e.refuse(d, "mode", why)
 	}
 	defer l.cancel(nil)
 	out = e.carry(l.flight, l, f, out)
@@ -58,12 +58,12 @@ func (e *Engine) Propose(ctx context.Context, d model.Decision) model.Outcome {
 }
 
 // take makes the lease and counts it, in memory. Nothing is written yet. There is no
-// lease if the engine stops.
-func (e *Engine) take(ctx context.Context, d *model.Decision, f *facts) (*lease, model.Outcome) {
+// lease, and a reason why, if the engine stops or was paused meanwhile.
+func (e *Engine) take(ctx context.Context, d *model.Decision, f *facts) (*lease, model.Outcome, string) {
 	out := e.outcome(d)
 	out.LeaseID = d.ID
 	hold := d.Action.For()
-	if most := e.config.MaxLease.D(); hold > most {
+	if most := e.config.Load().MaxLease.D(); hold > most {
 		out.Reason = fmt.Sprintf("the lease is shortened from %s to the maximum of %s", hold, most)
 		hold = most
 	}
@@ -71,17 +71,23 @@ func (e *Engine) take(ctx context.Context, d *model.Decision, f *facts) (*lease,
 	l.flight, l.cancel = context.WithCancelCause(ctx)
 	l.Lease = model.Lease{
 		Version: model.LeaseVersion, ID: d.ID, State: model.LeaseIntended, DryRun: out.DryRun,
-		Decision: *d, Writes: []model.FileWrite{cgroupctl.FreezeWrite()},
+		Decision: *d, Writes: f.writes,
 		CreatedAt: f.now, ExpiresAt: f.now.Add(hold),
+	}
+	if f.way == cgroupctl.WayInside {
+		l.Inside = cgroupctl.InsideName(l.ID)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.stopping {
-		return nil, out
+		return nil, out, stopping
+	}
+	if why := e.pauseLocked(f.now); why != "" {
+		return nil, out, why
 	}
 	e.limits.take(d.Target.Cgroup, f.now)
 	e.active[l.ID] = l
-	return l, out
+	return l, out, ""
 }
 
 // carry writes the record, then the cgroup, and waits for the kernel. On every way
@@ -111,28 +117,26 @@ func (e *Engine) carry(ctx context.Context, l *lease, f *facts, out model.Outcom
 	if err := e.mayStillWrite(ctx, l); err != nil {
 		return e.abandon(l, out, model.EndFailed, err, true)
 	}
-	if err := e.cgroups.Apply(l.ref(), l.Writes[0]); err != nil {
-		return e.abandon(l, out, model.EndFailed, err, cgroupctl.Untouched(err))
+	if !sameWay(l, f) {
+		return e.abandon(l, out, model.EndFailed, errors.New("who is in the cgroup, or looks after it, has changed since it was judged"), true)
+	}
+	if untouched, err := e.write(ctx, l); err != nil {
+		return e.abandon(l, out, model.EndFailed, err, untouched)
 	}
 	written := e.now()
 	out.WrittenAt = &written
 	e.at("after write")
 
-	bounded, cancel := context.WithTimeout(ctx, e.config.ConfirmTimeout.D())
-	defer cancel()
-	if err := e.cgroups.Confirm(bounded, l.ref(), true); err != nil {
-		if errors.Is(err, cgroupctl.ErrUnconfirmed) {
-			err = fmt.Errorf("%w; %s", err, e.blockers(l.ref()))
-		}
+	if err := e.confirm(ctx, l); err != nil {
 		return e.abandon(l, out, model.EndUnconfirmed, err, false)
 	}
 	confirmed := e.now()
 	out.ConfirmedAt = &confirmed
 	e.at("after confirm")
 
-	// Everything stands still now, so this look cannot be outrun: whoever slipped in
-	// since the last one is seen, and set free again at once.
-	f = e.lookAgain(d, f)
+	// After a freeze everything stands still now, so this look cannot be outrun: whoever
+	// slipped in since the last one is seen, and set free again at once.
+	f = e.lookAtHeld(l, f)
 	if by, why := judge(secondLook, d, f); by != "" {
 		return e.revoke(l, out, by, why)
 	}
@@ -152,6 +156,21 @@ func (e *Engine) carry(ctx context.Context, l *lease, f *facts, out model.Outcom
 	e.tell(l, model.LeaseHeld)
 	e.at("after held")
 	return out
+}
+
+// confirm waits until the kernel says that everything stands still. A limit was confirmed
+// when it was read back.
+func (e *Engine) confirm(ctx context.Context, l *lease) error {
+	if l.Decision.Action.Kind != model.Freeze {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, e.config.Load().ConfirmTimeout.D())
+	defer cancel()
+	err := e.cgroups.Confirm(bounded, l.ref(), true)
+	if errors.Is(err, cgroupctl.ErrUnconfirmed) {
+		err = fmt.Errorf("%w; %s", err, e.blockers(l.ref()))
+	}
+	return err
 }
 
 // tell brings the record of a lease up to date and tells the recorder, unless the
@@ -194,8 +213,19 @@ const maxCarry = 3 * time.Second
 
 // lookAgain looks, and keeps how many processes the machine had a moment ago.
 func (e *Engine) lookAgain(d *model.Decision, before *facts) *facts {
-	f := e.look(d)
+	f := e.lookAt(d, targetOf(d))
+	e.plan(d, f, before)
 	f.machine = before.machine
+	return f
+}
+
+// lookAtHeld looks at those who are held.
+func (e *Engine) lookAtHeld(l *lease, before *facts) *facts {
+	f := e.lookAt(&l.Decision, l.ref())
+	f.moved = l.moved // nobody changes it once it is there
+	if before != nil {
+		f.machine = before.machine
+	}
 	return f
 }
 
@@ -279,7 +309,7 @@ func outcomeOf(l model.Lease) model.Outcome {
 		out.RefusedBy, out.Reason, _ = strings.Cut(l.Note, ": ")
 	case model.EndRecovered:
 		if l.HeldAt == nil {
-			out.Error = "the enforcer was stopped before the freeze was confirmed; it is undone"
+			out.Error = fmt.Sprintf("the enforcer was stopped before the %s was confirmed; it is undone", l.Decision.Action.Kind)
 		}
 	}
 	return out

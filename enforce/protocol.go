@@ -36,6 +36,8 @@ const (
 	opRelease    = "release"     // lease → lease, ended
 	opReleaseAll = "release_all" // → leases, ended
 	opStatus     = "status"      // → status
+	opPause      = "pause"       // for_ms → status: nothing new is begun; 0 is until resume
+	opResume     = "resume"      // → status
 )
 
 type request struct {
@@ -43,6 +45,7 @@ type request struct {
 	Op       string          `json:"op"`
 	Decision *model.Decision `json:"decision,omitempty"`
 	Lease    string          `json:"lease,omitempty"`
+	ForMS    int64           `json:"for_ms,omitempty"`
 }
 
 type response struct {
@@ -65,11 +68,20 @@ type Status struct {
 	LastHeartbeat      *time.Time `json:"last_heartbeat"`
 	HeartbeatTimeoutMS int64      `json:"heartbeat_timeout_ms"`
 	MaxLeaseMS         int64      `json:"max_lease_ms"`
+	// Paused says why nothing new is begun; "" if it may be.
+	Paused string `json:"paused"`
 }
 
 // parseRequest refuses everything that it does not know, so that a peer of another
 // version is told, instead of half understood.
 func parseRequest(line []byte) (request, error) {
+	// The version comes first: what a later one says may be unknown, or of another type.
+	var only struct {
+		V int `json:"v"`
+	}
+	if json.Unmarshal(line, &only) == nil && only.V > protocolVersion {
+		return request{}, fmt.Errorf("read request: it is of version %d, and this enforcer speaks %d: restart breaker-enforcer, so that both are of one package", only.V, protocolVersion)
+	}
 	var r request
 	dec := json.NewDecoder(bytes.NewReader(line))
 	dec.DisallowUnknownFields()
@@ -91,9 +103,14 @@ func parseRequest(line []byte) (request, error) {
 		if r.Lease == "" {
 			return request{}, errors.New("read request: release needs a lease")
 		}
-	case opHeartbeat, opLeases, opReleaseAll, opStatus:
+	case opPause:
+		// Bounded before it is multiplied.
+		if r.ForMS < 0 || r.ForMS > MaxPause.Milliseconds() {
+			return request{}, fmt.Errorf("read request: a pause of %d ms is not between 0 and %s", r.ForMS, MaxPause)
+		}
+	case opHeartbeat, opLeases, opReleaseAll, opStatus, opResume:
 	default:
-		return request{}, fmt.Errorf("read request: op %q is none of propose, heartbeat, leases, release, release_all, status", r.Op)
+		return request{}, fmt.Errorf("read request: op %q is none of propose, heartbeat, leases, release, release_all, status, pause, resume", r.Op)
 	}
 	return r, nil
 }

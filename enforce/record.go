@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 
 	"github.com/breakerd/breakerd/cgroupctl"
@@ -31,6 +32,13 @@ func formatRecord(l model.Lease) ([]byte, error) {
 // parseRecord reads the record of a lease as we write it. It accepts nothing that it
 // does not know: a record says what will be written to a cgroup.
 func parseRecord(id string, b []byte) (model.Lease, error) {
+	// The version comes first: a later one may have anything else.
+	var only struct {
+		Version int `json:"version"`
+	}
+	if json.Unmarshal(b, &only) == nil && only.Version > model.LeaseVersion {
+		return model.Lease{}, fmt.Errorf("read record of lease %s: it is of version %d, and this enforcer knows %d: a later breaker-enforcer wrote it", id, only.Version, model.LeaseVersion)
+	}
 	var l model.Lease
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
@@ -41,7 +49,7 @@ func parseRecord(id string, b []byte) (model.Lease, error) {
 	switch {
 	case dec.More():
 		err = errors.New("something follows it")
-	case l.Version != model.LeaseVersion:
+	case l.Version < 1 || l.Version == 1 && (l.Inside != "" || slices.ContainsFunc(l.Writes, func(w model.FileWrite) bool { return w.Unit != "" })):
 		err = fmt.Errorf("it is of version %d, and this enforcer knows %d", l.Version, model.LeaseVersion)
 	case l.ID != id || l.Decision.ID != id:
 		err = fmt.Errorf("it is of lease %q", l.ID)
@@ -53,6 +61,9 @@ func parseRecord(id string, b []byte) (model.Lease, error) {
 		err = cgroupctl.CheckPath(l.Decision.Target.Cgroup)
 		for _, w := range l.Writes {
 			err = errors.Join(err, cgroupctl.CheckWrite(w))
+		}
+		if l.Inside != "" {
+			err = errors.Join(err, cgroupctl.CheckInside(l.Inside))
 		}
 	}
 	if err != nil {
@@ -68,9 +79,36 @@ func parseRecord(id string, b []byte) (model.Lease, error) {
 //		"cgroup_id": 4711,
 var recordTarget = regexp.MustCompile(`"target"\s*:\s*\{\s*"cgroup"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"cgroup_id"\s*:\s*([0-9]+)`)
 
+// recordWrites is where the writes of a record begin.
+var recordWrites = regexp.MustCompile(`"writes"\s*:\s*\[`)
+
+// salvageLimits finds the limits that a spoilt record says were set, as far as it can be
+// read. None of them can do harm: an undo compares first, and only ever loosens.
+func salvageLimits(b []byte) []model.FileWrite {
+	at := recordWrites.FindIndex(b)
+	if at == nil {
+		return nil
+	}
+	var writes []model.FileWrite
+	dec := json.NewDecoder(bytes.NewReader(b[at[1]-1:]))
+	if _, err := dec.Token(); err != nil {
+		return nil
+	}
+	for dec.More() {
+		var w model.FileWrite
+		if dec.Decode(&w) != nil {
+			break
+		}
+		if cgroupctl.IsLimit(w) && cgroupctl.CheckWrite(w) == nil {
+			writes = append(writes, w)
+		}
+	}
+	return writes
+}
+
 // salvage finds out of a record that is cut off, spoilt or of another version which
-// cgroup it was about. A path and an id are all that a thaw needs, since nothing but
-// a freeze is ever written.
+// cgroup it was about. A path and an id are all that a thaw needs; a cgroup that was made
+// below has the name of the record. Limits need what they were: see salvageLimits.
 func salvage(b []byte) (cgroupctl.Ref, bool) {
 	m := recordTarget.FindSubmatch(b)
 	if m == nil {

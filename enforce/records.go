@@ -25,6 +25,7 @@ type records struct {
 	lock     *os.File
 	root     *os.Root // the leases directory: held, so that nobody can exchange it
 	unlisted error    // why it is not known what is in ended/
+	refused  error    // why these records are not for this enforcer
 
 	mu   sync.Mutex
 	kept []keptRecord // in ended/, the oldest first
@@ -148,7 +149,8 @@ func (r *records) open(state *os.Root) error {
 			return fmt.Errorf("make lease records: %w", err)
 		}
 	}
-	// Not an error yet: what is held is undone first. See Engine.Recover.
+	// Not errors yet: what is held is undone first. See Engine.Recover and Program.Run.
+	r.refused = r.checkVersion()
 	r.unlisted = r.list()
 	return nil
 }

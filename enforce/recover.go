@@ -180,8 +180,8 @@ func (e *Engine) setAside(ctx context.Context, id string, b []byte, why error) (
 	what := "which cgroup it was about cannot be told: look for cgroups that are still frozen (grep -l 1 */cgroup.freeze)"
 	thawed = true
 	if ref, ok := salvage(b); ok {
-		bounded, cancel := context.WithTimeout(ctx, e.config.ConfirmTimeout.D())
-		note, err := e.cgroups.Restore(bounded, ref, cgroupctl.FreezeWrite())
+		bounded, cancel := context.WithTimeout(ctx, e.config.Load().ConfirmTimeout.D())
+		note, err := e.undoBlind(bounded, ref, id, salvageLimits(b))
 		cancel()
 		switch {
 		case err != nil:
@@ -202,6 +202,22 @@ func (e *Engine) setAside(ctx context.Context, id string, b []byte, why error) (
 	return thawed, fmt.Errorf("%w; %s", why, what)
 }
 
+// undoBlind undoes whatever a lease can have done to a cgroup: what was made below it has
+// the lease's name, and systemd knows whether it froze the unit.
+func (e *Engine) undoBlind(ctx context.Context, r cgroupctl.Ref, id string, limits []model.FileWrite) (note string, err error) {
+	if len(limits) > 0 {
+		return e.cgroups.Restore(ctx, r, limits...)
+	}
+	if _, err := e.cgroups.Rejoin(ctx, r, cgroupctl.InsideName(id)); err != nil {
+		return "", err
+	}
+	w := cgroupctl.FreezeWrite()
+	if o, err := e.cgroups.Owner(ctx, r); err == nil && o.Own && o.Unit.FreezerState == "frozen" {
+		w = cgroupctl.FreezeUnitWrite(o.Unit.Name)
+	}
+	return e.cgroups.Restore(ctx, r, w)
+}
+
 // rememberRate counts the actions of before the restart, so that restarting is no
 // way around the rate: those that had ended once, those found now each time.
 func (e *Engine) rememberRate(found []*lease) error {
@@ -211,7 +227,7 @@ func (e *Engine) rememberRate(found []*lease) error {
 		}
 	}
 	now := e.now()
-	rate := e.config.Rate
+	rate := e.config.Load().Rate
 	window := max(rate.Overall.Every.D()*time.Duration(rate.Overall.Burst), rate.PerTarget.Every.D()*time.Duration(rate.PerTarget.Burst))
 	recent := map[string]model.Lease{} // those found may have been put away by now
 	if !e.counted {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,6 +18,9 @@ import (
 )
 
 // points are the labelled moments of a lease's life.
+// pointsInside are those where a tree is moved into a cgroup of its own.
+var pointsInside = []string{"after isolate", "after first move"}
+
 var points = []string{
 	"before record", "after record", "after write", "after confirm", "after held",
 	"before restore", "after restore", "after end record", "after put away",
@@ -27,48 +31,57 @@ type killed struct{}
 // A kill at each labelled moment is recovered from: nothing stays frozen and the
 // record is put away once. (TestKill does this with real processes and SIGKILL.)
 func TestAKillAtEachMomentIsRecoveredFrom(t *testing.T) {
-	for _, point := range points {
-		t.Run(point, func(t *testing.T) {
-			w := newWorld(t)
-			w.open(func(o *Options) {
-				o.at = func(p string) {
-					if p == point {
-						panic(killed{})
-					}
-				}
-			})
-			d := w.decide(w.tree("/a", 100), 100, time.Minute)
-			func() {
-				defer func() {
-					if r := recover(); r != nil && r != (killed{}) {
-						panic(r)
-					}
-				}()
-				w.e.Propose(t.Context(), d)
-				l := w.e.active[d.ID]
-				l.claimed, l.EndReason = true, model.EndExpired
-				w.e.undo(l)
-			}()
-			w.crash()
-			w.open()
-			if _, err := w.e.Recover(t.Context()); err != nil {
-				t.Error(err)
-			}
-			w.wantHeld("/a", false)
-			switch point {
-			case "before record":
-				w.wantFiled(d.ID)
-			default:
-				w.wantFiled(d.ID, endedDir)
-			}
-			writes := len(w.fake.Writes())
-			again := w.e.Propose(t.Context(), d)
-			if point != "before record" && (len(w.fake.Writes()) != writes || again.LeaseID != d.ID) {
-				t.Errorf("done twice: %+v, %q", again, w.fake.Writes())
-			}
-			w.close()
-		})
+	for _, kind := range []model.ActionKind{model.Freeze, model.Throttle} {
+		for _, point := range append(slices.Clone(points), "after first write") {
+			t.Run(fmt.Sprintf("%s %s", kind, point), func(t *testing.T) { killedAt(t, kind, point) })
+		}
 	}
+}
+
+func killedAt(t *testing.T, kind model.ActionKind, point string) {
+	w := newWorld(t)
+	w.open(func(o *Options) {
+		o.at = func(p string) {
+			if p == point {
+				panic(killed{})
+			}
+		}
+	})
+	_, d := w.limited("/a", 100)
+	d.Action.ForMS = time.Minute.Milliseconds()
+	if kind == model.Freeze {
+		d.Action = w.decide(cgroupctl.Ref{}, 0, time.Minute).Action
+	}
+	func() {
+		defer func() {
+			if r := recover(); r != nil && r != (killed{}) {
+				panic(r)
+			}
+		}()
+		w.e.Propose(t.Context(), d)
+		l := w.e.active[d.ID]
+		l.claimed, l.EndReason = true, model.EndExpired
+		w.e.undo(l)
+	}()
+	w.crash()
+	w.open()
+	if _, err := w.e.Recover(t.Context()); err != nil {
+		t.Error(err)
+	}
+	w.wantHeld("/a", false)
+	w.wantLimits("/a", "max 100000", "4915")
+	switch point {
+	case "before record":
+		w.wantFiled(d.ID)
+	default:
+		w.wantFiled(d.ID, endedDir)
+	}
+	writes := len(w.fake.Writes())
+	again := w.e.Propose(t.Context(), d)
+	if point != "before record" && (len(w.fake.Writes()) != writes || again.LeaseID != d.ID) {
+		t.Errorf("done twice: %+v, %q", again, w.fake.Writes())
+	}
+	w.close()
 }
 
 func TestRecordsThatCannotBeRead(t *testing.T) {
@@ -92,7 +105,7 @@ func TestRecordsThatCannotBeRead(t *testing.T) {
 		{"cut off before the cgroup", text[:strings.Index(text, `"target"`)], false},
 		{"empty", "", false},
 		{"zeros", strings.Repeat("\x00", 4096), false},
-		{"of another version", strings.Replace(text, `"version": 1`, `"version": 2`, 1), true},
+		{"of another version", strings.Replace(text, `"version": 1`, `"version": 3`, 1), true},
 		{"with a field that nobody knows", strings.Replace(text, `"state"`, `"more": 1, "state"`, 1), true},
 		{"of another lease", strings.Replace(text, `"id": "`+d.ID, `"id": "other`, 1), true},
 		{"with a write that we never make", strings.Replace(text, `cgroup.freeze`, `cgroup.kill`, 1), true},
@@ -200,7 +213,7 @@ func FuzzRecord(f *testing.F) {
 // A record that was written by whoever did not bound it is undone like any other, and
 // salvaged like any other if it is spoilt.
 func TestALongRecordIsUndone(t *testing.T) {
-	for _, version := range []int{1, 2} {
+	for _, version := range []int{1, 2, 3} {
 		w := newWorld(t)
 		w.open()
 		ref := w.fake.Make("/a", 100)
@@ -218,7 +231,7 @@ func TestALongRecordIsUndone(t *testing.T) {
 		}
 		w.fake.SetFreeze(ref.Path, "1")
 		w.open()
-		if _, err := w.e.Recover(t.Context()); (err == nil) != (version == 1) {
+		if _, err := w.e.Recover(t.Context()); (err == nil) != (version <= 2) {
 			t.Errorf("version %d: %v", version, err)
 		}
 		w.wantHeld(ref.Path, false)

@@ -301,6 +301,15 @@ func (s *Server) do(ctx context.Context, c *net.UnixConn, p peer, r request) (ou
 		if !s.access.mayPropose(p) {
 			return response{Error: fmt.Sprintf("%s: %s may not; only root and breakerd's user may", r.Op, p)}
 		}
+	case opResume:
+		// It arms, and breakerd shall not overrule whoever paused.
+		if p.uid != 0 {
+			return response{Error: fmt.Sprintf("%s: %s may not; only root may", r.Op, p)}
+		}
+	case opPause:
+		if !s.access.mayRelease(p) {
+			return response{Error: fmt.Sprintf("%s: %s may not; only root, breakerd's user and its group may", r.Op, p)}
+		}
 	case opRelease, opReleaseAll:
 		if !s.access.mayRelease(p) {
 			return response{Error: fmt.Sprintf("%s: %s may not; only root, breakerd's user and its group may", r.Op, p)}
@@ -318,6 +327,18 @@ func (s *Server) do(ctx context.Context, c *net.UnixConn, p peer, r request) (ou
 		out.Outcome = &o
 	case opHeartbeat:
 		s.engine.Heartbeat()
+	case opPause:
+		if _, err := s.engine.Pause(time.Duration(r.ForMS)*time.Millisecond, p.String()); err != nil {
+			return response{Error: err.Error()}
+		}
+		s.log.Warn("paused", keyPeer, p.String())
+		out.Status = s.status()
+	case opResume:
+		if err := s.engine.Resume(); err != nil {
+			return response{Error: err.Error()}
+		}
+		s.log.Warn("resumed", keyPeer, p.String())
+		out.Status = s.status()
 	case opLeases:
 		out.Leases = s.engine.Leases()
 	case opRelease:
@@ -332,11 +353,15 @@ func (s *Server) do(ctx context.Context, c *net.UnixConn, p peer, r request) (ou
 			return response{Error: err.Error()}
 		}
 	case opStatus:
-		st := s.engine.Status()
-		st.Version, st.StartedAt = s.version, s.started
-		out.Status = &st
+		out.Status = s.status()
 	}
 	return out
+}
+
+func (s *Server) status() *Status {
+	st := s.engine.Status()
+	st.Version, st.StartedAt = s.version, s.started
+	return &st
 }
 
 // Status is what the engine says about itself.
@@ -345,8 +370,9 @@ func (e *Engine) Status() Status {
 	defer e.mu.Unlock()
 	st := Status{
 		PID: os.Getpid(), Mode: e.mode, Leases: len(e.active), Recovered: e.recovered,
-		HeartbeatTimeoutMS: e.config.HeartbeatTimeout.D().Milliseconds(),
-		MaxLeaseMS:         e.config.MaxLease.D().Milliseconds(),
+		HeartbeatTimeoutMS: e.config.Load().HeartbeatTimeout.D().Milliseconds(),
+		MaxLeaseMS:         e.config.Load().MaxLease.D().Milliseconds(),
+		Paused:             e.pauseLocked(e.now()),
 	}
 	if !e.lastBeat.IsZero() {
 		beat := e.lastBeat

@@ -123,6 +123,8 @@ func TestWhatTheServerRefuses(t *testing.T) {
 		{"an unknown field", `{"v":1,"op":"leases","x":1}`, `unknown field "x"`},
 		{"an unknown field in a decision", `{"v":1,"op":"propose","decision":{"x":1}}`, `unknown field "x"`},
 		{"another version", `{"v":2,"op":"leases"}`, "version 2"},
+		{"a later version with keys that nobody knows", `{"v":2,"op":"leases","since":7}`, "version 2, and this enforcer speaks 1: restart breaker-enforcer"},
+		{"a later version whose keys are of another type", `{"v":3,"op":["leases"]}`, "version 3"},
 		{"no version", `{"op":"leases"}`, "version 0"},
 		{"a proposal without a decision", `{"v":1,"op":"propose"}`, "needs a decision"},
 		{"a release without a lease", `{"v":1,"op":"release"}`, "needs a lease"},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/breakerd/breakerd/cgroupctl"
@@ -30,7 +31,7 @@ func (e *Engine) Release(ctx context.Context, id, who string) (model.Lease, erro
 	case <-l.done:
 		return e.copyOf(l), nil
 	case <-ctx.Done():
-		return e.copyOf(l), fmt.Errorf("release %s: not thawed yet, and tried again until it is: %w", id, context.Cause(ctx))
+		return e.copyOf(l), fmt.Errorf("release %s: not undone yet, and tried again until it is: %w", id, context.Cause(ctx))
 	}
 }
 
@@ -47,7 +48,7 @@ func (e *Engine) ReleaseAll(ctx context.Context, reason model.EndReason) error {
 		select {
 		case <-l.done:
 		case <-ctx.Done():
-			return fmt.Errorf("release all leases: %s is not thawed yet: %w", l.ID, context.Cause(ctx))
+			return fmt.Errorf("release all leases: %s is not undone yet: %w", l.ID, context.Cause(ctx))
 		}
 	}
 	return nil
@@ -64,6 +65,9 @@ func (e *Engine) endLocked(l *lease, reason model.EndReason) {
 	if l.flying {
 		l.cancel(fmt.Errorf("the lease was ended at once: %s", reason))
 		return
+	}
+	if l.asserting {
+		return // it is undone right after that
 	}
 	e.undoing.Go(func() { e.undo(l) })
 }
@@ -88,18 +92,23 @@ func (e *Engine) undo(l *lease) {
 }
 
 func (e *Engine) restore(l *lease) error {
-	ctx, cancel := context.WithTimeout(context.Background(), e.config.ConfirmTimeout.D())
+	ctx, cancel := context.WithTimeout(context.Background(), e.config.Load().ConfirmTimeout.D())
 	defer cancel()
-	for i := len(l.Writes) - 1; i >= 0; i-- {
-		note, err := e.cgroups.Restore(ctx, l.ref(), l.Writes[i])
-		if err != nil {
-			return err
-		}
+	if l.Inside != "" {
+		note, err := e.cgroups.Rejoin(ctx, targetOf(&l.Decision), l.Inside)
 		e.mu.Lock()
 		l.addNote(note)
 		e.mu.Unlock()
+		return err
 	}
-	return nil
+	e.mu.Lock()
+	writes := slices.Clone(l.Writes)
+	e.mu.Unlock()
+	note, err := e.cgroups.Restore(ctx, l.ref(), writes...)
+	e.mu.Lock()
+	l.addNote(note)
+	e.mu.Unlock()
+	return err
 }
 
 // Bounds of the pause between two tries of an undo.
@@ -140,6 +149,7 @@ func (e *Engine) finish(l *lease) {
 	}
 	e.mu.Lock()
 	delete(e.active, l.ID)
+	e.ends.end(l.Decision.Target.Cgroup, now, e.config.Load().Cooldown.D())
 	if _, ok := e.done.get(l.ID); !ok {
 		e.done.put(outcomeOf(ended))
 	}

@@ -99,13 +99,15 @@ func (w *world) decide(r cgroupctl.Ref, root int32, hold time.Duration) model.De
 			Cgroup: r.Path, CgroupID: r.ID, Scope: model.ScopeTree,
 			Root: model.ProcID{PID: root, StartTime: newStart},
 		},
-		Policy: "breaker.test",
+		Policy: "breaker.test", OpenedAt: time.Now(), Confidence: 1, Observed: 1,
 	}
 }
 
 func (w *world) options() Options {
+	c := DefaultConfig()
+	c.Cooldown = 0 // what is about it says so
 	return Options{
-		Mode: model.Enforce, Config: DefaultConfig(), Cgroups: w.fake, StateDir: w.state,
+		Mode: model.Enforce, Config: c, Cgroups: w.fake, StateDir: w.state,
 		Recorder: w.log, Proc: w.proc,
 	}
 }

@@ -73,6 +73,9 @@ func New(cfg detect.Config, policies *policy.Set, name detect.Namer) *Judge {
 // SetPolicies changes the policies from the next sample on.
 func (j *Judge) SetPolicies(policies *policy.Set) { j.policies = policies }
 
+// SetThresholds changes the thresholds from the next sample on.
+func (j *Judge) SetThresholds(cfg detect.Config) { j.watch.SetConfig(cfg) }
+
 // Keyframe is the process table as it is now, for a recording to begin with.
 func (j *Judge) Keyframe() model.Sample { return j.watch.Keyframe() }
 
@@ -150,7 +153,7 @@ func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
 	d.wanted = &model.Decision{
 		ID: fmt.Sprintf("%s-%d", in.ID, d.asked), IncidentID: in.ID, Kind: in.Kind, At: now,
 		Action: v.Action, Target: target, Policy: v.Policy, PolicyHash: j.policies.Hash(),
-		EvalUS: v.Elapsed.Microseconds(),
+		EvalUS: v.Elapsed.Microseconds(), OpenedAt: in.OpenedAt, Confidence: in.Confidence, Observed: j.watch.Observed(),
 	}
 	return []Event{{Type: Wanted, Incident: in.Clone(), Decision: d.wanted}}
 }

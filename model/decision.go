@@ -5,8 +5,7 @@ import "time"
 // ActionKind is a way to hold a culprit.
 type ActionKind string
 
-// The actions, from the mildest. Throttle is understood in policies and refused
-// as not feasible until cgroupctl can do it.
+// The actions, from the mildest.
 const (
 	NoAction ActionKind = "none"
 	Throttle ActionKind = "throttle"
@@ -44,6 +43,11 @@ type Decision struct {
 	PolicyHash string    `json:"policy_hash"` // of the whole set
 	Denied     []string  `json:"denied,omitempty"`
 	EvalUS     int64     `json:"eval_us"` // how long the policies took
+	// OpenedAt is when the incident opened, Confidence (0 to 1) how sure its verdict on the
+	// culprit is, and Observed (0 to 1) the part of what happened of late that was seen.
+	OpenedAt   time.Time `json:"opened_at"`
+	Confidence float64   `json:"confidence"`
+	Observed   float64   `json:"observed"`
 }
 
 // Target is what a decision would act on.

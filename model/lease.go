@@ -26,22 +26,26 @@ const (
 	EndUnconfirmed EndReason = "unconfirmed" // the kernel did not confirm within the bound
 	EndRefused     EndReason = "refused"     // a guard refused on a later look
 	EndFailed      EndReason = "failed"      // it could not be carried out
+	EndYielded     EndReason = "yielded"     // somebody else keeps writing the file
 )
 
 // Lease is a held action. It is on disk before the write that it covers, with the
 // values to put back.
 type Lease struct {
-	Version   int         `json:"version"`
-	ID        string      `json:"id"` // the decision's
-	State     LeaseState  `json:"state"`
-	DryRun    bool        `json:"dry_run"`
-	Decision  Decision    `json:"decision"`
-	Writes    []FileWrite `json:"writes"`
-	CreatedAt time.Time   `json:"created_at"`
-	HeldAt    *time.Time  `json:"held_at"`
-	ExpiresAt time.Time   `json:"expires_at"`
-	EndedAt   *time.Time  `json:"ended_at"`
-	EndReason EndReason   `json:"end_reason"`
+	Version  int         `json:"version"`
+	ID       string      `json:"id"` // the decision's
+	State    LeaseState  `json:"state"`
+	DryRun   bool        `json:"dry_run"`
+	Decision Decision    `json:"decision"`
+	Writes   []FileWrite `json:"writes"`
+	// Inside is the name of the cgroup that was made below the target for some or all of
+	// its processes; the writes are those of that cgroup. "" is the target itself.
+	Inside    string     `json:"inside,omitempty"`
+	CreatedAt time.Time  `json:"created_at"`
+	HeldAt    *time.Time `json:"held_at"`
+	ExpiresAt time.Time  `json:"expires_at"`
+	EndedAt   *time.Time `json:"ended_at"`
+	EndReason EndReason  `json:"end_reason"`
 	// Note says what was found while undoing: a cgroup that had gone, a file that
 	// had another owner by then.
 	Note string `json:"note,omitempty"`
@@ -52,7 +56,22 @@ type FileWrite struct {
 	File  string `json:"file"` // within the target's cgroup
 	Was   string `json:"was"`
 	Wrote string `json:"wrote"`
+	// Unit is the systemd unit through which it was written; "" is directly.
+	Unit string `json:"unit,omitempty"`
+	// Limit is what the unit had, where a limit is written through it. Was is "" then if
+	// the cgroup did not have the file yet.
+	Limit UnitLimit `json:"limit,omitzero"`
 }
 
-// LeaseVersion is the version of the form in which leases are kept on disk.
-const LeaseVersion = 1
+// UnitLimit is a limit of a systemd unit at one moment.
+type UnitLimit struct {
+	Property string `json:"property"` // as D-Bus has it
+	Value    uint64 `json:"value"`    // in the property's unit; the greatest number is no limit
+	// DropIn says that somebody had set it at run time already, so that the file which says
+	// so stays.
+	DropIn bool `json:"drop_in"`
+}
+
+// LeaseVersion is the version of the form in which leases are kept on disk. 2 has
+// Lease.Inside, FileWrite.Unit and FileWrite.Limit.
+const LeaseVersion = 2

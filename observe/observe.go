@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/breakerd/breakerd/bpf"
@@ -34,9 +35,12 @@ const (
 // Observer watches this machine.
 type Observer struct {
 	reader    host.Reader
-	collector *bpf.Collector
+	collector kernelSide
+	missing   []Missing
 	tree      *host.Tree
 	tick      time.Duration
+	nextTick  atomic.Int64 // that was set and is not in force yet; 0 if none
+	privilege atomic.Pointer[string]
 
 	due        time.Time // of the next sample
 	clocks     host.Clocks
@@ -53,14 +57,23 @@ type Observer struct {
 	details    details
 }
 
-// Open attaches the kernel programs and looks once at everything there is.
+// Open attaches the kernel programs and looks once at everything there is. Where they
+// cannot be attached because the kernel has no BTF, it watches the machine's pressure and
+// nothing else: see Missing.
 func Open(tick time.Duration, sizes bpf.Sizes) (*Observer, error) {
 	reader, err := host.NewReader()
 	if err != nil {
 		return nil, err
 	}
-	collector, err := bpf.Open(sizes)
-	if err != nil {
+	return begin(tick, reader, func() (kernelSide, error) { return bpf.Open(sizes) })
+}
+
+func begin(tick time.Duration, reader host.Reader, attach func() (kernelSide, error)) (*Observer, error) {
+	collector, err := attach()
+	switch {
+	case errors.Is(err, bpf.ErrNoBTF):
+		collector = blind{}
+	case err != nil:
 		return nil, err
 	}
 	o := &Observer{
@@ -69,6 +82,7 @@ func Open(tick time.Duration, sizes bpf.Sizes) (*Observer, error) {
 		tree:      reader.Tree(),
 		tick:      tick,
 		details:   newDetails(),
+		missing:   missing(reader, collector),
 	}
 	if o.clocks, err = host.ReadClocks(); err != nil {
 		return nil, errors.Join(err, collector.Close())
@@ -83,8 +97,9 @@ func (o *Observer) Reader() host.Reader { return o.reader }
 // Programs names the kernel programs that are attached.
 func (o *Observer) Programs() []string { return o.collector.Programs() }
 
-// Problems says what cannot be seen on this machine, for a person.
-func (o *Observer) Problems() []string { return o.collector.Problems() }
+// SetTick changes how often a sample is taken, from the next one on. It may be called
+// while another goroutine is in Next.
+func (o *Observer) SetTick(tick time.Duration) { o.nextTick.Store(int64(tick)) }
 
 // Close detaches the kernel programs.
 func (o *Observer) Close() error { return o.collector.Close() }
@@ -99,6 +114,9 @@ func (o *Observer) Next(ctx context.Context) (*model.Sample, error) {
 		return nil, ctx.Err()
 	case <-timer.C:
 	}
+	if tick := o.nextTick.Swap(0); tick != 0 {
+		o.tick = time.Duration(tick)
+	}
 	s := &model.Sample{Keyframe: !o.started}
 	if late := time.Since(o.due); late > o.tick/2 {
 		s.Lost.LateNS = int64(late)
@@ -110,7 +128,10 @@ func (o *Observer) Next(ctx context.Context) (*model.Sample, error) {
 	if err := o.fill(s); err != nil {
 		return nil, fmt.Errorf("take a sample: %w", err)
 	}
-	o.started = true
+	if !o.started {
+		o.started = true
+		o.dropCapabilities()
+	}
 	return s, nil
 }
 
@@ -132,6 +153,10 @@ func (o *Observer) fill(s *model.Sample) error {
 			return err
 		}
 		o.settled = time.Now()
+	}
+	if _, none := o.collector.(blind); none {
+		o.last = s.Host
+		return nil // who uses what is not known, so that nobody may be accused
 	}
 	scan := o.scanDue(s)
 	began := time.Now()

@@ -142,10 +142,12 @@ func NewDecoder(r io.Reader, name string) (*Decoder, error) {
 	d := &Decoder{lines: bufio.NewScanner(r), name: name}
 	d.lines.Buffer(make([]byte, 64<<10), maxLine)
 	d.lines.Split(splitLine)
-	rec, err := d.line()
+	rec, version, err := d.first()
 	switch {
 	case errors.Is(err, io.EOF):
 		return nil, errEmpty(name)
+	case version > Version:
+		return nil, foreign(name, version)
 	case errors.Is(err, errCut):
 		return nil, fmt.Errorf("%s:1: %w, within its header", name, ErrTruncated)
 	case err != nil:
@@ -153,10 +155,29 @@ func NewDecoder(r io.Reader, name string) (*Decoder, error) {
 	case rec.Header == nil:
 		return nil, fmt.Errorf("%s:1: not a recording of breakerd: its first line has no header", name)
 	case rec.Header.Version != Version:
-		return nil, fmt.Errorf("%s:1: the recording has version %d, and this program reads version %d: use the breakerctl that recorded it", name, rec.Header.Version, Version)
+		return nil, foreign(name, rec.Header.Version)
 	}
 	d.header = *rec.Header
 	return d, nil
+}
+
+func foreign(name string, version int) error {
+	return fmt.Errorf("%s:1: the recording has version %d, and this program reads version %d: use the breakerctl that recorded it", name, version, Version)
+}
+
+// first reads the first line, and the version of its header alone, whatever else a later
+// version has made of it.
+func (d *Decoder) first() (Record, int, error) {
+	rec, err := d.line()
+	var only struct {
+		Header struct {
+			Version int `json:"version"`
+		} `json:"header"`
+	}
+	if json.Unmarshal(d.lines.Bytes(), &only) != nil {
+		only.Header.Version = 0
+	}
+	return rec, only.Header.Version, err
 }
 
 // Header is how the recording was judged when it was made.

@@ -200,6 +200,8 @@ func TestWhatIsNoWholeRecordingIsRefused(t *testing.T) {
 		{"another JSON", "{}\n", "FILE:1: not a recording of breakerd: its first line has no header"},
 		{"no header", whole[len(lines[0]):], "FILE:1: not a recording of breakerd"},
 		{"a foreign version", `{"header":{"version":99,"detect":{}}}` + "\n", "FILE:1: the recording has version 99, and this program reads version 1: use the breakerctl that recorded it"},
+		{"a later version whose header has another form", `{"header":{"version":2,"detect":{},"policies":["a.rego"]}}` + "\n", "FILE:1: the recording has version 2, and this program reads version 1"},
+		{"a later version with other lines", `{"header":{"version":3},"sample":7}` + "\n", "FILE:1: the recording has version 3"},
 		{"no version", `{"header":{}}` + "\n", "FILE:1: the recording has version 0"},
 		{"a gap", lines[0] + lines[1] + lines[3] + lines[4], "FILE:4: 1 records are missing: the recording says 3 and has 2"},
 		{"one too many", lines[0] + lines[1] + lines[1] + lines[2] + lines[3] + lines[4], "FILE:6: there are too many records: the recording says 3 and has 4"},

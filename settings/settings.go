@@ -4,8 +4,9 @@ package settings
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
+	"os"
+	"slices"
 	"time"
 
 	"github.com/breakerd/breakerd/config"
@@ -16,18 +17,22 @@ import (
 // DefaultFile is read where no other is named; it may be missing.
 const DefaultFile = "/etc/breakerd/breakerd.yaml"
 
+// DefaultPolicies is the folder of the operator's policies; it may be missing.
+const DefaultPolicies = "/etc/breakerd/policies"
+
 // Settings are the keys of breakerd.yaml.
 type Settings struct {
-	// Mode is how far breakerd may go: monitor, dry-run or enforce.
-	Mode model.Mode `yaml:"mode"`
-	// Tick is how often a sample is taken.
-	Tick config.Duration `yaml:"tick"`
+	// Mode is how far breakerd may go.
+	Mode model.Mode `yaml:"mode" doc:"How far breakerd may go: monitor (watch and tell), dry-run (go through everything and write nothing) or enforce (ask breaker-enforcer)."`
+	// Tick is how often a sample is taken: a shorter one costs more than it sees, a longer
+	// one is slower than the holds of the detectors.
+	Tick config.Duration `yaml:"tick" doc:"How often a sample is taken." range:"50ms..2s"`
 	// RuntimeDir holds the sockets.
-	RuntimeDir string `yaml:"runtime_dir"`
+	RuntimeDir string `yaml:"runtime_dir" doc:"Folder of the sockets; breaker-enforcer and breakerctl must be told of another one with --runtime-dir."`
 	// Policies are directories of .rego files, or files.
-	Policies []string `yaml:"policies"`
+	Policies []string `yaml:"policies" doc:"Folders of .rego files, or files. The default one may be missing; no policy means that nothing is ever done."`
 	// Detect holds the thresholds.
-	Detect detect.Config `yaml:"detect"`
+	Detect detect.Config `yaml:"detect" doc:"The thresholds: when an incident opens, and when it closes. See breakerd-incidents(7)."`
 }
 
 // Default watches and does nothing.
@@ -36,45 +41,41 @@ func Default() Settings {
 		Mode:       model.Monitor,
 		Tick:       config.Duration(250 * time.Millisecond),
 		RuntimeDir: "/run/breakerd",
+		Policies:   []string{DefaultPolicies},
 		Detect:     detect.DefaultConfig(),
 	}
 }
 
-// Load reads a configuration file. An empty name is the default one, which may be
-// missing.
-func Load(path string) (Settings, error) {
+// Load reads a configuration file and its drop-ins, and says where each value that they
+// set stands. An empty name is the default file, which may be missing.
+func Load(path string) (Settings, config.Origins, error) {
 	c := Default()
-	named := path != ""
-	if !named {
+	optional := path == ""
+	if optional {
 		path = DefaultFile
 	}
-	err := config.Load(path, &c)
-	if !named && errors.Is(err, fs.ErrNotExist) {
-		return Default(), nil
-	}
+	origins, err := config.LoadWithDropIns(path, optional, &c)
 	if err != nil {
-		return Settings{}, err
+		return Settings{}, nil, err
 	}
-	return c, nil
+	return c, origins, nil
 }
-
-// Bounds of the tick: a shorter one costs more than it sees, a longer one is slower
-// than the holds of the detectors.
-const (
-	minTick = 50 * time.Millisecond
-	maxTick = 2 * time.Second
-)
 
 // Check says what is wrong with the configuration.
 func (c *Settings) Check() error {
 	if _, err := model.ParseMode(string(c.Mode)); err != nil {
 		return &config.BadValue{Key: "mode", What: err.Error()}
 	}
-	if t := c.Tick.D(); t < minTick || t > maxTick {
-		return &config.BadValue{Key: "tick", What: fmt.Sprintf("%v is not between %v and %v", t, minTick, maxTick)}
-	}
 	if c.RuntimeDir == "" {
 		return &config.BadValue{Key: "runtime_dir", What: "it must name a directory"}
 	}
-	return c.Detect.Check()
+	return config.CheckRanges("", c)
+}
+
+// PolicyPaths are the policies to load: the default folder only where it is there.
+func (c *Settings) PolicyPaths() []string {
+	return slices.DeleteFunc(slices.Clone(c.Policies), func(path string) bool {
+		_, err := os.Stat(path)
+		return path == DefaultPolicies && errors.Is(err, fs.ErrNotExist)
+	})
 }

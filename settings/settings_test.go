@@ -53,7 +53,7 @@ func TestAFileChangesWhatItNames(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			want := Default()
 			tt.want(&want)
-			got, err := Load(file(t, tt.text))
+			got, _, err := Load(file(t, tt.text))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -104,7 +104,7 @@ func TestEveryBoundRefusesAndNamesItsKey(t *testing.T) {
 		},
 		"memory_leak": {
 			"horizon":            {"0s", "61m"},
-			"min_growth_mb":      {"0", "1e7", ".nan"},
+			"min_growth":         {"0B", "1023KiB", "2TiB"},
 			"min_growth_percent": {"0", "1001", ".nan"},
 			"rising_percent":     {"49", "101", ".nan"},
 			"min_observation":    {"0s", "61m"},
@@ -138,7 +138,7 @@ func TestEveryBoundRefusesAndNamesItsKey(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.text, func(t *testing.T) {
 			path := file(t, tt.text)
-			got, err := Load(path)
+			got, _, err := Load(path)
 			if err == nil {
 				t.Fatalf("accepted as %+v", got)
 			}
@@ -149,11 +149,49 @@ func TestEveryBoundRefusesAndNamesItsKey(t *testing.T) {
 	}
 }
 
+func TestADropInIsPartOfTheConfiguration(t *testing.T) {
+	path := file(t, "tick: 1s\n")
+	if err := errors.Join(os.Mkdir(path+".d", 0o755), os.WriteFile(path+".d/50-mine.yaml", []byte("detect:\n  io_pressure: {hold: 7s}\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	c, origins, err := Load(path)
+	if err != nil || c.Tick.D() != time.Second || c.Detect.IOPressure.Hold.D() != 7*time.Second {
+		t.Fatalf("got %+v, %v", c, err)
+	}
+	want := config.Origins{"tick": {File: path, Line: 1, Column: 7}, "detect.io_pressure.hold": {File: path + ".d/50-mine.yaml", Line: 2, Column: 23}}
+	if diff := cmp.Diff(want, origins); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEveryKeyHasAMeaningAndEveryFigureItsBounds(t *testing.T) {
+	for _, k := range config.Keys(new(Default())) {
+		if k.Doc == "" || !strings.HasSuffix(k.Doc, ".") {
+			t.Errorf("%s: %q is no sentence", k.Name, k.Doc)
+		}
+		if figure := k.Type == "duration" || k.Type == "size" || strings.Contains(k.Type, "number"); figure && k.Most == "" {
+			t.Errorf("%s is a %s without bounds", k.Name, k.Type)
+		}
+	}
+}
+
+func TestTheDefaultPolicyFolderMayBeMissingAndNoOther(t *testing.T) {
+	c := Default()
+	c.Policies = []string{DefaultPolicies, "/nonexistent/policies"}
+	want := c.Policies[1:]
+	if _, err := os.Stat(DefaultPolicies); err == nil {
+		want = c.Policies
+	}
+	if diff := cmp.Diff(want, c.PolicyPaths()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestASlipInAFileIsRefused(t *testing.T) {
-	for _, text := range []string{"mod: enforce\n", "detect:\n  fork_storms: {}\n", "tick: 250\n", "policies: /a\n", "detect: {hysteresis: {close_after: -5s}}\n", "\tmode: monitor\n"} {
+	for _, text := range []string{"mod: enforce\n", "detect:\n  fork_storms: {}\n", "tick: 250\n", "policies: /a\n", "detect: {hysteresis: {close_after: -5s}}\n", "detect: {memory_leak: {min_growth: 64}}\n", "detect: {memory_leak: {min_growth: 64M}}\n", "\tmode: monitor\n"} {
 		t.Run(text, func(t *testing.T) {
 			path := file(t, text)
-			if got, err := Load(path); err == nil || !strings.Contains(err.Error(), path) {
+			if got, _, err := Load(path); err == nil || !strings.Contains(err.Error(), path) {
 				t.Errorf("settings %+v, error %v: want one that names the file", got, err)
 			}
 		})
@@ -161,7 +199,7 @@ func TestASlipInAFileIsRefused(t *testing.T) {
 }
 
 func TestANamedFileMustBeThere(t *testing.T) {
-	if _, err := Load(filepath.Join(t.TempDir(), "none.yaml")); !errors.Is(err, fs.ErrNotExist) {
+	if _, _, err := Load(filepath.Join(t.TempDir(), "none.yaml")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got %v, want that it does not exist", err)
 	}
 }
@@ -170,7 +208,7 @@ func TestTheDefaultFileMayBeMissing(t *testing.T) {
 	if _, err := os.Stat(DefaultFile); err == nil {
 		t.Skip(DefaultFile + " is on this machine")
 	}
-	got, err := Load("")
+	got, _, err := Load("")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package systemd
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -92,5 +93,35 @@ func TestEntriesHaveTheFieldsThatTheirTextNames(t *testing.T) {
 		if !told[id] {
 			t.Errorf("nobody tells %s", id)
 		}
+	}
+}
+
+// What a text tells people to type must be there.
+func TestTheCatalogNamesNoCommandThatThereIsNot(t *testing.T) {
+	commands := map[string]bool{}
+	files, err := filepath.Glob("../cmd/breakerctl/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`Use:\s+"([a-z-]+)`).FindAllSubmatch(text, -1) {
+			commands[string(m[1])] = true
+		}
+	}
+	named := 0
+	for id, body := range catalog(t) {
+		for _, m := range regexp.MustCompile(`breakerctl ([a-z-]+)(?: (check|show|diff))?`).FindAllStringSubmatch(body, -1) {
+			named++
+			if !commands[m[1]] || m[2] != "" && !commands[m[2]] {
+				t.Errorf("%s: there is no command %q", id, m[0])
+			}
+		}
+	}
+	if named < 8 {
+		t.Errorf("found %d commands in the catalog", named)
 	}
 }

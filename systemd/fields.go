@@ -30,6 +30,12 @@ const (
 	FieldDryRun     Field = "BREAKER_DRY_RUN" // true or false
 	FieldMode       Field = "BREAKER_MODE"
 	FieldVersion    Field = "BREAKER_VERSION"
+	FieldProgram    Field = "BREAKER_PROGRAM"
+	FieldChanged    Field = "BREAKER_CHANGED"     // keys of the configuration
+	FieldPending    Field = "BREAKER_PENDING"     // keys that need a restart
+	FieldLeftOut    Field = "BREAKER_LEFT_OUT"    // entries
+	FieldLeftOutID  Field = "BREAKER_LEFT_OUT_ID" // of this MESSAGE_ID
+	FieldMissing    Field = "BREAKER_MISSING"     // what cannot be seen on this machine
 )
 
 // Unknown stands where an entry must say something and nothing is known.

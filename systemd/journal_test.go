@@ -126,7 +126,7 @@ func TestWithoutJournaldEntriesAreJSONLines(t *testing.T) {
 			}
 		}
 		closeJournal(t, j)
-		want := `{"time":"2000-01-01T00:00:00Z","priority":6,"message_id":"f545b0cfbfff4fd583e2b479eef00864","message":"breakerd 0.1.0 started in mode dry-run","BREAKER_MODE":"dry-run","BREAKER_VERSION":"0.1.0"}
+		want := `{"time":"2000-01-01T00:00:00Z","priority":6,"message_id":"f545b0cfbfff4fd583e2b479eef00864","message":"breakerd 0.1.0 started in mode dry-run","BREAKER_MODE":"dry-run","BREAKER_PROGRAM":"breakerd","BREAKER_VERSION":"0.1.0"}
 {"time":"2000-01-01T00:00:00Z","priority":4,"message_id":"78db2b03ae064acfb65b2ebffe018de0","message":"observation degraded: a \"quoted\" \u003cb\u003e\\x0a\\x1b[2J","BREAKER_REASON":"a \"quoted\" \u003cb\u003e\\x0a\\x1b[2J"}
 `
 		if diff := cmp.Diff(want, out.String()); diff != "" {
@@ -188,7 +188,9 @@ func TestWriteNeverWaits(t *testing.T) {
 		j := openJournal(path, "breakerd", nobody)
 		start, lost := time.Now(), 0
 		for i := range 2 * queued {
-			switch err := j.Write(Stopped("breakerd", fmt.Sprint(i))); {
+			e := Stopped("breakerd", fmt.Sprint(i))
+			e.MessageID = MessageID(fmt.Sprint(i % 8)) // or most would be left out as too many of one kind
+			switch err := j.Write(e); {
 			case errors.Is(err, ErrEntryLost):
 				lost++
 			case err != nil:
@@ -248,6 +250,55 @@ func FuzzEntry(f *testing.F) {
 		var fields map[string]any
 		if err := json.Unmarshal(e.jsonLine(opened), &fields); err != nil || len(fields) != 5 {
 			t.Errorf("%v, %d fields", err, len(fields))
+		}
+	})
+}
+
+func TestTooManyEntriesOfOneKindAreLeftOutAndCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		j := openJournal(filepath.Join(t.TempDir(), "none"), "breakerd", &out)
+		entries := func() (opened, leftOut []string) {
+			synctest.Wait()
+			for line := range strings.Lines(out.String()) {
+				var e map[string]any
+				if err := json.Unmarshal([]byte(line), &e); err != nil {
+					t.Fatal(err)
+				}
+				switch MessageID(e["message_id"].(string)) {
+				case MsgIncidentOpened:
+					opened = append(opened, line)
+				case MsgEntriesLeftOut:
+					leftOut = append(leftOut, e["BREAKER_LEFT_OUT"].(string)+" of "+e["BREAKER_LEFT_OUT_ID"].(string))
+				}
+			}
+			return opened, leftOut
+		}
+		flap := func(n int) {
+			for range n {
+				if err := j.Write(IncidentOpened(incident())); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait() // whoever reads the lines keeps up
+			}
+		}
+		flap(3 * entryBurst)
+		if opened, told := entries(); len(opened) != entryBurst || len(told) != 0 {
+			t.Errorf("%d entries, %q", len(opened), told)
+		}
+		err := j.Write(EnforcerBack())
+		synctest.Wait()
+		if err != nil || !strings.Contains(out.String(), string(MsgEnforcerBack)) {
+			t.Errorf("another kind has no room either: %v", err)
+		}
+		time.Sleep(2*entryEvery + time.Second)
+		flap(5)
+		if opened, told := entries(); len(opened) != entryBurst+2 || len(told) != 1 || told[0] != fmt.Sprintf("%d of %s", 2*entryBurst, MsgIncidentOpened) {
+			t.Errorf("%d entries, left out %q", len(opened), told)
+		}
+		closeJournal(t, j)
+		if _, told := entries(); len(told) != 2 || told[1] != fmt.Sprintf("3 of %s", MsgIncidentOpened) {
+			t.Errorf("at the end: left out %q", told)
 		}
 	})
 }

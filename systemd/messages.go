@@ -21,8 +21,13 @@ const (
 	MsgPoliciesLoaded      MessageID = "0b7602efc7374613aa17f07917c288c2" // a set of policies is in force
 	MsgPoliciesRefused     MessageID = "56ebde1f69014fedbb07480bd6eeb9ff" // a set of policies was refused
 	MsgObservationDegraded MessageID = "78db2b03ae064acfb65b2ebffe018de0" // something that matters cannot be seen
+	MsgMachineLacks        MessageID = "d928c2588a6e4b83b6de6c9861e7eda3" // this machine does not have what something needs
+	MsgObservationWhole    MessageID = "5b20102757ed42d9b7c10dc9b97a4ff8" // it is seen again
 	MsgEnforcerLost        MessageID = "d4ee085a7ee04b0d80c622722e4657b3" // the enforcer does not answer
 	MsgEnforcerBack        MessageID = "03a7070cffa7416da8720256ed950658" // it answers again
+	MsgConfigLoaded        MessageID = "897c6dc9ecd44c2f8bace22eaa412a2e" // the configuration was read again
+	MsgConfigRefused       MessageID = "f21a92535e2b4291b56b6535ac18d0ef" // it was refused, and the old one stays
+	MsgEntriesLeftOut      MessageID = "317175a6a53d4be9b256f8ba916392d7" // there were too many entries of one kind
 )
 
 // MessageIDs lists them all.
@@ -42,7 +47,12 @@ func MessageIDs() []MessageID {
 		MsgPoliciesLoaded,
 		MsgPoliciesRefused,
 		MsgObservationDegraded,
+		MsgMachineLacks,
+		MsgObservationWhole,
 		MsgEnforcerLost,
 		MsgEnforcerBack,
+		MsgConfigLoaded,
+		MsgConfigRefused,
+		MsgEntriesLeftOut,
 	}
 }

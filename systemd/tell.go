@@ -3,6 +3,7 @@ package systemd
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/breakerd/breakerd/model"
@@ -11,13 +12,13 @@ import (
 // Started tells that a program is at work.
 func Started(program, version string, mode model.Mode) Entry {
 	return entry(MsgStarted, Info, fmt.Sprintf("%s %s started in mode %s", program, version, mode), map[Field]string{
-		FieldVersion: version, FieldMode: string(mode),
+		FieldProgram: program, FieldVersion: version, FieldMode: string(mode),
 	})
 }
 
 // Stopped tells that a program ended in good order, and why.
 func Stopped(program, reason string) Entry {
-	return entry(MsgStopped, Info, program+" stopped: "+reason, map[Field]string{FieldReason: reason})
+	return entry(MsgStopped, Info, program+" stopped: "+reason, map[Field]string{FieldProgram: program, FieldReason: reason})
 }
 
 // IncidentOpened tells of a new incident.
@@ -179,6 +180,45 @@ func ObservationDegraded(reason string) Entry {
 	return entry(MsgObservationDegraded, Warning, "observation degraded: "+reason, map[Field]string{FieldReason: reason})
 }
 
+// ObservationWhole tells that nothing was lost any more for so long.
+func ObservationWhole(quiet time.Duration) Entry {
+	return entry(MsgObservationWhole, Info, fmt.Sprintf("observation is whole again: nothing was lost for %s", quiet), nil)
+}
+
+// MachineLacks tells what this machine does not have, so that less is seen.
+func MachineLacks(what, consequence string) Entry {
+	return entry(MsgMachineLacks, Warning, "not on this machine: "+what+": "+consequence, map[Field]string{
+		FieldMissing: what, FieldReason: consequence,
+	})
+}
+
+// ConfigLoaded tells that the configuration was read again: which keys have another value
+// now, and which will have it after a restart.
+func ConfigLoaded(program string, changed, pending []string) Entry {
+	keys, waiting := strings.Join(changed, " "), strings.Join(pending, " ")
+	message, priority := program+" read its configuration again: "+instead(keys, "nothing has changed"), Info
+	if waiting != "" {
+		message, priority = message+"; after a restart only: "+waiting, Warning
+	}
+	return entry(MsgConfigLoaded, priority, message, map[Field]string{
+		FieldProgram: program, FieldChanged: instead(keys, "nothing"), FieldPending: instead(waiting, "nothing"),
+	})
+}
+
+// ConfigRefused tells that the configuration was refused, so that the old one stays.
+func ConfigRefused(program string, err error) Entry {
+	return entry(MsgConfigRefused, Err, fmt.Sprintf("%s keeps its configuration, the new one is refused: %v", program, err), map[Field]string{
+		FieldProgram: program, FieldError: err.Error(),
+	})
+}
+
+// leftOut tells that there were too many entries of one kind.
+func leftOut(of MessageID, count uint64) Entry {
+	return entry(MsgEntriesLeftOut, Warning, fmt.Sprintf("%d entries of kind %s were left out: there were too many", count, of), map[Field]string{
+		FieldLeftOut: strconv.FormatUint(count, 10), FieldLeftOutID: string(of),
+	})
+}
+
 // EnforcerLost tells that the enforcer does not answer.
 func EnforcerLost(err error) Entry {
 	return entry(MsgEnforcerLost, Err, fmt.Sprintf("the enforcer does not answer, nothing will be acted on: %v", err), map[Field]string{FieldError: err.Error()})
@@ -202,6 +242,13 @@ func entry(id MessageID, priority Priority, message string, fields map[Field]str
 func or(value string) string {
 	if value == "" {
 		return Unknown
+	}
+	return value
+}
+
+func instead(value, other string) string {
+	if value == "" {
+		return other
 	}
 	return value
 }

@@ -80,6 +80,13 @@ func everyEntry() map[string]Entry {
 		"observation":          ObservationDegraded("pressure stall information is off"),
 		"enforcer lost":        EnforcerLost(failure),
 		"enforcer back":        EnforcerBack(),
+		"observation whole":    ObservationWhole(time.Minute),
+		"a poor machine":       MachineLacks("BTF", "nobody is blamed"),
+		"reloaded":             ConfigLoaded("breakerd", []string{"tick", "detect.fork_storm.hold"}, nil),
+		"reloaded in part":     ConfigLoaded("breakerd", []string{"tick"}, []string{"mode"}),
+		"reloaded for nothing": ConfigLoaded("breaker-enforcer", nil, nil),
+		"reload refused":       ConfigRefused("breakerd", failure),
+		"too many":             leftOut(MsgIncidentOpened, 7),
 	}
 }
 
@@ -100,6 +107,9 @@ func TestEntriesSayItInOneLine(t *testing.T) {
 		"ended":                {Notice, "freeze of /user.slice/user-1000.slice/session-3.scope has ended: expired"},
 		"heartbeat lost":       {Warning, "freeze of /user.slice/user-1000.slice/session-3.scope has ended: heartbeat; the cgroup had gone"},
 		"ended, dry run":       {Info, "freeze of /user.slice/user-1000.slice/session-3.scope has ended (dry run, nothing is written): heartbeat"},
+		"reloaded":             {Info, "breakerd read its configuration again: tick detect.fork_storm.hold"},
+		"reloaded in part":     {Warning, "breakerd read its configuration again: tick; after a restart only: mode"},
+		"reloaded for nothing": {Info, "breaker-enforcer read its configuration again: nothing has changed"},
 		"policies, none left":  {Err, "policies refused, there is none, so nothing will be acted on: write cgroup.freeze of /a: permission denied"},
 	}
 	all := everyEntry()

@@ -18,7 +18,7 @@ type Writer interface {
 	Inspect(cgroupctl.Ref) (cgroupctl.State, error)
 	Apply(cgroupctl.Ref, model.FileWrite) error
 	Confirm(ctx context.Context, r cgroupctl.Ref, frozen bool) error
-	Restore(context.Context, cgroupctl.Ref, model.FileWrite) (note string, err error)
+	Restore(context.Context, cgroupctl.Ref, ...model.FileWrite) (note string, err error)
 }
 
 // World is a hierarchy that a writer works on, as seen by everybody else.

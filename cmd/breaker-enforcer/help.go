@@ -6,7 +6,8 @@ agrees it freezes the cgroup for a limited time. It is not needed to watch: with
 it breakerd can do nothing to anybody.
 
 What it promises:
-  It never kills. It only writes cgroup.freeze, and only where that holds 0.
+  It never kills. It writes cgroup.freeze, itself or through systemd, and only where
+    that holds 0; a tree that is not alone is moved into a cgroup of its own, and back.
   Every freeze is a lease that is on disk before the write, and it is undone
     when its time is up (10 minutes at most),
     when somebody releases it (breakerctl release),
@@ -20,34 +21,21 @@ What it promises:
 Signals:
   SIGTERM, SIGINT  release every lease, then exit
   SIGUSR2          release every lease, and go on
+  SIGHUP           read the configuration again; leases keep their ends
   SIGKILL          is survived: the next start, or --undo, thaws everything
 
 Files:
-  /etc/breakerd/enforcer.yaml             configuration; must belong to root
+  /etc/breakerd/enforcer.yaml             configuration: see breakerd.yaml(5); must belong
+                                          to root
   /run/breakerd/enforcer.sock             the socket (in --runtime-dir)
   /var/lib/breakerd/enforcer.lock         taken by the one that runs (in --state-dir)
   /var/lib/breakerd/leases/active/        leases that are held
   /var/lib/breakerd/leases/ended/         leases that were undone, the last 1000
   /var/lib/breakerd/leases/unreadable/    records that were spoilt, for you to look at
 
-Configuration, with its defaults:
-  max_lease: 10m            the longest lease; a longer wish is shortened
-  heartbeat_timeout: 10s    how long breakerd may be silent
-  confirm_timeout: 1s       how long the kernel may take to confirm a freeze
-  rate:
-    per_target: {every: 10s, burst: 3}
-    overall: {every: 6s, burst: 10}
-  reach:
-    leases: 3               at once
-    processes_percent: 25   of the machine's processes, those younger than
-    young: 1m               this not counted
-  protected:                added to the built-in list
-    units: []               such as postgresql@*.service or database.slice
-    exes: []                such as /usr/sbin/haproxy
-    cgroups: []             such as /system.slice/billing.service
-  allow:
-    user: breakerd          may propose, besides root
-    group: breakerd         may release
+Configuration:
+  breakerctl config show breaker-enforcer   every key with its value, and where it stands
+  breakerctl config check                   whether it would be loaded
 
 Exit codes:
   0  it was told to stop, and everything is undone

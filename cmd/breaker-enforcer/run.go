@@ -25,5 +25,31 @@ func run(c *cobra.Command, p enforce.Program, journal *systemd.Journal) error {
 	p.Stopping = func() {
 		tell(systemd.Stopped("breaker-enforcer", "asked to stop"), systemd.Stopping("releasing every lease"))
 	}
+	p.Reloading = func() {
+		if err := systemd.Reloading(); err != nil {
+			p.Log.Warn("systemd was not told", "error", err)
+		}
+	}
+	p.Reloaded = func(changed, pending []string, err error) {
+		said, status := systemd.ConfigLoaded("breaker-enforcer", changed, pending), "waiting for breakerd"
+		if err != nil {
+			said, status = systemd.ConfigRefused("breaker-enforcer", err), "waiting for breakerd; configuration refused: see breakerctl config check"
+		}
+		tell(said, systemd.Ready(status))
+	}
+	var err error
+	if p.AliveEvery, err = systemd.WatchdogInterval(); err != nil {
+		p.Log.Warn("the watchdog is not served", "error", err)
+	}
+	if p.AliveEvery > 0 {
+		p.Alive = func() {
+			if err := systemd.Watchdog(); err != nil {
+				p.Log.Warn("systemd was not told", "error", err)
+			}
+		}
+	}
+	if p.Listener, err = systemd.Listener(); err != nil {
+		return err
+	}
 	return p.Run(c.Context())
 }

@@ -57,6 +57,8 @@ tasks, or because of its own quota, is nobody else's.`,
 	c.Flags().StringVar(&by, "by", by, "`NAME` them by cgroup, unit or container, and add up those with one name")
 	c.Flags().StringVar(&key, "sort", key, "sort the first table by `KEY`: "+strings.Join(blameKeys, ", "))
 	c.Flags().IntVar(&most, "most", most, "rows of a table at the most")
+	completeValues(c, "by", "cgroup", "unit", "container")
+	completeValues(c, "sort", blameKeys...)
 	return c
 }
 

@@ -1,18 +1,12 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
-	"github.com/breakerd/breakerd/host"
 	"github.com/breakerd/breakerd/safetext"
 )
 
@@ -30,28 +24,59 @@ const (
 	failure = "failure"
 )
 
+// exitStatus ends with this status after everything has been said.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
 func (a *app) doctor() *cobra.Command {
 	return &cobra.Command{
 		Use: "doctor", Short: "Look for what keeps breakerd from working here, and say what to do", Args: cobra.NoArgs,
-		Long: `Look at the kernel, at cgroups and at pressure stall information, and ask a running breakerd
-how it is doing, if there is one. The exit status is 1 if something keeps breakerd from
-working here.`,
+		Long: `Look at everything that a support person would ask for: the kernel, BTF and what else
+eBPF needs, cgroup2 and its controllers, pressure stall information, systemd, D-Bus and
+journald, the clock, the configuration and the policies; and of a running breakerd which
+programs are attached, its privileges, cost, losses and last errors, and the enforcer.
+Nothing is changed. Some of it only root may see.
+
+What is wrong is told with what to do about it. A failure keeps breakerd from doing what
+it is there for; a warning takes something away, or is worth a look.
+
+Exit codes:
+  0  all is well
+  1  there are warnings
+  2  there are failures`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			all := append(machine(), a.running(c.Context())...)
+			s := thisSite()
+			all := s.machine(c.Context())
+			all = append(all, s.configuration()...)
+			all = append(all, a.running(c.Context(), s)...)
 			if err := a.writeFindings(c, all); err != nil {
 				return err
 			}
-			if slices.ContainsFunc(all, func(f finding) bool { return f.Status == failure }) {
-				return errSilent
+			switch worst(all) {
+			case failure:
+				return exitStatus(2)
+			case warning:
+				return exitStatus(1)
 			}
 			return nil
 		},
 	}
 }
 
+// worst is the worst status of all.
+func worst(all []finding) string {
+	for _, status := range []string{failure, warning} {
+		if slices.ContainsFunc(all, func(f finding) bool { return f.Status == status }) {
+			return status
+		}
+	}
+	return fine
+}
+
 func (a *app) writeFindings(c *cobra.Command, all []finding) error {
 	if a.output == jsonText {
-		return writeJSON(c.OutOrStdout(), map[string]any{"findings": all})
+		return writeJSON(c.OutOrStdout(), map[string]any{"worst": worst(all), "findings": all})
 	}
 	for _, f := range all {
 		fmt.Fprintf(c.OutOrStdout(), "%-8s %s: %s\n", f.Status, f.Name, safetext.Printable(f.Detail))
@@ -60,84 +85,6 @@ func (a *app) writeFindings(c *cobra.Command, all []finding) error {
 		}
 	}
 	return nil
-}
-
-// machine looks at what breakerd needs of the machine.
-func machine() []finding {
-	all := []finding{kernel(), btf()}
-	mount, err := host.FindCgroup2("/proc")
-	if err != nil {
-		return append(all, finding{"cgroup2", failure, err.Error(), "mount it, or boot with systemd.unified_cgroup_hierarchy=1"})
-	}
-	reader := host.Reader{ProcRoot: "/proc", CgroupRoot: mount.Point}
-	return append(all, cgroups(reader, mount), pressure(reader))
-}
-
-func kernel() finding {
-	var u unix.Utsname
-	if err := unix.Uname(&u); err != nil {
-		return finding{"kernel", failure, err.Error(), ""}
-	}
-	f := finding{"kernel", fine, unix.ByteSliceToString(u.Release[:]), ""}
-	var major, minor int
-	if _, err := fmt.Sscanf(f.Detail, "%d.%d", &major, &minor); err == nil && (major < 5 || major == 5 && minor < 10) {
-		f.Status, f.Advice = failure, "boot Linux 5.10 or later"
-	}
-	return f
-}
-
-func btf() finding {
-	const path = "/sys/kernel/btf/vmlinux"
-	if _, err := os.Stat(path); err != nil {
-		return finding{"BTF", failure, err.Error(), "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, as every Debian, Ubuntu and Fedora kernel since 2020 is"}
-	}
-	return finding{"BTF", fine, path, ""}
-}
-
-func cgroups(r host.Reader, mount host.CgroupMount) finding {
-	f := finding{"cgroup2", fine, mount.Point, ""}
-	names, err := r.Controllers()
-	switch {
-	case err != nil:
-		f.Status, f.Detail = failure, err.Error()
-	case !slices.Contains(names, "cpu"):
-		f.Status = warning
-		f.Detail += ", controllers: " + or(strings.Join(names, " "), "none")
-		f.Advice = "freezing works without controllers, and quotas are not seen; for all of it boot with systemd.unified_cgroup_hierarchy=1"
-	default:
-		f.Detail += ", controllers: " + strings.Join(names, " ")
-	}
-	return f
-}
-
-func pressure(r host.Reader) finding {
-	_, err := r.Pressure()
-	switch {
-	case errors.Is(err, host.ErrPressureOff):
-		return finding{"pressure", warning, "pressure stall information is off: cpu_contention cannot be seen", "boot with psi=1 on the kernel's command line"}
-	case err != nil:
-		return finding{"pressure", warning, err.Error(), ""}
-	}
-	return finding{"pressure", fine, "/proc/pressure", ""}
-}
-
-// running asks the breakerd that runs.
-func (a *app) running(ctx context.Context) []finding {
-	s, err := a.client().Status(ctx)
-	if err != nil {
-		return []finding{{"breakerd", warning, err.Error(), "everything above is about the machine alone"}}
-	}
-	all := []finding{
-		{"breakerd", fine, fmt.Sprintf("%s, pid %d, mode %s, %d samples", s.Version, s.PID, s.Mode, s.Samples), ""},
-		{"cost", fine, fmt.Sprintf("%.2f %% of one CPU, %d MB", s.Cost.CPUPercent, s.Cost.RSSBytes>>20), ""},
-	}
-	if err := a.client().Ready(ctx); err != nil {
-		all = append(all, finding{"samples", failure, err.Error(), "the journal says why: journalctl -t breakerd"})
-	}
-	for _, p := range s.Problems {
-		all = append(all, finding{"problem", warning, p, ""})
-	}
-	return all
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

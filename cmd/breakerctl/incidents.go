@@ -14,7 +14,7 @@ import (
 
 func (a *app) incidents() *cobra.Command {
 	return &cobra.Command{
-		Use: "incidents [ID]", Short: "List the incidents, or tell all about one", Args: cobra.MaximumNArgs(1),
+		Use: "incidents [ID]", Short: "List the incidents, or tell all about one", Args: cobra.MaximumNArgs(1), ValidArgsFunction: a.completeIncidents,
 		Long: `List what went wrong, the newest first: the kind, because of whom, who was made to wait,
 and what the policies decided about it. With an ID, everything about that one.
 

@@ -26,6 +26,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {
+		if status, ok := errors.AsType[exitStatus](err); ok {
+			os.Exit(int(status))
+		}
 		if !errors.Is(err, errSilent) {
 			fmt.Fprintln(os.Stderr, "breakerctl:", printableLines(err.Error()))
 		}
@@ -50,11 +53,11 @@ func command() *cobra.Command {
 	c := &cobra.Command{
 		Use: "breakerctl", Short: "See what breakerd sees, and let go what it holds", Long: long,
 		Version: version, SilenceUsage: true, SilenceErrors: true,
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
 			if a.runtimeDir == "" {
 				return errors.New("--runtime-dir: it must name a directory")
 			}
-			return a.output.check()
+			return a.output.check(c)
 		},
 	}
 	c.CompletionOptions.HiddenDefaultCmd = true
@@ -62,7 +65,8 @@ func command() *cobra.Command {
 	f := c.PersistentFlags()
 	f.StringVar(&a.runtimeDir, "runtime-dir", "/run/breakerd", "`DIR` of breakerd's sockets")
 	f.VarP(&a.output, "output", "o", "`FORMAT`: table or json")
-	c.AddCommand(a.status(), a.incidents(), a.why(), a.whyNot(), a.blame(), a.ps(), a.top(), a.leases(), a.release(), a.record(), a.replay(), a.doctor(), a.drill(), drillVictim(), drillJanitor())
+	c.AddCommand(a.status(), a.incidents(), a.why(), a.whyNot(), a.blame(), a.ps(), a.top(), a.leases(), a.release(), a.pause(), a.resume(), a.record(), a.replay(), a.config(), a.doctor(), a.drill(), drillVictim(), drillJanitor())
+	completeValues(c, "output", string(table), string(jsonText))
 	return c
 }
 

@@ -8,6 +8,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/breakerd/breakerd/safetext"
 )
 
@@ -17,6 +19,7 @@ type format string
 const (
 	table    format = "table"
 	jsonText format = "json"
+	yamlText format = "yaml"
 )
 
 // Set implements pflag.Value.
@@ -32,11 +35,15 @@ func (f *format) String() string {
 	return string(*f)
 }
 
-func (f *format) check() error {
+func (f *format) check(c *cobra.Command) error {
 	switch *f {
 	case "":
 		*f = table
 	case table, jsonText:
+	case yamlText:
+		if c.Annotations["yaml"] == "" {
+			return errNoYAML
+		}
 	default:
 		return fmt.Errorf("-o %s: the formats are table and json", *f)
 	}

@@ -15,7 +15,7 @@ import (
 func (a *app) release() *cobra.Command {
 	var all bool
 	c := &cobra.Command{
-		Use: "release ID | --all", Short: "Let go what is held, before its time is up", Args: cobra.MaximumNArgs(1),
+		Use: "release ID | --all", Short: "Let go what is held, before its time is up", Args: cobra.MaximumNArgs(1), ValidArgsFunction: a.completeLeases,
 		Long: `End a lease, or all of them: what was frozen is thawed, and the command returns when that
 is done. If breakerd does not answer within two seconds, the enforcer is asked itself. If that
 does not answer either, these let go as well:

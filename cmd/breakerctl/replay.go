@@ -92,7 +92,7 @@ func replay(ctx context.Context, path string, o replayOptions) ([]model.Incident
 
 func (o *replayOptions) thresholds(h recording.Header) (detect.Config, error) {
 	if o.config != "" {
-		cfg, err := settings.Load(o.config)
+		cfg, _, err := settings.Load(o.config)
 		return cfg.Detect, err
 	}
 	cfg := detect.DefaultConfig()

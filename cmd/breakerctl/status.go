@@ -25,6 +25,9 @@ func (a *app) status() *cobra.Command {
 			if err := facts(c.OutOrStdout(), statusFacts(s)...); err != nil {
 				return err
 			}
+			for _, m := range s.Missing {
+				fmt.Fprintf(c.OutOrStdout(), "! %s\n", safetext.Printable(m.Text))
+			}
 			for _, p := range s.Problems {
 				fmt.Fprintf(c.OutOrStdout(), "! %s\n", safetext.Printable(p))
 			}
@@ -42,9 +45,10 @@ func statusFacts(s api.Status) []string {
 		"cgroup2", fmt.Sprintf("%s, controllers: %s", s.CgroupMount, or(strings.Join(s.Controllers, " "), "none")),
 		"lost", lost(s),
 		"policies", policies(s.Policies),
-		"enforcer", strings.TrimSpace(s.Enforcer.State + " " + s.Enforcer.Error),
+		"enforcer", safetext.Printable(strings.TrimSpace(strings.Join([]string{s.Enforcer.State, s.Enforcer.Error, s.Enforcer.Paused}, " "))),
 		"incidents", fmt.Sprintf("%d open, %d since the start", s.OpenIncidents, s.Incidents),
 		"leases", fmt.Sprint(s.Leases),
+		"privileges", or(s.Privileges, "not settled yet"),
 		"own cost", fmt.Sprintf("%.2f %% of one CPU since the start, %d MB", s.Cost.CPUPercent, s.Cost.RSSBytes>>20),
 	}
 }

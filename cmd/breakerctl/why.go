@@ -15,7 +15,7 @@ import (
 
 func (a *app) why() *cobra.Command {
 	return &cobra.Command{
-		Use: "why ID", Short: "Say why an incident opened: its cause and what was seen then", Args: cobra.ExactArgs(1),
+		Use: "why ID", Short: "Say why an incident opened: its cause and what was seen then", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeIncidents,
 		Long: `Say what an incident is about, what caused it, and what was seen when it opened: the
 processes and cgroups that weighed most, who waited for whom, the pressures, the limits,
 and the programs that were started last. That was captured once, when it opened; the

@@ -9,7 +9,7 @@ import (
 
 // configure reads the file, and puts what the command line says above it.
 func configure(f *pflag.FlagSet, file, runtimeDir, mode string, policies []string) (settings.Settings, error) {
-	cfg, err := settings.Load(file)
+	cfg, _, err := settings.Load(file)
 	if err != nil {
 		return settings.Settings{}, err
 	}
@@ -19,6 +19,8 @@ func configure(f *pflag.FlagSet, file, runtimeDir, mode string, policies []strin
 	if f.Changed("runtime-dir") {
 		cfg.RuntimeDir = runtimeDir
 	}
-	cfg.Policies = append(cfg.Policies, policies...)
+	if len(policies) > 0 {
+		cfg.Policies = policies
+	}
 	return cfg, cfg.Check()
 }

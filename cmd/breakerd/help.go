@@ -15,10 +15,15 @@ Modes:
   enforce   ask breaker-enforcer, which must be running with the same --runtime-dir
 
 Privileges:
-  CAP_BPF and CAP_PERFMON; on Linux before 5.11 the memlock limit must allow 8 MB, too.
-  It needs Linux 5.10 or later with BTF (/sys/kernel/btf/vmlinux) and a mounted cgroup2.
-  Without pressure stall information (psi=1) cpu_contention, memory_pressure,
-  io_pressure and psi_saturation are not seen.
+  CAP_BPF and CAP_PERFMON, to attach the kernel programs; on Linux before 5.11 the memlock
+  limit must allow 16 MB, too. Run as another user than root it gives them up once all is
+  attached, where the kernel then still lets it read (Linux 5.19 and later).
+
+Needs:
+  Linux 5.10 or later and a mounted cgroup2. Without BTF (/sys/kernel/btf/vmlinux) only
+  the machine's pressure is seen, and nobody is blamed. Without pressure stall information
+  (psi=1) cpu_contention, memory_pressure, io_pressure and psi_saturation are not seen.
+  breakerctl doctor says what is missing here, and what to do.
 
 Policies:
   No policy means that nothing is ever done. A set with an error is refused whole, with
@@ -26,59 +31,19 @@ Policies:
 
 Signals:
   SIGTERM, SIGINT  stop
-  SIGHUP           load the policies again; a bad set leaves the old one in force
+  SIGHUP           read the configuration and the policies again; what is refused leaves
+                   the old in force, and the journal says what needs a restart
 
 Files:
-  /etc/breakerd/breakerd.yaml   configuration
-  /run/breakerd/api.sock        for breakerctl and others: HTTP (in --runtime-dir)
-  /run/breakerd/enforcer.sock   breaker-enforcer's
+  /etc/breakerd/breakerd.yaml       configuration: see breakerd.yaml(5)
+  /etc/breakerd/breakerd.yaml.d/    files that change it, in the order of their names
+  /etc/breakerd/policies/           policies
+  /run/breakerd/api.sock            for breakerctl and others: HTTP (in --runtime-dir)
+  /run/breakerd/enforcer.sock       breaker-enforcer's
 
-Configuration, with its defaults:
-  mode: monitor
-  tick: 250ms                   between two samples
-  runtime_dir: /run/breakerd
-  policies: []                  directories or files
-  detect:
-    fork_storm:
-      forks_per_second: 10      by one tree
-      hold: 2s
-    cpu_contention:
-      some_percent: 40          CPU pressure of the host
-      use_percent: 90           of all CPUs
-      victim_ms_per_second: 50  that a cgroup is made to wait to be a victim
-      deprived_percent: 10      by which it gets less than it is entitled to
-      own_quota_part_at_most: 0.25
-      hold: 2s
-    noisy_neighbour:
-      victim_ms_per_second: 100 that one cgroup may make another wait
-      deprived_percent: 10      by which the other gets less than it is entitled to
-      own_quota_part_at_most: 0.25
-      hold: 3s
-    short_lived_jobs:
-      exits_per_second: 20      of processes of one tree that lived less than 1 s
-      victim_ms_per_second: 50  that a cgroup is unfairly made to wait to be a victim
-      hold: 10s
-    memory_leak:
-      horizon: 1h               within which it would meet its limit
-      min_growth_mb: 64
-      min_growth_percent: 5     of what it had
-      rising_percent: 80        of its steps
-      min_observation: 10s
-    memory_pressure:
-      full_percent: 10          of the time everything with work is held up for memory
-      victim_ms_per_second: 50  that a cgroup is held up to be a victim
-      hold: 5s
-    io_pressure:
-      full_percent: 40
-      victim_ms_per_second: 50
-      hold: 5s
-    psi_saturation:
-      some_percent: 80          of the time somebody is held up, for any one resource
-      victim_ms_per_second: 50
-      hold: 15s
-    hysteresis:
-      close_below: 0.8          of the threshold
-      close_after: 5s
+Configuration:
+  breakerctl config show    every key with its value, and the file and line it comes from
+  breakerctl config check   whether it would be loaded
 
 Exit codes:
   0  it was told to stop

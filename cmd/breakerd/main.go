@@ -36,13 +36,10 @@ func command() *cobra.Command {
 		Use: "breakerd", Short: "Watch who stalls whom on this machine, and ask the policies what to do", Long: long,
 		Version: version, Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := configure(c.Flags(), file, runtimeDir, mode, policies)
-			if err != nil {
-				return err
-			}
+			load := func() (settings.Settings, error) { return configure(c.Flags(), file, runtimeDir, mode, policies) }
 			reload := make(chan os.Signal, 1)
 			signal.Notify(reload, syscall.SIGHUP)
-			return daemon.Run(c.Context(), cfg, version, slog.New(slog.NewJSONHandler(os.Stderr, nil)), reload)
+			return daemon.Run(c.Context(), load, version, slog.New(slog.NewJSONHandler(os.Stderr, nil)), reload)
 		},
 	}
 	c.CompletionOptions.DisableDefaultCmd = true
@@ -50,7 +47,7 @@ func command() *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&file, "config", "", "configuration `FILE` (default "+settings.DefaultFile+", which may be missing)")
 	f.StringVar(&mode, "mode", string(model.Monitor), "`MODE`: monitor, dry-run or enforce")
-	f.StringArrayVar(&policies, "policy", nil, "`DIR` of .rego files, or one file; may be given more than once")
+	f.StringArrayVar(&policies, "policy", nil, "`DIR` of .rego files, or one file, instead of the configuration's; may be given more than once")
 	f.StringVar(&runtimeDir, "runtime-dir", settings.Default().RuntimeDir, "`DIR` of the sockets; made if missing")
 	f.StringVar(&stateDir, "state-dir", "/var/lib/breakerd", "`DIR` of records; breakerd itself keeps none yet")
 	return c

@@ -106,12 +106,24 @@ type Cgroup struct {
 // below it is thawed, what runs there is killed, and it is removed.
 func ScratchCgroup(t testing.TB) *Cgroup {
 	t.Helper()
+	return scratch(t, "breakerd-test-")
+}
+
+// ScratchUnit makes a cgroup where systemd would have that of a service. There is no such
+// service.
+func ScratchUnit(t testing.TB) *Cgroup {
+	t.Helper()
+	return scratch(t, "breakerd-test-*.service")
+}
+
+func scratch(t testing.TB, pattern string) *Cgroup {
+	t.Helper()
 	Require(t, Root, Cgroup2)
 	mount, err := cgroupctl.FindRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp(mount, "breakerd-test-")
+	dir, err := os.MkdirTemp(mount, pattern)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,4 +267,18 @@ func DiskDir(t testing.TB) string {
 	}
 	t.Skip(missing)
 	return ""
+}
+
+// Kernel reports whether the running kernel is of this version or later.
+func Kernel(t testing.TB, major, minor int) bool {
+	t.Helper()
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	var ma, mi int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &ma, &mi); err != nil {
+		t.Fatal(err)
+	}
+	return ma > major || ma == major && mi >= minor
 }

@@ -15,9 +15,9 @@ min_stall_ms := 500
 # How much of the cause the culprit must account for.
 min_share := 0.6
 
-# A freeze is a rough tool for a busy process, so it is a short one. Where a
-# throttle is to be had, {"kind": "throttle", "cpu_percent": 50} does the same
-# more gently and for longer.
+# A freeze is a rough tool for a busy process, so it is a short one. Where the
+# culprit has a cgroup to itself, {"kind": "throttle", "cpu_percent": 50} does the
+# same more gently and for longer.
 action contains {
 	"kind": "freeze",
 	"scope": input.incident.culprit.scope,

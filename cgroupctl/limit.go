@@ -1,0 +1,217 @@
+package cgroupctl
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// The properties of a unit that are limits, as D-Bus has them.
+const (
+	CPUQuota   = "CPUQuotaPerSecUSec" // microseconds of CPU time per second
+	MemoryHigh = "MemoryHigh"         // bytes
+	TasksMax   = "TasksMax"           // tasks, threads too
+)
+
+// limit is a file of a cgroup that bounds what its processes get. None of them ends a
+// process: a memory.high below what is used has the kernel reclaim and slow down, a
+// pids.max below what is there has the next fork fail (cgroup-v2.rst).
+type limit struct {
+	file       string
+	controller string
+	property   string // of a systemd unit
+	none       string // what the file holds while nothing is limited
+	// least is the tightest that is ever written, as an amount: no limit of ours stops
+	// what it limits.
+	least float64
+	// read is the amount that a text of the file allows, in the unit of the property.
+	read func(text string) (amount float64, ok bool)
+	// write is the text that allows what the action asks for, where the file held was.
+	write func(a model.Action, was string) string
+	// asks reports whether the action has this limit.
+	asks func(a model.Action) bool
+}
+
+// limits are all that may be written.
+var limits = []limit{
+	{
+		file: "cpu.max", controller: "cpu", property: CPUQuota, none: "max 100000", least: 10_000,
+		read: readCPUMax, write: writeCPUMax,
+		asks: func(a model.Action) bool { return a.CPUPercent != 0 },
+	},
+	{
+		file: "memory.high", controller: "memory", property: MemoryHigh, none: "max", least: 1 << 20,
+		read: readNumber,
+		write: func(a model.Action, _ string) string {
+			page := uint64(os.Getpagesize()) // the kernel has whole pages
+			return strconv.FormatUint(a.MemoryHigh/page*page, 10)
+		},
+		asks: func(a model.Action) bool { return a.MemoryHigh != 0 },
+	},
+	{
+		file: "pids.max", controller: "pids", property: TasksMax, none: "max", least: 1,
+		read:  readNumber,
+		write: func(a model.Action, _ string) string { return strconv.FormatUint(a.PIDsMax, 10) },
+		asks:  func(a model.Action) bool { return a.PIDsMax != 0 },
+	},
+}
+
+// IsLimit reports whether a write is one of a limit.
+func IsLimit(w model.FileWrite) bool {
+	_, ok := limitOf(w.File)
+	return ok
+}
+
+func limitOf(file string) (limit, bool) {
+	for _, l := range limits {
+		if l.file == file {
+			return l, true
+		}
+	}
+	return limit{}, false
+}
+
+const (
+	defaultPeriod = 100_000 // of cpu.max, in microseconds: the kernel's and systemd's
+	leastQuota    = 1_000   // in microseconds: the kernel takes no less
+)
+
+// readCPUMax reads cpu.max, in microseconds per second:
+//
+//	max 100000
+//	50000 100000
+func readCPUMax(text string) (float64, bool) {
+	quota, period, ok := cpuMax(text)
+	return quota / period * 1e6, ok
+}
+
+func cpuMax(text string) (quota, period float64, ok bool) {
+	q, p, _ := strings.Cut(text, " ")
+	period, ok = readNumber(p)
+	if !ok || period < 1_000 || period > 1_000_000 {
+		return 0, 1, false
+	}
+	quota, ok = readNumber(q)
+	return quota, period, ok
+}
+
+// writeCPUMax keeps the period, unless the quota would be less than the kernel takes:
+// systemd does the same.
+func writeCPUMax(a model.Action, was string) string {
+	_, period, ok := cpuMax(was)
+	if !ok {
+		period = defaultPeriod
+	}
+	if a.CPUPercent/100*period < leastQuota {
+		period = math.Ceil(leastQuota * 100 / a.CPUPercent)
+	}
+	return fmt.Sprintf("%d %d", int64(a.CPUPercent/100*period), int64(period))
+}
+
+// readNumber reads a file that holds a number or max, which is infinite.
+func readNumber(text string) (float64, bool) {
+	if text == "max" {
+		return math.Inf(1), true
+	}
+	n, err := strconv.ParseUint(text, 10, 63)
+	return float64(n), err == nil && strconv.FormatUint(n, 10) == text
+}
+
+// checkLimit says what is wrong with a write of a limit. It must be tighter than what
+// was there, so that no record, forged or spoilt, can make an undo limit anything.
+func checkLimit(l limit, w model.FileWrite) error {
+	was := w.Was
+	if was == "" && w.Unit != "" {
+		was = l.none
+	}
+	before, ok := l.read(was)
+	after, also := l.read(w.Wrote)
+	switch {
+	case !ok || !also:
+		return fmt.Errorf("write %q to %s over %q: the kernel does not write it so", w.Wrote, w.File, w.Was)
+	case after < l.least:
+		return fmt.Errorf("write %q to %s: it is less than breakerd ever leaves", w.Wrote, w.File)
+	case after >= before:
+		return fmt.Errorf("write %q to %s over %q: that would loosen it", w.Wrote, w.File, w.Was)
+	case w.Unit == "" && w.Limit != model.UnitLimit{}, w.Unit != "" && w.Limit.Property != l.property:
+		return fmt.Errorf("write %q to %s: %q is not the unit's property of it", w.Wrote, w.File, w.Limit.Property)
+	}
+	return nil
+}
+
+// unitValue is what the property of a unit has while the file holds text.
+func (l limit) unitValue(text string) uint64 {
+	amount, _ := l.read(text)
+	if math.IsInf(amount, 1) {
+		return math.MaxUint64
+	}
+	return uint64(math.Round(amount))
+}
+
+// limitSource is what planLimits asks about a cgroup.
+type limitSource interface {
+	// limitNow is what a file holds; "" if the cgroup does not have it.
+	limitNow(file string) (string, error)
+	// machineHas reports whether the machine has a controller.
+	machineHas(controller string) (bool, error)
+	unitLimit(unit, property string) (model.UnitLimit, error)
+}
+
+// planLimits decides how the limits of a throttle would be written: through systemd where
+// the cgroup is a unit's own, so that systemctl show tells the truth and daemon-reload
+// undoes nothing, and directly where it was delegated, or there is no systemd. Else it
+// says why it cannot be done.
+func planLimits(r Ref, o Owner, a model.Action, src limitSource) (writes []model.FileWrite, refused string, err error) {
+	if a.IOPercent != 0 {
+		return nil, "io_percent cannot be carried out: breakerd does not throttle I/O yet", nil
+	}
+	if u := o.Unit; o.Own && u.Ends() {
+		return nil, fmt.Sprintf("unit %s is %s, with the job %q queued: it is left alone", u.Name, u.ActiveState, u.Job), nil
+	}
+	for _, l := range limits {
+		if !l.asks(a) {
+			continue
+		}
+		w := model.FileWrite{File: l.file}
+		if w.Was, err = src.limitNow(l.file); err != nil {
+			return nil, "", err
+		}
+		if o.Own {
+			w.Unit = o.Unit.Name
+			has, err := src.machineHas(l.controller)
+			switch {
+			case err != nil:
+				return nil, "", err
+			case !has:
+				return nil, fmt.Sprintf("%s has no %s: the cgroup2 file system has no %s controller (a hybrid host keeps it elsewhere)", r, l.file, l.controller), nil
+			}
+			if w.Limit, err = src.unitLimit(w.Unit, l.property); err != nil {
+				return nil, "", err
+			}
+		} else if w.Was == "" {
+			return nil, fmt.Sprintf("%s has no %s: the cgroup above does not give it the %s controller (cgroup.subtree_control)", r, l.file, l.controller), nil
+		}
+		was := w.Was
+		if was == "" {
+			was = l.none
+		}
+		w.Wrote = l.write(a, was)
+		if before, ok := l.read(was); ok {
+			if after, _ := l.read(w.Wrote); after >= before {
+				return nil, fmt.Sprintf("%s of %s holds %s already, which is no looser than %s", l.file, r, was, w.Wrote), nil
+			}
+		}
+		if err := checkLimit(l, w); err != nil {
+			return nil, err.Error(), nil
+		}
+		writes = append(writes, w)
+	}
+	if len(writes) == 0 {
+		return nil, "the throttle names no limit", nil
+	}
+	return writes, "", nil
+}

@@ -1,0 +1,186 @@
+package cgroupctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// UnitLimits reads and sets the limits of a unit.
+type UnitLimits interface {
+	// Limits reads them.
+	Limits(ctx context.Context, unit string, properties ...string) ([]model.UnitLimit, error)
+	// SetLimits sets them until they are reset, or the machine is started again.
+	SetLimits(ctx context.Context, unit string, to []model.UnitLimit) error
+	// ResetLimits puts them back as they were, and leaves nothing else behind. It can be
+	// done twice, and to a unit that is gone.
+	ResetLimits(ctx context.Context, unit string, was []model.UnitLimit) error
+}
+
+// Throttle decides which writes would give a cgroup the limits of an action, or why that
+// cannot be done. Nothing is written yet.
+func (c *Controller) Throttle(ctx context.Context, r Ref, o Owner, a model.Action) (writes []model.FileWrite, refused string, err error) {
+	dir, err := c.open(r)
+	if err != nil {
+		return nil, "", err
+	}
+	defer unix.Close(dir)
+	return planLimits(r, o, a, &realLimits{c, ctx, r, dir})
+}
+
+// realLimits asks the kernel and systemd.
+type realLimits struct {
+	c   *Controller
+	ctx context.Context
+	r   Ref
+	dir int
+}
+
+func (s *realLimits) limitNow(file string) (string, error) { return readLimit(s.dir, s.r, file) }
+
+func (s *realLimits) machineHas(controller string) (bool, error) {
+	text, err := read(s.c.root, Ref{Path: "/"}, "cgroup.controllers")
+	return slices.Contains(strings.Fields(text), controller), err
+}
+
+func (s *realLimits) unitLimit(unit, property string) (model.UnitLimit, error) {
+	if s.c.units == nil {
+		return model.UnitLimit{}, fmt.Errorf("read limits of unit %s: pid 1 is not systemd", unit)
+	}
+	all, err := s.c.units.Limits(s.ctx, unit, property)
+	if err != nil {
+		return model.UnitLimit{}, err
+	}
+	return all[0], nil
+}
+
+// readLimit is what a file of the open cgroup holds; "" if the cgroup does not have it,
+// as where the cgroup above does not give it the controller.
+func readLimit(dir int, r Ref, file string) (string, error) {
+	text, err := read(dir, r, file)
+	if errors.Is(err, unix.ENOENT) && !errors.Is(err, ErrGone) {
+		return "", nil
+	}
+	return text, err
+}
+
+// Holds is what a file of a write holds now; "" if the cgroup does not have it.
+func (c *Controller) Holds(r Ref, w model.FileWrite) (string, error) {
+	if err := CheckWrite(w); err != nil {
+		return "", err
+	}
+	dir, err := c.open(r)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(dir)
+	return readLimit(dir, r, w.File)
+}
+
+// applyLimit has systemd set a limit of a unit, and waits until the cgroup has it: systemd
+// answers first and writes then.
+func (c *Controller) applyLimit(r Ref, l limit, w model.FileWrite) error {
+	if err := checkUnit(r, w); err != nil {
+		return &notWritten{err}
+	}
+	dir, err := c.open(r)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	now, err := readLimit(dir, r, w.File)
+	switch {
+	case err != nil:
+		return err
+	case now != w.Was:
+		return owned(r, w, now)
+	case c.units == nil:
+		return &notWritten{fmt.Errorf("limit unit %s: pid 1 is not systemd", w.Unit)}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), unitBound)
+	defer cancel()
+	to := []model.UnitLimit{{Property: l.property, Value: l.unitValue(w.Wrote)}}
+	if err := c.units.SetLimits(ctx, w.Unit, to); err != nil {
+		return err
+	}
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		if now, err = readLimit(dir, r, w.File); err != nil || now == w.Wrote {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("limit unit %s: %s of %s reads %q after %s, not %s: %w", w.Unit, w.File, r, now, unitBound, w.Wrote, ErrUnconfirmed)
+		case <-time.After(wait):
+		}
+	}
+}
+
+// restoreLimits lifts limits of a unit, and then has systemd know of it, all at once: it
+// reads its units again for that. Nobody stays limited because systemd is slow, or hangs.
+func (c *Controller) restoreLimits(ctx context.Context, r Ref, writes []model.FileWrite) (note string, err error) {
+	var notes []string
+	for _, w := range slices.Backward(writes) {
+		if err := checkUnit(r, w); err != nil {
+			return "", err
+		}
+		plain := w
+		plain.Unit = ""
+		if plain.Was == "" {
+			l, _ := limitOf(w.File)
+			plain.Was = l.none
+		}
+		note, err := c.restoreFile(ctx, r, plain)
+		switch {
+		case errors.Is(err, ErrGone):
+			note = noteGone
+		case err != nil:
+			return "", err
+		}
+		if note != "" && !slices.Contains(notes, note) {
+			notes = append(notes, note)
+		}
+	}
+	if c.units == nil {
+		return strings.Join(notes, "; "), nil // it has no units any more
+	}
+	note, err = c.resetUnit(ctx, writes)
+	if note != "" {
+		notes = append(notes, note)
+	}
+	return strings.Join(notes, "; "), err
+}
+
+// resetUnit puts the properties of a unit back, but not one that somebody else has set
+// meanwhile.
+func (c *Controller) resetUnit(ctx context.Context, writes []model.FileWrite) (note string, err error) {
+	unit := writes[0].Unit
+	var was []model.UnitLimit
+	var notes []string
+	for _, w := range writes {
+		l, _ := limitOf(w.File)
+		now, err := c.units.Limits(ctx, unit, l.property)
+		switch {
+		case errors.Is(err, ErrNoUnit):
+			was = append(was, w.Limit) // its files may be left
+		case err != nil:
+			return "", fmt.Errorf("the limits of %s are lifted, and systemd could not be told: %w", unit, err)
+		case now[0].Value == l.unitValue(w.Wrote), now[0].Value == w.Limit.Value:
+			was = append(was, w.Limit)
+		default:
+			notes = append(notes, fmt.Sprintf("%s of %s was set by somebody else meanwhile, so it was left alone", l.property, unit))
+		}
+	}
+	if len(was) > 0 {
+		if err := c.units.ResetLimits(ctx, unit, was); err != nil {
+			return "", fmt.Errorf("the limits of %s are lifted, and systemd could not be told: %w", unit, err)
+		}
+	}
+	return strings.Join(notes, "; "), nil
+}

@@ -1,0 +1,140 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/detect"
+	"github.com/breakerd/breakerd/policy"
+	"github.com/breakerd/breakerd/settings"
+	"github.com/breakerd/breakerd/systemd"
+)
+
+// Load reads the settings, from files and whatever is above them.
+type Load func() (settings.Settings, error)
+
+// conf holds the settings in force.
+type conf struct {
+	load Load
+
+	mu       sync.Mutex
+	now      settings.Settings
+	loadedAt time.Time
+	err      error    // why those that were read last are not in force
+	pending  []string // keys that were changed and need a restart
+}
+
+func (c *conf) get() settings.Settings {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *conf) state() api.Config {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := api.Config{LoadedAt: c.loadedAt, NeedsRestart: append([]string{}, c.pending...)}
+	if c.err != nil {
+		s.Error = c.err.Error()
+	}
+	return s
+}
+
+// again reads the settings again and puts in force what can be.
+func (c *conf) again() systemd.Entry {
+	is, err := c.load()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err = err; err != nil {
+		return systemd.ConfigRefused("breakerd", err)
+	}
+	was := c.now
+	c.now, c.loadedAt = settings.Applied(was, is), time.Now().UTC()
+	c.pending = changed(c.now, is)
+	return systemd.ConfigLoaded("breakerd", changed(was, c.now), c.pending)
+}
+
+// changed names the keys in which two settings differ.
+func changed(was, is settings.Settings) (keys []string) {
+	for _, c := range settings.Changes(was, is) {
+		keys = append(keys, c.Key)
+	}
+	return keys
+}
+
+// ruling is what decides: it changes between two samples and as a whole.
+type ruling struct {
+	policies   *policy.Set
+	thresholds detect.Config
+}
+
+// reloads reads the configuration and the policies again whenever it is asked to. What is
+// refused leaves the old in force; each for itself, because a slip in one policy should
+// not keep a threshold from being changed.
+func (d *Daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-reload:
+		}
+		if err := systemd.Reloading(); err != nil {
+			d.log.Warn("systemd was not told", "error", err)
+		}
+		tick := d.conf.get().Tick
+		d.teller.write(d.conf.again())
+		if now := d.conf.get().Tick; now != tick {
+			d.observer.SetTick(now.D())
+		}
+		d.loadPolicies()
+		d.shelf.mu.Lock()
+		set := d.shelf.set
+		d.shelf.mu.Unlock()
+		select {
+		case d.pipeline.rulings <- ruling{set, d.conf.get().Detect}:
+		case <-ctx.Done():
+			return
+		}
+		if err := systemd.Ready(d.statusLine()); err != nil {
+			d.log.Warn("systemd was not told", "error", err)
+		}
+	}
+}
+
+// statusLine is what systemctl status shows: how it is, and what is wrong.
+func (d *Daemon) statusLine() string {
+	open, total := d.board.counts()
+	parts := []string{fmt.Sprintf("%s; %d incidents open, %d since the start", d.conf.get().Mode, open, total)}
+	var missing []string
+	for _, m := range d.observer.Missing() {
+		missing = append(missing, m.What)
+	}
+	if len(missing) > 0 {
+		parts = append(parts, "not on this machine: "+strings.Join(missing, ", "))
+	}
+	d.shelf.mu.Lock()
+	refused := d.shelf.err != nil
+	d.shelf.mu.Unlock()
+	if refused {
+		parts = append(parts, "policies refused")
+	}
+	state := d.conf.state()
+	if state.Error != "" {
+		parts = append(parts, "configuration refused")
+	}
+	if len(state.NeedsRestart) > 0 {
+		parts = append(parts, "needs a restart: "+strings.Join(state.NeedsRestart, ", "))
+	}
+	if d.enforcer.state().State == "unreachable" {
+		parts = append(parts, "breaker-enforcer does not answer")
+	}
+	if len(parts) > 1 {
+		parts = append(parts, "see breakerctl doctor")
+	}
+	return strings.Join(parts, "; ")
+}

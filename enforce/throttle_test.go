@@ -1,0 +1,210 @@
+package enforce
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/breakerd/breakerd/cgroupctl"
+	"github.com/breakerd/breakerd/model"
+)
+
+// limited makes a cgroup whose files hold no limit, and a decision to throttle it.
+func (w *world) limited(p string, root int32) (cgroupctl.Ref, model.Decision) {
+	r := w.tree(p, root)
+	w.fake.SetLimit(p, "cpu.max", "max 100000")
+	w.fake.SetLimit(p, "pids.max", "4915")
+	d := w.decide(r, root, 5*time.Second)
+	d.Action.Kind, d.Action.CPUPercent, d.Action.PIDsMax = model.Throttle, 50, 100
+	return r, d
+}
+
+func (w *world) wantLimits(p, cpu, pids string) {
+	w.t.Helper()
+	if c, n := w.fake.Limit(p, "cpu.max"), w.fake.Limit(p, "pids.max"); c != cpu || n != pids {
+		w.t.Errorf("%s has cpu.max %q and pids.max %q, want %q and %q", p, c, n, cpu, pids)
+	}
+}
+
+func TestAThrottleLimitsAndIsUndone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.open()
+		go e.Run(t.Context())
+		_, d := w.limited("/a", 100)
+		out := e.Propose(t.Context(), d)
+		if out.ConfirmedAt == nil || out.Error != "" || out.RefusedBy != "" {
+			t.Fatalf("got %+v", out)
+		}
+		w.wantLimits("/a", "50000 100000", "100")
+		w.wantHeld("/a", false)
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		w.wantLimits("/a", "50000 100000", "100")
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		w.wantLimits("/a", "max 100000", "4915")
+		w.wantFiled(d.ID, endedDir)
+		if l := w.log.last(); l.EndReason != model.EndExpired || l.Note != "" {
+			t.Errorf("it ended %q, %q", l.EndReason, l.Note)
+		}
+		w.close()
+	})
+}
+
+func (r *recorded) last() model.Lease {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.leases[len(r.leases)-1]
+}
+
+func TestAThrottleThatFailsHalfwayIsUndone(t *testing.T) {
+	w := newWorld(t)
+	e := w.open()
+	_, d := w.limited("/a", 100)
+	applied := 0
+	w.fake.SetFault(func(op string, _ cgroupctl.Ref) error {
+		if op == "apply" {
+			if applied++; applied == 2 {
+				return fmt.Errorf("no space left on device")
+			}
+		}
+		return nil
+	})
+	out := e.Propose(t.Context(), d)
+	if out.ConfirmedAt != nil || !strings.Contains(out.Error, "no space") {
+		t.Errorf("got %+v", out)
+	}
+	w.wantLimits("/a", "max 100000", "4915")
+	w.close()
+}
+
+func TestAThrottleOfAKilledEnforcerIsUndone(t *testing.T) {
+	w := newWorld(t)
+	e := w.open()
+	_, d := w.limited("/a", 100)
+	e.Propose(t.Context(), d)
+	w.crash()
+	e = w.open()
+	if _, err := e.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.wantLimits("/a", "max 100000", "4915")
+	w.close()
+}
+
+func TestAThrottleWhoseRecordIsSpoiltIsUndone(t *testing.T) {
+	w := newWorld(t)
+	e := w.open()
+	_, d := w.limited("/a", 100)
+	e.Propose(t.Context(), d)
+	w.crash()
+	name := filepath.Join(w.state, "leases", activeDir, d.ID+suffix)
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cut := strings.Index(string(b), `"created_at"`)
+	if err := os.WriteFile(name, b[:cut], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e = w.open()
+	if _, err := e.Recover(t.Context()); err == nil || !strings.Contains(err.Error(), "/a") {
+		t.Errorf("the recovery says %v", err)
+	}
+	w.wantLimits("/a", "max 100000", "4915")
+	w.wantFiled(d.ID, unreadableDir)
+	w.close()
+}
+
+// A runtime that brings its cgroups in order once is outlasted, and what it wrote is there
+// afterwards; whoever means it gets it.
+func TestSomebodyElseWritesWhatIsHeld(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		writes []string // to cpu.max, one a second
+		during string
+		after  string
+		end    model.EndReason
+	}{
+		{"once, to what it was", []string{"max 100000"}, "50000 100000", "max 100000", model.EndExpired},
+		{"once, to another limit", []string{"80000 100000"}, "50000 100000", "80000 100000", model.EndExpired},
+		{"again and again", []string{"max 100000", "max 100000", "90000 100000", "70000 100000"}, "70000 100000", "70000 100000", model.EndYielded},
+		{"more tightly", []string{"20000 100000"}, "20000 100000", "20000 100000", model.EndYielded},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				e := w.open()
+				go e.Run(t.Context())
+				_, d := w.limited("/a", 100)
+				d.Action.ForMS = 8000
+				if out := e.Propose(t.Context(), d); out.ConfirmedAt == nil {
+					t.Fatalf("got %+v", out)
+				}
+				for _, text := range tt.writes {
+					w.fake.SetLimit("/a", "cpu.max", text)
+					time.Sleep(time.Second)
+				}
+				synctest.Wait()
+				if got := w.fake.Limit("/a", "cpu.max"); got != tt.during {
+					t.Errorf("cpu.max holds %q, want %q", got, tt.during)
+				}
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				w.wantLimits("/a", tt.after, "4915")
+				if l := w.log.last(); l.EndReason != tt.end {
+					t.Errorf("it ended %q (%s), want %q", l.EndReason, l.Note, tt.end)
+				}
+				w.close()
+			})
+		})
+	}
+}
+
+// An undo that comes while a write is made again waits for it: the last write is the undo's.
+func TestAnAssertNeverOutlivesItsLease(t *testing.T) {
+	w := newWorld(t)
+	e := w.open()
+	_, d := w.limited("/a", 100)
+	if out := e.Propose(t.Context(), d); out.ConfirmedAt == nil {
+		t.Fatalf("got %+v", out)
+	}
+	w.fake.SetFault(func(op string, _ cgroupctl.Ref) error {
+		if op == "apply" { // in the midst of the assert
+			w.fake.SetFault(nil)
+			e.mu.Lock()
+			e.endLocked(e.active[d.ID], model.EndReleased)
+			e.mu.Unlock()
+			time.Sleep(20 * time.Millisecond)
+		}
+		return nil
+	})
+	w.fake.SetLimit("/a", "cpu.max", "max 100000")
+	e.mu.Lock()
+	l := e.active[d.ID]
+	e.mu.Unlock()
+	e.lookWhileHeld(l)
+	<-l.done
+	w.wantLimits("/a", "max 100000", "4915")
+	w.close()
+}
+
+func TestARealTimeProcessIsNotLimited(t *testing.T) {
+	w := newWorld(t)
+	e := w.open()
+	_, d := w.limited("/a", 100)
+	stat := fmt.Sprintf("101 (cc1) S 100 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 -51 0 1 0 %d 0 0\n", uint64(newStart)+1)
+	if err := os.WriteFile(filepath.Join(w.proc, "101", "stat"), []byte(stat), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if out := e.Propose(t.Context(), d); out.RefusedBy != "feasibility" || !strings.Contains(out.Reason, "real-time") {
+		t.Errorf("got %+v", out)
+	}
+	w.wantLimits("/a", "max 100000", "4915")
+	w.close()
+}
