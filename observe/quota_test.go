@@ -78,15 +78,16 @@ func TestNobodyIsAccusedOfWhatAQuotaDid(t *testing.T) {
 	}
 }
 
-// The same without a quota: then it is the neighbours.
+// The same without a quota: then it is the neighbours. All are pinned to one CPU: of two,
+// the scheduler rightly leaves one to the victim, whose group weighs as much as the hogs'.
 func TestWithoutAQuotaTheNeighboursAreAccused(t *testing.T) {
 	scratch := withCPUController(t)
 	o := open(t)
 	hogs, victim := scratch.Child("hogs"), scratch.Child("victim")
 	for range 4 {
-		hogs.Start("sh", "-c", spin)
+		pin(t, hogs.Start("sh", "-c", spin).Process.Pid)
 	}
-	victim.Start("sh", "-c", spin)
+	pin(t, victim.Start("sh", "-c", spin).Process.Pid)
 	next(t, o)
 	var span []*model.Sample
 	for len(span) < 16 {
