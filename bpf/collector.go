@@ -45,6 +45,7 @@ type Collector struct {
 	mu      sync.Mutex // guards what the reader gathers
 	changes model.ProcChanges
 	records int
+	bytes   int // of them
 	dropped uint64
 	readErr error
 }
@@ -128,6 +129,7 @@ func (c *Collector) read() {
 			c.dropped++
 		default:
 			c.records++
+			c.bytes += len(rec.RawSample)
 			if err := decodeEvent(rec.RawSample, &c.changes); err != nil {
 				c.readErr = err
 			}
@@ -156,6 +158,13 @@ func (c *Collector) Collect(s *model.Sample, scan bool) error {
 		return c.scan(s)
 	}
 	return nil
+}
+
+// Unread is how many bytes of records no sample has taken in yet. It takes no system call.
+func (c *Collector) Unread() (bytes int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.bytes + c.programs.ring.AvailableBytes()
 }
 
 // SettleWaits counts the waits that go on, up to now, and tells what CPU time that took.
@@ -202,7 +211,7 @@ func (c *Collector) collectEvents(s *model.Sample) error {
 	}
 	s.Procs, c.changes = c.changes, model.ProcChanges{}
 	s.Lost.Events += c.dropped
-	c.records, c.dropped = 0, 0
+	c.records, c.bytes, c.dropped = 0, 0, 0
 
 	// A forker can be held up after the scan could find its child and before it tells.
 	s.Procs.Forked = slices.DeleteFunc(s.Procs.Forked, func(p model.Proc) bool { return c.known[p.ProcID] != nil })

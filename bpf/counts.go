@@ -7,9 +7,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// idleTicks is how long an entry may stay unchanged before its place in a full
-// kernel table is given to somebody else: a minute at the default tick.
-const idleTicks = 240
+const (
+	// idleTicks is how long an entry may stay unchanged before its place in a full kernel
+	// table is given to somebody else: a minute at the default tick, and four on a calm
+	// machine.
+	idleTicks = 240
+	// idleLooks is how often within that time such entries are looked for.
+	idleLooks = 32
+)
 
 // totals reads a kernel table whose values only grow, and tells the growth since it
 // was last read. Entries that have not grown for long are taken out of the kernel's
@@ -18,7 +23,7 @@ type totals[K, V comparable] struct {
 	table *ebpf.Map
 	idle  uint64         // ticks
 	minus func(a, b V) V // a-b, field by field
-	seen  map[K]*total[V]
+	seen  map[K]total[V]
 	tick  uint64
 	keys  []K
 	vals  []V
@@ -35,7 +40,7 @@ func newTotals[K, V comparable](table *ebpf.Map, idle uint64, minus func(a, b V)
 		table: table,
 		idle:  idle,
 		minus: minus,
-		seen:  make(map[K]*total[V]),
+		seen:  make(map[K]total[V]),
 		keys:  make([]K, n),
 		vals:  make([]V, n),
 	}
@@ -52,6 +57,9 @@ func (t *totals[K, V]) growth(each func(K, V)) error {
 	for i, key := range t.keys[:n] {
 		t.take(key, t.vals[i], each)
 	}
+	if t.tick%max(1, t.idle/idleLooks) != 0 {
+		return nil
+	}
 	for key, e := range t.seen {
 		if t.tick-e.changed >= t.idle {
 			t.drop(key, each)
@@ -61,14 +69,13 @@ func (t *totals[K, V]) growth(each func(K, V)) error {
 }
 
 func (t *totals[K, V]) take(key K, val V, each func(K, V)) {
-	e := t.seen[key]
-	if e == nil {
-		e = &total[V]{changed: t.tick}
-		t.seen[key] = e
-	}
+	e, known := t.seen[key]
 	var none V
-	if diff := t.minus(val, e.last); diff != none {
-		e.last, e.changed = val, t.tick
+	diff := t.minus(val, e.last)
+	if !known || diff != none {
+		t.seen[key] = total[V]{val, t.tick}
+	}
+	if diff != none {
 		each(key, diff)
 	}
 }

@@ -12,7 +12,6 @@
 package host
 
 import (
-	"errors"
 	"fmt"
 	"path/filepath"
 
@@ -38,33 +37,12 @@ func NewReader() (Reader, error) {
 
 // Host reads the state of the whole machine.
 func (r Reader) Host() (model.Host, error) {
-	var host model.Host
-	cpu, err := r.CPU()
+	m, err := r.Meter()
 	if err != nil {
 		return model.Host{}, err
 	}
-	host.CPUs, host.CPUBusyNS, host.CPUIdleNS, host.StealNS = cpu.Online, cpu.BusyNS, cpu.IdleNS, cpu.StealNS
-
-	mem, err := r.Memory()
-	if err != nil {
-		return model.Host{}, err
-	}
-	host.MemTotalBytes, host.MemAvailBytes, host.SwapFreeBytes = mem.TotalBytes, mem.AvailBytes, mem.SwapFree
-
-	if host.BootID, err = r.BootID(); err != nil {
-		return model.Host{}, err
-	}
-	if host.Processes, err = r.Processes(); err != nil {
-		return model.Host{}, err
-	}
-	host.Pressure, err = r.Pressure()
-	switch {
-	case errors.Is(err, ErrPressureOff):
-		host.PressureAbsent = true
-	case err != nil:
-		return model.Host{}, err
-	}
-	return host, nil
+	defer m.Close()
+	return m.Host()
 }
 
 // proc is the path of a file below the mount of proc.

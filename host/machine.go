@@ -153,20 +153,28 @@ func (r Reader) Processes() (int, error) {
 		return 0, fmt.Errorf("open %s: %w", r.ProcRoot, err)
 	}
 	defer root.close()
-	var fs unix.Statfs_t
-	var stat unix.Stat_t
-	if err := unix.Fstatfs(int(root), &fs); err != nil {
-		return 0, fmt.Errorf("statfs %s: %w", r.ProcRoot, err)
-	}
-	if int64(fs.Type) != unix.PROC_SUPER_MAGIC {
-		return 0, nil
-	}
-	if err := unix.Fstat(int(root), &stat); err != nil {
-		return 0, fmt.Errorf("stat %s: %w", r.ProcRoot, err)
+	if is, err := isProc(root, r.ProcRoot); !is || err != nil {
+		return 0, err
 	}
 	dirs, err := directoriesBeforePIDs(root)
 	if err != nil {
 		return 0, fmt.Errorf("list %s: %w", r.ProcRoot, err)
+	}
+	return countProcesses(root, r.ProcRoot, dirs)
+}
+
+func isProc(root file, path string) (bool, error) {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(root), &fs); err != nil {
+		return false, fmt.Errorf("statfs %s: %w", path, err)
+	}
+	return int64(fs.Type) == unix.PROC_SUPER_MAGIC, nil
+}
+
+func countProcesses(root file, path string, dirs int) (int, error) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(root), &stat); err != nil {
+		return 0, fmt.Errorf("stat %s: %w", path, err)
 	}
 	const dotAndDotDot = 2
 	return max(0, int(stat.Nlink)-dotAndDotDot-dirs), nil

@@ -35,11 +35,14 @@ func (r Reader) Pressure() (model.Pressure, error) {
 	return p, nil
 }
 
-// readPressure tells PSI that is off from a pressure of zero. Where it is off,
-// older kernels have the files all the same and answer EOPNOTSUPP, newer ones
-// have none.
 func readPressure(dir int, name, path string) (model.Stall, error) {
 	text, err := readFileAt(dir, name, path)
+	return pressureOf(text, err, path)
+}
+
+// pressureOf tells PSI that is off from a pressure of zero. Where it is off, older
+// kernels have the files all the same and answer EOPNOTSUPP, newer ones have none.
+func pressureOf(text []byte, err error, path string) (model.Stall, error) {
 	switch {
 	case missing(err), errors.Is(err, unix.EOPNOTSUPP):
 		return model.Stall{}, fmt.Errorf("read %s: %w", path, ErrPressureOff)

@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// A cgroup that others made wait longer than this in a tick has its files read, and
-	// goes on having them read for a while, so that its totals can be compared.
-	detailWait = 2_500_000 // ns
+	// A cgroup that others made wait for one part in this of the time has its files read,
+	// and goes on having them read for a while, so that its totals can be compared.
+	detailWait = 100
 	detailKept = 5 * time.Second
 	// As many who waited for a CPU are read in a tick. What changes from tick to tick takes
 	// about 60 µs a cgroup, all of it about 100.
@@ -27,10 +27,11 @@ const (
 	suspectsByMemory   = 6
 	suspectsByPressure = 8
 	// Everybody is read in turn, so that slow growth is seen: all within sweepRound where
-	// they are few, and where they are many as many as take sweepCost of CPU a tick (2,000
-	// cgroups in a minute).
+	// they are few, and within calmRound where the machine is calm. Where they are many it is
+	// as many as take one part in sweepPart of one CPU (2,000 cgroups in a minute).
 	sweepRound = 3 * time.Second
-	sweepCost  = time.Millisecond
+	calmRound  = 30 * time.Second
+	sweepPart  = 250
 )
 
 // details decides whose files are read, and remembers what was in them.
@@ -104,7 +105,7 @@ func (d *details) waiters(s *model.Sample, now time.Time) []model.CgroupID {
 		}
 	}
 	for id, ns := range waited {
-		if ns >= detailWait {
+		if ns*detailWait >= uint64(s.LengthNS) {
 			d.interest[id] = now
 		}
 	}
@@ -163,8 +164,13 @@ func (o *Observer) sweep(s *model.Sample, at map[model.CgroupID]int) {
 		}
 		d.owed = 0
 	}
-	d.owed += float64(o.tree.Len()) * min(1, float64(o.tick)/float64(sweepRound))
-	for began := spent(); d.owed >= 1 && len(d.turn) > 0 && spent()-began < sweepCost; d.owed-- {
+	round := sweepRound
+	if time.Since(o.stirredAt) >= restless {
+		round = calmRound
+	}
+	d.owed += float64(o.tree.Len()) * min(1, float64(s.Length())/float64(round))
+	most := s.Length() / sweepPart
+	for began := spent(); d.owed >= 1 && len(d.turn) > 0 && spent()-began < most; d.owed-- {
 		id := d.turn[0]
 		d.turn = d.turn[1:]
 		o.readDetail(s, at, id, true)

@@ -14,6 +14,7 @@ import (
 // kernelSide is what the kernel programs see: *bpf.Collector, or blind.
 type kernelSide interface {
 	Collect(s *model.Sample, scan bool) error
+	Unread() (bytes int)
 	SettleWaits() (cost time.Duration, err error)
 	Programs() []string
 	Problems() []string
@@ -25,6 +26,7 @@ type kernelSide interface {
 type blind struct{}
 
 func (blind) Collect(*model.Sample, bool) error   { return nil }
+func (blind) Unread() int                         { return 0 }
 func (blind) SettleWaits() (time.Duration, error) { return 0, nil }
 func (blind) Programs() []string                  { return []string{} }
 func (blind) Problems() []string                  { return nil }

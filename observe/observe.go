@@ -35,6 +35,7 @@ const (
 // Observer watches this machine.
 type Observer struct {
 	reader    host.Reader
+	meter     *host.Meter
 	collector kernelSide
 	missing   []Missing
 	tree      *host.Tree
@@ -42,10 +43,15 @@ type Observer struct {
 	nextTick  atomic.Int64 // that was set and is not in force yet; 0 if none
 	privilege atomic.Pointer[string]
 
-	due        time.Time // of the next sample
+	now        func() (host.Clocks, error)
+	timer      *time.Timer
+	due        time.Time // of the next look
+	late       time.Duration
+	seen       glance    // the last
+	stirredAt  time.Time // when more happened than on a calm machine
 	clocks     host.Clocks
 	last       model.Host
-	forks      uint64 // in the last tick
+	forkRate   float64 // a second, in the last sample
 	started    bool
 	scanned    time.Time
 	scanCost   time.Duration
@@ -81,13 +87,19 @@ func begin(tick time.Duration, reader host.Reader, attach func() (kernelSide, er
 		collector: collector,
 		tree:      reader.Tree(),
 		tick:      tick,
+		now:       host.ReadClocks,
 		details:   newDetails(),
 		missing:   missing(reader, collector),
 	}
-	if o.clocks, err = host.ReadClocks(); err != nil {
+	if o.meter, err = reader.Meter(); err != nil {
 		return nil, errors.Join(err, collector.Close())
 	}
-	o.due = time.Now().Add(tick)
+	if o.clocks, err = o.now(); err != nil {
+		return nil, errors.Join(err, o.Close())
+	}
+	o.stirredAt = time.Now() // nothing is known yet
+	o.due = o.stirredAt.Add(tick)
+	o.timer = time.NewTimer(tick)
 	return o, nil
 }
 
@@ -102,29 +114,22 @@ func (o *Observer) Programs() []string { return o.collector.Programs() }
 func (o *Observer) SetTick(tick time.Duration) { o.nextTick.Store(int64(tick)) }
 
 // Close detaches the kernel programs.
-func (o *Observer) Close() error { return o.collector.Close() }
+func (o *Observer) Close() error {
+	o.meter.Close()
+	return o.collector.Close()
+}
 
-// Next waits for the end of the tick and returns what was seen in it. The first sample
-// is a keyframe: it lists every process.
+// Next waits for the end of a tick in which something happened, or for WholeEvery where
+// nothing does, and returns what was seen since the last sample. The first sample is a
+// keyframe: it lists every process.
 func (o *Observer) Next(ctx context.Context) (*model.Sample, error) {
-	timer := time.NewTimer(time.Until(o.due))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-timer.C:
-	}
-	if tick := o.nextTick.Swap(0); tick != 0 {
-		o.tick = time.Duration(tick)
+	for first := true; first || o.calm(); first = false {
+		if err := o.wait(ctx); err != nil {
+			return nil, err
+		}
 	}
 	s := &model.Sample{Keyframe: !o.started}
-	if late := time.Since(o.due); late > o.tick/2 {
-		s.Lost.LateNS = int64(late)
-	}
-	// Ticks that were missed are not made up for: one long sample says it as well.
-	for o.due = o.due.Add(o.tick); time.Until(o.due) < 0; {
-		o.due = o.due.Add(o.tick)
-	}
+	s.Lost.LateNS, o.late = int64(o.late), 0
 	if err := o.fill(s); err != nil {
 		return nil, fmt.Errorf("take a sample: %w", err)
 	}
@@ -135,8 +140,29 @@ func (o *Observer) Next(ctx context.Context) (*model.Sample, error) {
 	return s, nil
 }
 
+// wait waits for the end of the tick.
+func (o *Observer) wait(ctx context.Context) error {
+	o.timer.Reset(time.Until(o.due))
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-o.timer.C:
+	}
+	if tick := o.nextTick.Swap(0); tick != 0 {
+		o.tick = time.Duration(tick)
+	}
+	if late := time.Since(o.due); late > o.tick/2 {
+		o.late = max(o.late, late)
+	}
+	// Ticks that were missed are not made up for: one long sample says it as well.
+	for o.due = o.due.Add(o.tick); time.Until(o.due) < 0; {
+		o.due = o.due.Add(o.tick)
+	}
+	return nil
+}
+
 func (o *Observer) fill(s *model.Sample) error {
-	now, err := host.ReadClocks()
+	now, err := o.now()
 	if err != nil {
 		return err
 	}
@@ -145,9 +171,10 @@ func (o *Observer) fill(s *model.Sample) error {
 	s.Time, s.BootNS, s.LengthNS = now.Time().UTC(), now.Boot, int64(elapsed.Length)
 	s.Lost.SuspendedNS, s.Lost.ClockJumpNS = int64(elapsed.Suspended), int64(elapsed.Jump)
 
-	if s.Host, err = o.reader.Host(); err != nil {
+	if s.Host, err = o.meter.Host(); err != nil {
 		return err
 	}
+	o.seen = glance{boot: now.Boot, pressure: s.Host.Pressure}
 	if o.settleDue(s) {
 		if o.settleCost, err = o.collector.SettleWaits(); err != nil {
 			return err
@@ -158,7 +185,11 @@ func (o *Observer) fill(s *model.Sample) error {
 		o.last = s.Host
 		return nil // who uses what is not known, so that nobody may be accused
 	}
-	scan := o.scanDue(s)
+	busy := o.busy(s)
+	if busy {
+		o.stirredAt = time.Now()
+	}
+	scan := o.scanDue(busy)
 	began := time.Now()
 	if err := o.collector.Collect(s, scan); err != nil {
 		return err
@@ -167,10 +198,11 @@ func (o *Observer) fill(s *model.Sample) error {
 		o.scanned, o.scanCost, o.scanAvail = time.Now(), time.Since(began), s.Host.MemAvailBytes
 	}
 	before := o.last
-	o.last, o.forks = s.Host, 0
+	var forks uint64
 	for i := range s.Cgroups {
-		o.forks += s.Cgroups[i].Forks
+		forks += s.Cgroups[i].Forks
 	}
+	o.last, o.forkRate = s.Host, float64(forks)/max(s.Length(), time.Millisecond).Seconds()
 	o.nameCommands(s)
 	if err := o.namePaths(s); err != nil {
 		return err
@@ -194,12 +226,12 @@ func (o *Observer) settleDue(s *model.Sample) bool {
 }
 
 // scanDue says whether the process table is worth its cost now: 10 ms at 20,000 tasks.
-func (o *Observer) scanDue(s *model.Sample) bool {
+func (o *Observer) scanDue(busy bool) bool {
 	if !o.started {
 		return true
 	}
 	interval := calmScan
-	if o.busy(s) {
+	if busy {
 		interval = max(busyScan, sparing*o.scanCost)
 	}
 	return time.Since(o.scanned) >= interval-o.tick/2
@@ -214,7 +246,7 @@ func (o *Observer) busy(s *model.Sample) bool {
 	if s.Host.MemAvailBytes+s.Host.MemTotalBytes/shrinkParts < o.scanAvail {
 		return true
 	}
-	return float64(o.forks) > busyForks*s.Length().Seconds()
+	return o.forkRate > busyForks
 }
 
 // nameCommands reads the command lines of processes that were found and not seen to

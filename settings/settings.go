@@ -26,7 +26,7 @@ type Settings struct {
 	Mode model.Mode `yaml:"mode" doc:"How far breakerd may go: monitor (watch and tell), dry-run (go through everything and write nothing) or enforce (ask breaker-enforcer)."`
 	// Tick is how often a sample is taken: a shorter one costs more than it sees, a longer
 	// one is slower than the holds of the detectors.
-	Tick config.Duration `yaml:"tick" doc:"How often a sample is taken." range:"50ms..2s"`
+	Tick config.Duration `yaml:"tick" doc:"How often the machine is looked at. Where nothing happens, a sample is taken each second." range:"50ms..2s"`
 	// RuntimeDir holds the sockets.
 	RuntimeDir string `yaml:"runtime_dir" doc:"Folder of the sockets; breaker-enforcer and breakerctl must be told of another one with --runtime-dir."`
 	// Policies are directories of .rego files, or files.
