@@ -64,12 +64,70 @@ func (s *Shares) By(offender model.CgroupID) uint64 {
 func Over(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
 	victims := make(map[model.CgroupID]*Shares)
 	for _, s := range samples[from:] {
-		for _, w := range s.Waits {
-			if w.Resource == model.CPU {
-				add(victims, w)
+		for i := range s.Waits {
+			if c, ok := cellOf(&s.Waits[i]); ok {
+				add(victims, c)
 			}
 		}
 	}
+	return divide(victims, samples, from)
+}
+
+// Cell is a wait for a CPU as it is kept: in half the room of a model.Wait, and without
+// anything for a garbage collector to follow.
+type Cell struct {
+	offender, victim model.CgroupID
+	ns               uint64
+	by               source
+}
+
+type source uint8
+
+const (
+	byUnknown source = iota
+	byKernel
+	byCgroup
+)
+
+func cellOf(w *model.Wait) (c Cell, ok bool) {
+	c = Cell{offender: w.Offender, victim: w.Victim, ns: w.NS}
+	switch w.By {
+	case model.ByKernel:
+		c.by = byKernel
+	case model.ByCgroup:
+		c.by = byCgroup
+	}
+	return c, w.Resource == model.CPU
+}
+
+// For is how long a victim waited for that cgroup; false where it was somebody else.
+func (c Cell) For(offender model.CgroupID) (victim model.CgroupID, ns uint64, ok bool) {
+	return c.victim, c.ns, c.by == byCgroup && c.offender == offender
+}
+
+// Cells are the waits for a CPU of one sample.
+func Cells(waits []model.Wait) []Cell {
+	cells := make([]Cell, 0, len(waits))
+	for i := range waits {
+		if c, ok := cellOf(&waits[i]); ok {
+			cells = append(cells, c)
+		}
+	}
+	return cells
+}
+
+// OverCells is Over where the waits of each sample are kept beside it.
+func OverCells(cells [][]Cell, samples []*model.Sample, from int) map[model.CgroupID]*Shares {
+	victims := make(map[model.CgroupID]*Shares)
+	for _, of := range cells[from:] {
+		for _, c := range of {
+			add(victims, c)
+		}
+	}
+	return divide(victims, samples, from)
+}
+
+func divide(victims map[model.CgroupID]*Shares, samples []*model.Sample, from int) map[model.CgroupID]*Shares {
 	var elapsed uint64
 	for _, s := range samples[from:] {
 		elapsed = plus(elapsed, uint64(max(0, s.LengthNS)))
@@ -130,28 +188,28 @@ func (s *Shares) rank() {
 	})
 }
 
-func add(victims map[model.CgroupID]*Shares, w model.Wait) {
-	v := victims[w.Victim]
+func add(victims map[model.CgroupID]*Shares, c Cell) {
+	v := victims[c.victim]
 	if v == nil {
-		v = &Shares{Victim: w.Victim, Resource: model.CPU}
-		victims[w.Victim] = v
+		v = &Shares{Victim: c.victim, Resource: model.CPU}
+		victims[c.victim] = v
 	}
-	v.WaitNS += w.NS
+	v.WaitNS += c.ns
 	switch {
-	case w.By == model.ByKernel:
-		v.KernelNS += w.NS
-	case w.By != model.ByCgroup:
-		v.UnknownNS += w.NS
-	case w.Offender == w.Victim:
-		v.SelfNS += w.NS
+	case c.by == byKernel:
+		v.KernelNS += c.ns
+	case c.by != byCgroup:
+		v.UnknownNS += c.ns
+	case c.offender == c.victim:
+		v.SelfNS += c.ns
 	default:
 		for i := range v.Neighbours {
-			if v.Neighbours[i].Offender == w.Offender {
-				v.Neighbours[i].NS += w.NS
+			if v.Neighbours[i].Offender == c.offender {
+				v.Neighbours[i].NS += c.ns
 				return
 			}
 		}
-		v.Neighbours = append(v.Neighbours, Neighbour{Offender: w.Offender, NS: w.NS})
+		v.Neighbours = append(v.Neighbours, Neighbour{Offender: c.offender, NS: c.ns})
 	}
 }
 

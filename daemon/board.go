@@ -17,7 +17,7 @@ import (
 const (
 	maxIncidents = 1000
 	maxTriages   = 200   // of the newest incidents; 32 KB each at the most, and 6 KB as a rule
-	maxPairs     = 65536 // of the blame since the start; 110 bytes each
+	maxPairs     = 32768 // of the blame since the start; 110 bytes each
 	maxWindow    = 5 * time.Minute
 	maxNames     = 16384
 )
@@ -56,6 +56,8 @@ func (b *board) sample(s *model.Sample) {
 	b.rss.sample(s)
 	last := len(samples) - 1
 	now := spanOf(s, blame.Over(samples, last), blame.OverMemory(samples, last, b.rss.grown), blame.OverIO(samples, last))
+	// What a tick's waits were is in its span; of what came before only the totals are compared.
+	light.Waits = nil
 	b.history = slices.Clone(samples[max(0, len(samples)-before):])
 
 	b.mu.Lock()

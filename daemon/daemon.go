@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -70,6 +71,7 @@ type shelf struct {
 // Run runs breakerd until the context ends. A reload reads the settings and the policies
 // again.
 func Run(ctx context.Context, load Load, version string, log *slog.Logger, reload <-chan os.Signal) (err error) {
+	beFrugal()
 	cfg, err := load()
 	if err != nil {
 		return err
@@ -120,6 +122,7 @@ func (d *Daemon) open() (err error) {
 	d.board = newBoard(workload.Name)
 	d.status("loading the policies")
 	d.loadPolicies()
+	debug.FreeOSMemory() // what it took to compile them, and the kernel programs
 	d.pipeline = &pipeline{
 		source:   d.observer,
 		judge:    judge.New(cfg.Detect, d.shelf.set, workload.Name),

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/breakerd/breakerd/blame"
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -53,17 +54,17 @@ const maxVictims = 256
 
 // addStall adds what the culprit's cgroup made its victims wait in one sample, where that
 // is measured.
-func (t *track) addStall(s *model.Sample) {
+func (t *track) addStall(waits []blame.Cell) {
 	if t.incident.Estimated || t.resource != model.CPU {
 		return
 	}
-	for i := range s.Waits {
-		wait := &s.Waits[i]
-		if wait.Offender != t.cgroup || wait.By != model.ByCgroup {
+	for _, c := range waits {
+		victim, ns, ok := c.For(t.cgroup)
+		if !ok {
 			continue
 		}
-		if _, victim := t.stall[wait.Victim]; victim {
-			t.stall[wait.Victim] += float64(wait.NS) / 1e6
+		if _, is := t.stall[victim]; is {
+			t.stall[victim] += float64(ns) / 1e6
 		}
 	}
 }

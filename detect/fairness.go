@@ -154,13 +154,13 @@ func (w *window) known(victims []hurt) float64 {
 // makes every verdict less sure.
 func (w *window) trust(d time.Duration) float64 {
 	var events, cells, cgroups, lostEvents, lostCells, lostCgroups float64
-	samples, _ := w.last(d)
-	for _, s := range samples {
+	from := w.index(d)
+	for at, s := range w.samples[from:] {
 		for i := range s.Cgroups {
 			c := &s.Cgroups[i]
 			events += float64(c.Forks) + float64(c.Execs) + float64(c.Exits)
 		}
-		cells += float64(len(s.Waits))
+		cells += float64(len(w.waits[from+at]))
 		cgroups += float64(len(s.Cgroups))
 		lostEvents += float64(s.Lost.Events)
 		lostCells += float64(s.Lost.Cells)

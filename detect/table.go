@@ -48,7 +48,13 @@ type charges struct {
 	forks map[*node]int
 	exits map[*node]int
 	short map[*node]int // exits of those that lived less than shortLife
-	cpuNS map[*node]uint64
+	cpuNS []cpuUse
+}
+
+// cpuUse is CPU time that one process used.
+type cpuUse struct {
+	by *node
+	ns uint64
 }
 
 func newTable() *table {
@@ -107,7 +113,10 @@ func (t *table) apply(s *model.Sample) charges {
 	if len(s.Procs.Usage) > 0 {
 		t.walkedBefore, t.walkedNS = t.walkedNS, s.BootNS
 	}
-	ch := charges{forks: map[*node]int{}, exits: map[*node]int{}, short: map[*node]int{}, cpuNS: map[*node]uint64{}}
+	ch := charges{forks: map[*node]int{}, exits: map[*node]int{}, short: map[*node]int{}}
+	if len(s.Procs.Usage) > 0 {
+		ch.cpuNS = make([]cpuUse, 0, len(s.Procs.Usage)+len(s.Procs.Exited))
+	}
 	fresh := make([]*node, 0, len(s.Procs.Forked))
 	for _, p := range s.Procs.Forked {
 		if t.nodes[p.ProcID] != nil {
@@ -146,12 +155,12 @@ func (t *table) apply(s *model.Sample) charges {
 			if n.measured && u.CPUNS > n.cpuNS {
 				n.grewNS = u.CPUNS - n.cpuNS
 			}
-			n.use(u.CPUNS, ch.cpuNS)
+			ch.use(n, u.CPUNS)
 		}
 	}
 	for _, e := range s.Procs.Exited {
 		if n := t.nodes[e.ProcID]; n != nil {
-			n.use(e.CPUNS, ch.cpuNS)
+			ch.use(n, e.CPUNS)
 			ch.exits[n]++
 			if e.LifeNS < uint64(shortLife) {
 				ch.short[n]++
@@ -181,9 +190,9 @@ func (n *node) hold(bytes uint64, now int64) {
 
 // use charges the growth of a process's CPU time. The first reading of a process that
 // ran before breakerd looked is its whole life, and no growth.
-func (n *node) use(totalNS uint64, into map[*node]uint64) {
+func (ch *charges) use(n *node, totalNS uint64) {
 	if n.measured && totalNS > n.cpuNS {
-		into[n] += totalNS - n.cpuNS
+		ch.cpuNS = append(ch.cpuNS, cpuUse{n, totalNS - n.cpuNS})
 	}
 	n.cpuNS = max(n.cpuNS, totalNS)
 	n.measured = true

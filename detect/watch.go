@@ -195,7 +195,7 @@ func (w *Watch) settle(kind model.Kind, s *model.Sample) []Change {
 		if !t.seen && t.below == 0 {
 			t.below = s.BootNS
 		}
-		t.addStall(s)
+		t.addStall(w.window.waits[len(w.window.waits)-1])
 		w.listVictims(t)
 		if t.below != 0 && s.BootNS-t.below >= w.cfg.Hysteresis.CloseAfter.D().Nanoseconds() {
 			closed := s.Time
@@ -253,11 +253,12 @@ func (w *Watch) open(t *track, f finding, s *model.Sample) {
 	}
 	// What led to it counts: the victims waited before anybody was sure.
 	t.stall = make(map[model.CgroupID]float64)
-	samples, covered := w.window.last(2 * time.Second)
+	_, covered := w.window.last(hurtSpan)
 	for _, h := range f.victims {
 		t.stall[h.victim] = 0
 	}
-	for _, before := range samples[:len(samples)-1] {
+	earlier := w.window.waits[:len(w.window.waits)-1]
+	for _, before := range earlier[min(len(earlier), w.window.index(hurtSpan)):] {
 		t.addStall(before)
 	}
 	if t.incident.Estimated {

@@ -13,8 +13,12 @@ import (
 // detector (4 s), so that there is a reading of a quota before it to compare with.
 const kept = 8 * time.Second
 
-// waitsKept is the longest span that anybody asks the waits of.
-const waitsKept = max(figureSpan, hurtSpan, estimateSpan)
+const (
+	// waitsKept is the longest span that anybody asks the waits of, or what cgroups did.
+	waitsKept = max(figureSpan, hurtSpan, estimateSpan)
+	// usedSpan is that of the CPU time of processes.
+	usedSpan = 2 * hurtSpan
+)
 
 // maxSamples bounds the window also where a recording says that a tick took nothing: it
 // is more than the shortest tick (50 ms) needs.
@@ -25,7 +29,8 @@ const maxSamples = 512
 type window struct {
 	table   *table
 	samples []*model.Sample
-	charges []charges // beside samples
+	waits   [][]blame.Cell // of each sample
+	charges []charges      // beside samples
 	recent  recent
 	names   names
 	ledger  ledger
@@ -66,7 +71,7 @@ func (w *window) feed(s *model.Sample) (broken bool) {
 		if len(w.samples) > 0 {
 			w.gap = s.BootNS
 		}
-		w.samples, w.charges, w.ledger = nil, nil, newLedger()
+		w.samples, w.waits, w.charges, w.ledger = nil, nil, nil, newLedger()
 	}
 	light := *s
 	if stopped {
@@ -76,6 +81,8 @@ func (w *window) feed(s *model.Sample) (broken bool) {
 	light.Procs = model.ProcChanges{} // 1 MB each second at 20,000 processes, and in the table now
 	w.ticks++
 	w.samples = append(w.samples, &light)
+	w.waits = append(w.waits, blame.Cells(light.Waits))
+	light.Waits = nil
 	w.charges = append(w.charges, w.table.apply(s))
 	w.ledger.enter(s, w.table)
 	w.shares, w.offences, w.wronged, w.verdicts, w.runNS = nil, nil, nil, nil, nil
@@ -85,24 +92,37 @@ func (w *window) feed(s *model.Sample) (broken bool) {
 		old++
 	}
 	w.samples = slices.Delete(w.samples, 0, old)
+	w.waits = slices.Delete(w.waits, 0, old)
 	w.charges = slices.Delete(w.charges, 0, old)
-	w.dropWaits()
+	w.thin()
 	w.names.learn(s)
 	w.recent.learn(s, w.table)
 	return broken
 }
 
-// dropWaits forgets who waited for whom where no span reaches back so far: 1 MB in each
-// tick where thousands wait for thousands. What is kept of older samples is the readings
-// that running totals are compared with.
-func (w *window) dropWaits() {
+// thin forgets of older samples what no span reaches back to: 1 MB in each tick where
+// thousands wait for thousands. What is kept is the readings that running totals are
+// compared with, and who held the block devices between two of them.
+func (w *window) thin() {
 	now := w.now().BootNS
-	for _, s := range w.samples {
+	for i, s := range w.samples {
+		age := now - s.BootNS
 		// Whatever is younger may be asked for again: index gives a tick some grace.
-		if now-s.BootNS < int64(waitsKept) {
+		if age < int64(usedSpan) {
 			return
 		}
-		s.Waits = nil
+		w.charges[i].cpuNS = nil
+		if age < int64(waitsKept) || w.waits[i] == nil {
+			continue
+		}
+		w.waits[i] = nil
+		var kept []model.CgroupSample
+		for j := range s.Cgroups {
+			if c := &s.Cgroups[j]; c.Detail != nil || c.IOHeldNS > 0 {
+				kept = append(kept, *c)
+			}
+		}
+		s.Cgroups = kept
 	}
 }
 
@@ -162,7 +182,7 @@ func (w *window) blame(d time.Duration) map[model.CgroupID]*blame.Shares {
 	if w.shares == nil {
 		w.shares = make(map[time.Duration]map[model.CgroupID]*blame.Shares)
 	}
-	w.shares[d] = blame.Over(w.samples, w.index(d))
+	w.shares[d] = blame.OverCells(w.waits, w.samples, w.index(d))
 	return w.shares[d]
 }
 
@@ -221,15 +241,16 @@ func (w *window) charged(d time.Duration, pick func(charges) map[*node]int) map[
 func (w *window) cpuUsed(cgroup model.CgroupID) map[*node]float64 {
 	if w.used != w.ticks {
 		w.used = w.ticks
-		for _, ch := range w.charges[w.index(2*hurtSpan):] {
-			for n, v := range ch.cpuNS {
-				if n = n.alive(); n == nil {
+		for _, ch := range w.charges[w.index(usedSpan):] {
+			for _, used := range ch.cpuNS {
+				n := used.by.alive()
+				if n == nil {
 					continue
 				}
 				if n.usedIn != w.ticks {
 					n.usedIn, n.usedNS = w.ticks, 0
 				}
-				n.usedNS += float64(v)
+				n.usedNS += float64(used.ns)
 			}
 		}
 	}
