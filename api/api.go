@@ -101,6 +101,13 @@ type Enforcer struct {
 	Paused string `json:"paused"`
 }
 
+// Bounds that breakerd holds itself to: of the whole machine's CPUs, and of memory at
+// 20,000 processes and 2,000 cgroups.
+const (
+	BudgetCPUPercent = 0.5
+	BudgetRSSBytes   = 60 << 20
+)
+
 // Cost is what breakerd itself uses.
 type Cost struct {
 	CPUPercent float64 `json:"cpu_percent"` // of one CPU, since it started

@@ -16,6 +16,7 @@ import (
 	"github.com/breakerd/breakerd/api"
 	"github.com/breakerd/breakerd/judge"
 	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/observe"
 )
 
 // view is the daemon as the API shows it.
@@ -98,6 +99,14 @@ func problems(s *api.Status) []string {
 	}
 	if l := s.LostSinceBoot; l.Cells+l.Cgroups > 0 {
 		all = append(all, fmt.Sprintf("kernel tables were full: %d waits and %d cgroup counts are missing", l.Cells, l.Cgroups))
+	}
+	// What the start took counts still in the first minutes.
+	most := api.BudgetCPUPercent * float64(max(1, s.Host.CPUs))
+	if s.Cost.CPUPercent > most && s.LastSampleAt.Sub(s.StartedAt) > 5*time.Minute {
+		all = append(all, fmt.Sprintf("breakerd itself has taken %.2f %% of one CPU since the start, and %.2f %% is the most that it should: a longer tick costs less (tick: 1s)", s.Cost.CPUPercent, most))
+	}
+	if s.Cost.RSSBytes > api.BudgetRSSBytes {
+		all = append(all, fmt.Sprintf("breakerd itself takes %d MB of memory, and %d MB is the most that it should: GOGC=20 in its environment takes less, and more CPU time", s.Cost.RSSBytes>>20, api.BudgetRSSBytes>>20))
 	}
 	return all
 }
@@ -211,11 +220,11 @@ func (v *view) Record(ctx context.Context, w io.Writer) error { return (*Daemon)
 
 // Ready implements api.Source.
 func (v *view) Ready() error {
-	latest := v.pipeline.latest.Load()
+	latest, tick := v.pipeline.latest.Load(), v.conf.get().Tick.D()
 	if latest == nil {
 		return errors.New("no sample has been taken yet")
 	}
-	if age := time.Since(latest.Time); age > 10*v.conf.get().Tick.D() {
+	if age := time.Since(latest.Time); age > max(10*tick, 2*observe.WholeEvery+tick) {
 		return fmt.Errorf("the last sample is %v old", age.Round(time.Millisecond))
 	}
 	return nil

@@ -39,6 +39,16 @@ func TestProblems(t *testing.T) {
 		{"no enforcer", func(s *api.Status) { s.Enforcer = api.Enforcer{State: "unreachable", Error: "refused"} }, []string{"the enforcer does not answer, so that nothing can be done: refused"}},
 		{"kernel tables full", func(s *api.Status) { s.LostSinceBoot = model.Lost{Cells: 2, Cgroups: 1} }, []string{"kernel tables were full: 2 waits and 1 cgroup counts"}},
 		{"records lost, counts not", func(s *api.Status) { s.LostSinceBoot = model.Lost{Events: 5, LateNS: 5} }, nil},
+		{"it costs too much", func(s *api.Status) {
+			s.Host.CPUs, s.Cost.CPUPercent, s.LastSampleAt = 2, 1.25, s.StartedAt.Add(6*time.Minute)
+		}, []string{"breakerd itself has taken 1.25 % of one CPU since the start, and 1.00 % is the most"}},
+		{"as much on more CPUs", func(s *api.Status) {
+			s.Host.CPUs, s.Cost.CPUPercent, s.LastSampleAt = 4, 1.25, s.StartedAt.Add(6*time.Minute)
+		}, nil},
+		{"as much, and what the start took counts still", func(s *api.Status) {
+			s.Host.CPUs, s.Cost.CPUPercent, s.LastSampleAt = 2, 1.25, s.StartedAt.Add(time.Minute)
+		}, nil},
+		{"it takes too much memory", func(s *api.Status) { s.Cost.RSSBytes = 75 << 20 }, []string{"breakerd itself takes 75 MB of memory, and 60 MB is the most"}},
 		{"all at once", func(s *api.Status) {
 			s.Config.Error, s.Policies, s.Enforcer.State, s.LostSinceBoot.Cells = "x", api.Policies{Error: "x"}, "unreachable", 1
 		}, []string{"the configuration", "policies refused", "the enforcer", "kernel tables"}},

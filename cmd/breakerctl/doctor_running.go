@@ -15,13 +15,6 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
-// Bounds that breakerd holds itself to: of the whole machine's CPUs, and of memory at
-// 20,000 processes and 2,000 cgroups.
-const (
-	budgetCPUPercent = 0.5
-	budgetRSSBytes   = 60 << 20
-)
-
 // askDoctor is how long breakerd and the enforcer may take to answer.
 const askDoctor = 3 * time.Second
 
@@ -90,13 +83,13 @@ func abs(n int64) int64 { return max(n, -n) }
 func budget(status api.Status) finding {
 	cpus := max(1, status.Host.CPUs)
 	f := finding{"budget", fine, fmt.Sprintf("%.2f %% of one CPU since the start (of %d CPUs at most %.1f %%), %d MB (at most %d)",
-		status.Cost.CPUPercent, cpus, budgetCPUPercent*float64(cpus), status.Cost.RSSBytes>>20, uint64(budgetRSSBytes>>20)), ""}
+		status.Cost.CPUPercent, cpus, api.BudgetCPUPercent*float64(cpus), status.Cost.RSSBytes>>20, uint64(api.BudgetRSSBytes>>20)), ""}
 	if time.Since(status.StartedAt) <= time.Minute {
 		f.Detail += "; what the start took counts still"
-	} else if status.Cost.CPUPercent > budgetCPUPercent*float64(cpus) {
+	} else if status.Cost.CPUPercent > api.BudgetCPUPercent*float64(cpus) {
 		f.Status, f.Advice = warning, "it costs more than it should: a longer tick costs less (tick: 1s), and a report with breakerctl status -o json would help"
 	}
-	if status.Cost.RSSBytes > budgetRSSBytes {
+	if status.Cost.RSSBytes > api.BudgetRSSBytes {
 		f.Status, f.Advice = warning, "it takes more memory than it should at 20,000 processes and 2,000 cgroups: a report with breakerctl status -o json would help"
 	}
 	return f
