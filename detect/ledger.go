@@ -44,8 +44,8 @@ func (l *ledger) enter(s *model.Sample, t *table) {
 	l.avail.add(s.BootNS, s.Host.MemAvailBytes)
 	for i := range s.Cgroups {
 		c := &s.Cgroups[i]
-		if c.Detail == nil || c.Detail.AnonBytes == 0 {
-			continue // no memory controller, or nothing in it
+		if c.Detail == nil || c.Detail.Repeated || c.Detail.AnonBytes == 0 {
+			continue // nothing new, no memory controller, or nothing in it
 		}
 		bytes := c.Detail.AnonBytes + c.Detail.ShmemBytes
 		if a := l.account(c.ID, bytes, s.BootNS); a != nil {

@@ -77,12 +77,16 @@ func (w *window) grewBelow(id model.CgroupID, t trend) bool {
 	if path == "" {
 		return false
 	}
+	grown := t.last - t.first
 	for below, a := range w.ledger.accounts {
 		s := &a.anon
 		if len(s.fine) < 2 {
 			s = &a.rss
 		}
-		if float64(s.growth(t.span)) >= dominant*(t.last-t.first) && strings.HasPrefix(w.path(below), path+"/") {
+		grew := float64(s.growth(t.span)) >= dominant*grown
+		// Who has as much, and was not followed for as long, may have grown by all of it.
+		unknown := s.followed() < t.span && s.last() >= dominant*grown
+		if (grew || unknown) && strings.HasPrefix(w.path(below), path+"/") {
 			return true
 		}
 	}
