@@ -73,12 +73,12 @@ func (d memoryLeak) look(w *window) []finding {
 // memory.stat counts all that is below, so that a leak is one of each slice that holds it,
 // up to the root.
 func (w *window) grewBelow(id model.CgroupID, t trend) bool {
-	path := w.path(id)
+	path := w.ledger.accounts[id].path
 	if path == "" {
 		return false
 	}
 	grown := t.last - t.first
-	for below, a := range w.ledger.accounts {
+	for _, a := range w.ledger.accounts {
 		s := &a.anon
 		if len(s.fine) < 2 {
 			s = &a.rss
@@ -86,7 +86,7 @@ func (w *window) grewBelow(id model.CgroupID, t trend) bool {
 		grew := float64(s.growth(t.span)) >= dominant*grown
 		// Who has as much, and was not followed for as long, may have grown by all of it.
 		unknown := s.followed() < t.span && s.last() >= dominant*grown
-		if (grew || unknown) && strings.HasPrefix(w.path(below), path+"/") {
+		if (grew || unknown) && strings.HasPrefix(a.path, path+"/") {
 			return true
 		}
 	}

@@ -202,6 +202,30 @@ func TestALeakIsNotOfAnybodyWhileWhoIsBelowWasNotFollowedAsLong(t *testing.T) {
 	}
 }
 
+// Whose leak it was may have ended, and been forgotten, before what held it is read again.
+func TestALeakOfSomebodyWhoHasEndedIsNobodyElses(t *testing.T) {
+	const slice, leaker model.CgroupID = 901, 902
+	s := newScene()
+	s.host.MemTotalBytes = 8192 * mb
+	leak := s.proc(model.ProcID{PID: 1}, leaker, "leaker")
+	for i := range uint64(4 * 60) {
+		second := i / 4
+		if i == 4*30 {
+			s.exit(leak)
+		}
+		if second < 30 && i%4 == 0 {
+			s.host.MemAvailBytes = (5000 - 30*second) * mb
+			s.cgroup(model.CgroupSample{ID: slice, Path: "/a.slice", Detail: &model.CgroupDetail{AnonBytes: (300 + 30*second) * mb}})
+			s.cgroup(model.CgroupSample{ID: leaker, Path: "/a.slice/leaker", Detail: &model.CgroupDetail{AnonBytes: (50 + 30*second) * mb}})
+		}
+		for _, c := range s.end(0.3, 0) {
+			if in := c.Incident; in.Kind == model.MemoryLeak && in.Culprit.Cgroup != "/a.slice/leaker" {
+				t.Fatalf("%q is accused after %d s: %s", in.Culprit.Cgroup, second, in.Summary)
+			}
+		}
+	}
+}
+
 func TestPageCacheThatFillsIsNoLeak(t *testing.T) {
 	s := newScene()
 	s.host.MemTotalBytes = 8192 * mb

@@ -72,8 +72,7 @@ func spent() time.Duration {
 func (o *Observer) readDetails(s *model.Sample, before model.Host) {
 	runtime.LockOSThread() // for its clock
 	defer runtime.UnlockOSThread()
-	now, began := time.Now(), spent()
-	d := &o.details
+	now, d := time.Now(), &o.details
 
 	at := make(map[model.CgroupID]int, len(s.Cgroups))
 	for i := range s.Cgroups {
@@ -82,6 +81,7 @@ func (o *Observer) readDetails(s *model.Sample, before model.Host) {
 	// Who is read once has been read in this tick, so that those of whom all is read come first.
 	o.sweep(s, at)
 	d.suspect(s, before, now)
+	began := spent()
 	for _, id := range slices.Sorted(maps.Keys(d.suspects)) {
 		switch {
 		case now.Sub(d.suspects[id]) >= detailKept:
