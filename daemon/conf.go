@@ -86,6 +86,7 @@ func (d *Daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
 		if err := systemd.Reloading(); err != nil {
 			d.log.Warn("systemd was not told", "error", err)
 		}
+		d.status("reading the configuration and the policies again")
 		tick := d.conf.get().Tick
 		d.teller.write(d.conf.again())
 		if now := d.conf.get().Tick; now != tick {

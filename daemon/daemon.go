@@ -229,7 +229,9 @@ func (d *Daemon) notify(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			d.status("stopping")
+			if err := systemd.Stopping("letting the last entries out"); err != nil {
+				d.log.Debug("systemd was not told", "error", err)
+			}
 			return nil
 		case <-time.After(wait):
 		}

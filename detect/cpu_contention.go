@@ -82,7 +82,7 @@ func (d cpuContention) accuse(w *window) (culprit model.CgroupID, worstOff []hur
 	victims := make(map[model.CgroupID][]hurt)
 	for victim, s := range shares {
 		deprived := float64(run[victim]) <= (1-d.cfg.DeprivedPercent/100)*float64(entitled[victim])
-		if !deprived || fair.excuses(s) {
+		if !deprived || fair.excuses(s) || w.table.watcher(victim) {
 			continue
 		}
 		for _, n := range s.Neighbours {

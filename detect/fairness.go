@@ -46,7 +46,7 @@ func (w *window) wrongs() map[model.CgroupID][]wrong {
 	run := w.ran()
 	_, covered := w.last(hurtSpan)
 	for victim, s := range shares {
-		if s.WaitNS == 0 || w.fair.excuses(s) {
+		if s.WaitNS == 0 || w.fair.excuses(s) || w.table.watcher(victim) {
 			continue
 		}
 		for i, n := range s.Neighbours {

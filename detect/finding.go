@@ -57,6 +57,9 @@ func (w *window) hurtBy(offender model.CgroupID, atLeastMSPerSecond float64) []h
 		w.offences = make(map[model.CgroupID][]hurt)
 		_, covered := w.last(hurtSpan)
 		for victim, s := range w.blame(hurtSpan) {
+			if w.table.watcher(victim) {
+				continue
+			}
 			for _, n := range s.Neighbours {
 				w.offences[n.Offender] = append(w.offences[n.Offender], hurt{victim, msPerSecond(n.NS, covered)})
 			}

@@ -20,6 +20,7 @@ type memoryAccount struct {
 	anon  series // anonymous and shared memory, of memory.stat
 	rss   series // the sum of its processes
 	limit uint64 // the tightest memory.max above it, 0 where there is none
+	path  string // kept as long as the account: names are forgotten sooner
 
 	judged int64 // boot time of the reading that leak is about
 	leak   leak
@@ -44,13 +45,16 @@ func (l *ledger) enter(s *model.Sample, t *table) {
 	l.avail.add(s.BootNS, s.Host.MemAvailBytes)
 	for i := range s.Cgroups {
 		c := &s.Cgroups[i]
-		if c.Detail == nil || c.Detail.AnonBytes == 0 {
-			continue // no memory controller, or nothing in it
+		if a := l.accounts[c.ID]; a != nil && c.Path != "" {
+			a.path = c.Path
+		}
+		if c.Detail == nil || c.Detail.Repeated || c.Detail.AnonBytes == 0 {
+			continue // nothing new, no memory controller, or nothing in it
 		}
 		bytes := c.Detail.AnonBytes + c.Detail.ShmemBytes
 		if a := l.account(c.ID, bytes, s.BootNS); a != nil {
 			a.anon.add(s.BootNS, bytes)
-			a.limit = c.Detail.MemoryMaxBytes
+			a.limit, a.path = c.Detail.MemoryMaxBytes, c.Path
 		}
 	}
 	if len(s.Procs.Usage) > 0 { // the process table was read

@@ -73,16 +73,20 @@ func (d memoryLeak) look(w *window) []finding {
 // memory.stat counts all that is below, so that a leak is one of each slice that holds it,
 // up to the root.
 func (w *window) grewBelow(id model.CgroupID, t trend) bool {
-	path := w.path(id)
+	path := w.ledger.accounts[id].path
 	if path == "" {
 		return false
 	}
-	for below, a := range w.ledger.accounts {
+	grown := t.last - t.first
+	for _, a := range w.ledger.accounts {
 		s := &a.anon
 		if len(s.fine) < 2 {
 			s = &a.rss
 		}
-		if float64(s.growth(t.span)) >= dominant*(t.last-t.first) && strings.HasPrefix(w.path(below), path+"/") {
+		grew := float64(s.growth(t.span)) >= dominant*grown
+		// Who has as much, and was not followed for as long, may have grown by all of it.
+		unknown := s.followed() < t.span && s.last() >= dominant*grown
+		if (grew || unknown) && strings.HasPrefix(a.path, path+"/") {
 			return true
 		}
 	}

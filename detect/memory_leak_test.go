@@ -22,6 +22,7 @@ type remember struct {
 	resident bool    // no memory controller
 	mapped   float64 // the part of the resident memory that could be dropped
 	every    int     // ticks between two readings
+	repeated bool    // with each tick, until it is read again
 	seconds  int
 }
 
@@ -32,6 +33,7 @@ func (r remember) play(t *testing.T) (in *model.Incident, after time.Duration) {
 	large := s.proc(model.ProcID{PID: 1}, job, "large")
 	leaker := s.proc(model.ProcID{PID: 1}, job, "leaker")
 	began := s.now
+	var read model.CgroupDetail
 	for i := range r.seconds * 4 {
 		second := float64(i) * tick.Seconds()
 		memory := r.memory(second)
@@ -39,12 +41,18 @@ func (r remember) play(t *testing.T) (in *model.Incident, after time.Duration) {
 		if i%max(r.every, 4) == 0 {
 			c := model.CgroupSample{ID: job, Path: "/job", RunNS: 1e6}
 			if !r.resident {
-				c.Detail = &model.CgroupDetail{AnonBytes: uint64((400 + memory) * mb), MemoryMaxBytes: r.limitMB * mb}
+				read = model.CgroupDetail{AnonBytes: uint64((400 + memory) * mb), MemoryMaxBytes: r.limitMB * mb}
+				now := read
+				c.Detail = &now
 			}
 			s.cgroup(c)
 			s.sample.Procs.Usage = append(s.sample.Procs.Usage,
 				model.Usage{ProcID: large, Cgroup: job, CPUNS: 1, RSSBytes: 400 * mb},
 				model.Usage{ProcID: leaker, Cgroup: job, CPUNS: 1, RSSBytes: uint64(memory * mb)})
+		} else if r.repeated {
+			again := read
+			again.Repeated = true
+			s.cgroup(model.CgroupSample{ID: job, Path: "/job", RunNS: 1e6, Detail: &again})
 		}
 		s.end(0.3, 0)
 		if in := s.open(model.MemoryLeak); in != nil {
@@ -69,6 +77,7 @@ func TestALeakIsSeenTheSoonerTheSoonerItHits(t *testing.T) {
 		{"with noise", remember{memory: func(s float64) float64 { return 20*s + 10 + noise(s) }, limitMB: 1600, seconds: 60}, 9 * time.Second, 20 * time.Second},
 		{"it hits the host's memory in five minutes", remember{memory: func(s float64) float64 { return 20 * s }, seconds: 120}, 35 * time.Second, 60 * time.Second},
 		{"it hits in half an hour, read each 5 s", remember{memory: func(s float64) float64 { return 3 * s }, every: 20, seconds: 900}, 200 * time.Second, 400 * time.Second},
+		{"it is read each 3 s, and what was read is repeated meanwhile", remember{memory: func(s float64) float64 { return 20 * s }, every: 12, repeated: true, seconds: 120}, 35 * time.Second, 60 * time.Second},
 		{"nobody counts anonymous memory apart", remember{memory: func(s float64) float64 { return 20 * s }, resident: true, seconds: 120}, 35 * time.Second, 60 * time.Second},
 		{"a process that was calm for long", remember{memory: func(s float64) float64 { return 10 + max(0, 40*(s-200)) }, limitMB: 3000, seconds: 260}, 209 * time.Second, 220 * time.Second},
 		{"it grows ever faster", remember{memory: func(s float64) float64 { return s * s }, limitMB: 2000, seconds: 60}, 9 * time.Second, 30 * time.Second},
@@ -161,6 +170,59 @@ func TestALeakIsOfTheCgroupThatGrowsAndNotOfThoseThatHoldIt(t *testing.T) {
 	both := play(func(s uint64) (uint64, uint64) { return 15 * s, 15 * s })
 	if !both["/a.slice"] {
 		t.Errorf("two leak to equal parts: accused %v, want what holds them among these", both)
+	}
+}
+
+// Who has grown by most of it may have been read for the first time only lately.
+func TestALeakIsNotOfAnybodyWhileWhoIsBelowWasNotFollowedAsLong(t *testing.T) {
+	const slice, leaker model.CgroupID = 901, 902
+	s := newScene()
+	s.host.MemTotalBytes = 8192 * mb
+	s.proc(model.ProcID{PID: 1}, leaker, "leaker")
+	accused := make(map[string]time.Duration)
+	began := s.now
+	for i := range uint64(4 * 90) {
+		if second := i / 4; i%4 == 0 {
+			s.host.MemAvailBytes = (5000 - 30*second) * mb
+			s.cgroup(model.CgroupSample{ID: slice, Path: "/a.slice", Detail: &model.CgroupDetail{AnonBytes: (300 + 30*second) * mb}})
+			c := model.CgroupSample{ID: leaker, Path: "/a.slice/leaker", RunNS: 1e6}
+			if second > 20 {
+				c.Detail = &model.CgroupDetail{AnonBytes: (50 + 30*second) * mb}
+			}
+			s.cgroup(c)
+		}
+		for _, c := range s.end(0.3, 0) {
+			if name := c.Incident.Culprit.Cgroup; c.Incident.Kind == model.MemoryLeak && accused[name] == 0 {
+				accused[name] = s.now - began
+			}
+		}
+	}
+	if at := accused["/a.slice/leaker"]; len(accused) != 1 || at < 30*time.Second {
+		t.Errorf("accused %v, want the leaker only, when it was followed for long enough", accused)
+	}
+}
+
+// Whose leak it was may have ended, and been forgotten, before what held it is read again.
+func TestALeakOfSomebodyWhoHasEndedIsNobodyElses(t *testing.T) {
+	const slice, leaker model.CgroupID = 901, 902
+	s := newScene()
+	s.host.MemTotalBytes = 8192 * mb
+	leak := s.proc(model.ProcID{PID: 1}, leaker, "leaker")
+	for i := range uint64(4 * 60) {
+		second := i / 4
+		if i == 4*30 {
+			s.exit(leak)
+		}
+		if second < 30 && i%4 == 0 {
+			s.host.MemAvailBytes = (5000 - 30*second) * mb
+			s.cgroup(model.CgroupSample{ID: slice, Path: "/a.slice", Detail: &model.CgroupDetail{AnonBytes: (300 + 30*second) * mb}})
+			s.cgroup(model.CgroupSample{ID: leaker, Path: "/a.slice/leaker", Detail: &model.CgroupDetail{AnonBytes: (50 + 30*second) * mb}})
+		}
+		for _, c := range s.end(0.3, 0) {
+			if in := c.Incident; in.Kind == model.MemoryLeak && in.Culprit.Cgroup != "/a.slice/leaker" {
+				t.Fatalf("%q is accused after %d s: %s", in.Culprit.Cgroup, second, in.Summary)
+			}
+		}
 	}
 }
 

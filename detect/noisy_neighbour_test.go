@@ -67,6 +67,33 @@ func TestANeighbourOnAPinnedCPUIsSeenThoughOthersUseTheRestOfALargeHost(t *testi
 	}
 }
 
+// Nobody is accused, and nothing done, because breakerd has to wait; but where it shares
+// its cgroup with others, those are victims as everybody is.
+func TestWhoWatchesIsNoVictim(t *testing.T) {
+	for _, shares := range []bool{false, true} {
+		s := newScene()
+		hogsAndService(s)
+		self := &s.sample.Procs.Forked[len(s.sample.Procs.Forked)-1]
+		self.Self = true
+		if shares {
+			s.proc(model.ProcID{PID: 1}, service, "shell")
+		}
+		opened := map[model.Kind]bool{}
+		for range 30 {
+			s.pinned(0)
+			s.end(1, 1)
+			for _, c := range s.changes {
+				if len(c.Incident.Victims) > 0 {
+					opened[c.Incident.Kind] = true
+				}
+			}
+		}
+		if got := opened[model.NoisyNeighbour] || opened[model.CPUContention]; got != shares {
+			t.Errorf("breakerd shares its cgroup: %v; opened with a victim: %v", shares, opened)
+		}
+	}
+}
+
 func TestNoisyNeighbourStaysSilent(t *testing.T) {
 	tests := []struct {
 		name string

@@ -39,6 +39,17 @@ func (s *series) add(now int64, bytes uint64) {
 	s.coarse = appendStep(s.coarse, p, coarseStep, coarsePoints)
 }
 
+// followed is how long it is kept already.
+func (s *series) followed() time.Duration { return time.Duration(s.seen - s.began) }
+
+// last is how many bytes there are.
+func (s *series) last() float64 {
+	if len(s.fine) == 0 {
+		return 0
+	}
+	return float64(s.fine[len(s.fine)-1].pages) * pageBytes
+}
+
 // growth is by how many bytes it has grown within the last d.
 func (s *series) growth(d time.Duration) uint64 {
 	if len(s.fine) == 0 {

@@ -75,7 +75,7 @@ func (w *window) standsOut(shares map[model.CgroupID]*blame.Shares, covered time
 		if v.culprit == 0 {
 			ns = s.NeighbourNS() + s.UnknownNS
 		}
-		if ns > 0 && id != v.culprit {
+		if ns > 0 && id != v.culprit && !w.table.watcher(id) {
 			v.victims = append(v.victims, hurt{id, msPerSecond(ns, covered)})
 		}
 	}

@@ -17,6 +17,7 @@ type table struct {
 	// cgroups holds the processes of each, but no kernel threads: those answer for nothing.
 	cgroups map[model.CgroupID]map[*node]struct{}
 	rss     map[model.CgroupID]uint64 // bytes, of all processes of each
+	self    *node                     // breakerd; nil where the samples do not tell
 
 	// A walk over all processes tells of those that changed: who is not in the last one
 	// used nothing since the one before.
@@ -90,6 +91,12 @@ func (t *table) leave(n *node) {
 	}
 }
 
+// watcher reports whether a cgroup is that of breakerd alone. Who watches is no victim:
+// nobody is accused, and nothing done, because breakerd itself has to wait.
+func (t *table) watcher(cgroup model.CgroupID) bool {
+	return t.self != nil && !t.self.ended && t.self.Cgroup == cgroup && len(t.cgroups[cgroup]) == 1
+}
+
 func (t *table) move(n *node, cgroup model.CgroupID) {
 	if n.Cgroup != cgroup {
 		t.leave(n)
@@ -125,6 +132,9 @@ func (t *table) apply(s *model.Sample) charges {
 		n := &node{Proc: p, measured: !p.Found, bornNS: s.BootNS}
 		t.nodes[p.ProcID] = n
 		t.enter(n, p.Cgroup)
+		if p.Self {
+			t.self = n
+		}
 		fresh = append(fresh, n)
 	}
 	for _, n := range fresh { // a parent may stand behind its child in the list

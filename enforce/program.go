@@ -33,8 +33,9 @@ type Program struct {
 	Listener *net.UnixListener
 	// Ready, if set, is called once the socket is open, and Stopping when the end begins.
 	Ready, Stopping func()
-	// Alive, if set, is called each AliveEvery for as long as the engine answers.
-	Alive      func()
+	// Alive, if set, is called each AliveEvery for as long as the engine answers, with what
+	// it says of itself.
+	Alive      func(Status)
 	AliveEvery time.Duration
 	// Reloading, if set, is called when the configuration is read again, and then Reloaded
 	// with what Engine.Reconfigure says. With an error the old one stays in force.
@@ -154,8 +155,7 @@ func (p Program) prove(ctx context.Context, e *Engine) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			e.Status()
-			p.Alive()
+			p.Alive(e.Status())
 		}
 	}
 }

@@ -93,8 +93,9 @@ type CgroupDetail struct {
 	IOReadBytes  uint64 `json:"io_read_bytes,omitempty"`
 	IOWriteBytes uint64 `json:"io_write_bytes,omitempty"`
 
-	// Of memory.stat; all zero where there is no memory controller. This and the limits may
-	// have been read up to a minute ago, and are repeated until they are read again.
+	// Repeated says that what follows was read up to a minute ago, and stands here again.
+	Repeated bool `json:"repeated,omitempty"`
+	// Of memory.stat; all zero where there is no memory controller.
 	AnonBytes    uint64 `json:"anon_bytes,omitempty"`
 	FileBytes    uint64 `json:"file_bytes,omitempty"` // page cache, with shared memory
 	ShmemBytes   uint64 `json:"shmem_bytes,omitempty"`
@@ -150,6 +151,7 @@ type Proc struct {
 	Cmdline      string   `json:"cmdline,omitempty"`
 	Kernel       bool     `json:"kernel,omitempty"` // a kernel thread
 	Found        bool     `json:"found,omitempty"`  // ran before breakerd looked; not a fork of this tick
+	Self         bool     `json:"self,omitempty"`   // the breakerd that took the sample
 }
 
 // Exec is a process that became another program.

@@ -73,17 +73,16 @@ func spent() time.Duration {
 func (o *Observer) readDetails(s *model.Sample, before model.Host) {
 	runtime.LockOSThread() // for its clock
 	defer runtime.UnlockOSThread()
-	now, began := time.Now(), spent()
-	d := &o.details
+	now, d := time.Now(), &o.details
 
 	at := make(map[model.CgroupID]int, len(s.Cgroups))
 	for i := range s.Cgroups {
 		at[s.Cgroups[i].ID] = i
 	}
-	for _, id := range d.waiters(s, now) {
-		o.readDetail(s, at, id, false)
-	}
+	// Who is read once has been read in this tick, so that those of whom all is read come first.
+	o.sweep(s, at)
 	d.suspect(s, before, now)
+	began := spent()
 	for _, id := range slices.Sorted(maps.Keys(d.suspects)) {
 		switch {
 		case now.Sub(d.suspects[id]) >= detailKept:
@@ -92,7 +91,9 @@ func (o *Observer) readDetails(s *model.Sample, before model.Host) {
 			o.readDetail(s, at, id, true)
 		}
 	}
-	o.sweep(s, at)
+	for _, id := range d.waiters(s, now) {
+		o.readDetail(s, at, id, false)
+	}
 	slices.SortFunc(s.Cgroups, func(a, b model.CgroupSample) int { return cmp.Compare(a.ID, b.ID) })
 }
 
@@ -205,6 +206,7 @@ func (o *Observer) readDetail(s *model.Sample, at map[model.CgroupID]int, id mod
 		k.grew = troubled(&detail) - min(troubled(&k.whole), troubled(&detail))
 		if !whole {
 			keepSlow(&detail, &k.whole)
+			detail.Repeated = true
 		}
 	}
 	k.whole, k.round = detail, true

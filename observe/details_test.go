@@ -41,6 +41,30 @@ func TestEverybodyIsReadInTurnThoughNothingHappens(t *testing.T) {
 	t.Logf("a round took %v", most)
 }
 
+// What changes from tick to tick is read of who waits in each of them, and that must not
+// keep the rest from being read in its turn.
+func TestWhoWaitsIsReadWholeInTurnToo(t *testing.T) {
+	d := newDuel(t)
+	pin(t, d.hogs.Start("sh", "-c", spin).Process.Pid)
+	pin(t, d.victim.Start("sh", "-c", spin).Process.Pid)
+	whole, repeated := 0, 0
+	for began := time.Now(); whole < 3 || repeated == 0; {
+		s := next(t, d.o)
+		for i := range s.Cgroups {
+			switch c := &s.Cgroups[i]; {
+			case c.ID != d.victim.ID() || c.Detail == nil:
+			case c.Detail.Repeated:
+				repeated++
+			default:
+				whole++
+			}
+		}
+		if time.Since(began) > 30*time.Second {
+			t.Fatalf("within 30 s all of its files were read %d times, and some of them %d times", whole, repeated)
+		}
+	}
+}
+
 // Two cgroups read the same disk past the page cache. The one with a single small request at
 // a time stalls because of the one with many large ones.
 func TestIOIsBlamedOnWhoHoldsTheDevice(t *testing.T) {

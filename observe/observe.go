@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -42,6 +43,7 @@ type Observer struct {
 	tick      time.Duration
 	nextTick  atomic.Int64 // that was set and is not in force yet; 0 if none
 	privilege atomic.Pointer[string]
+	self      model.ProcID // zero where /proc is of another pid namespace
 
 	now        func() (host.Clocks, error)
 	timer      *time.Timer
@@ -93,6 +95,9 @@ func begin(tick time.Duration, reader host.Reader, attach func() (kernelSide, er
 	}
 	if o.meter, err = reader.Meter(); err != nil {
 		return nil, errors.Join(err, collector.Close())
+	}
+	if stat, err := reader.ProcStat(int32(os.Getpid())); err == nil {
+		o.self = stat.ProcID
 	}
 	if o.clocks, err = o.now(); err != nil {
 		return nil, errors.Join(err, o.Close())
@@ -250,12 +255,13 @@ func (o *Observer) busy(s *model.Sample) bool {
 }
 
 // nameCommands reads the command lines of processes that were found and not seen to
-// be made. Everybody else's came with its exec.
+// be made, breakerd's own among them. Everybody else's came with its exec.
 func (o *Observer) nameCommands(s *model.Sample) {
 	for i := range s.Procs.Forked {
 		if p := &s.Procs.Forked[i]; p.Found && !p.Kernel {
 			// Without it the process still has its comm; it may be gone already.
 			p.Cmdline, _ = o.reader.Cmdline(p.PID)
+			p.Self = p.ProcID == o.self
 		}
 	}
 }

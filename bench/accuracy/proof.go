@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -71,7 +72,11 @@ func prove(ctx context.Context, o options, here *place, chosen []scenario) (r Re
 			return r, err
 		}
 	}
-	if p.watched, err = startWatched(ctx, p.breakerd, p.temp); err != nil {
+	own := filepath.Join(p.ground.dir(), "breakerd")
+	if err := os.Mkdir(own, 0o755); err != nil {
+		return r, err
+	}
+	if p.watched, err = startWatched(ctx, p.breakerd, own, p.temp); err != nil {
 		return r, err
 	}
 	defer func() { err = errors.Join(err, p.watched.stop()) }()
@@ -293,8 +298,9 @@ func (r *Result) take(v verdict, sc scene) {
 	if v.outcome == noPremise {
 		r.Why = fmt.Sprintf("others used %.0f %% of a CPU meanwhile, or breakerd so much that it had to wait itself", r.OutsidePercent)
 	}
-	// A label that was not true makes no hit and no miss; a wrong accusation it remains.
-	if r.Why != "" && (v.outcome == right || v.outcome == missed || v.outcome == unknown || v.outcome == silent) {
+	// A label that was not true makes no hit and no miss; a wrong accusation it remains,
+	// but where nobody should have been hurt and somebody was.
+	if r.Why != "" && v.outcome != wrong {
 		r.Outcome = noPremise
 	}
 }

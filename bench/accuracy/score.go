@@ -80,7 +80,7 @@ func judge(s scenario, sc scene, all []model.Incident) verdict {
 		}
 		what := mistake(s, sc, in)
 		switch {
-		case what != "" && s.silent() && sc.watched && onlyStrangersHurt(sc, in):
+		case what != "" && sc.watched && onlyStrangersHurt(sc, in):
 			// The label says that nobody else is there, and somebody was.
 			v.others = append(v.others, describe(in, sc)+" made only others wait, who were there")
 			strangers = true

@@ -64,12 +64,18 @@ func TestVerdicts(t *testing.T) {
 		{"nor is one of unknown cause", harmless, false, []model.Incident{nobody}, broken, 1},
 	}
 	t.Run("where strangers were there and are the only victims, the label was not true", func(t *testing.T) {
-		sc := scene{path: ourPath, started: startedAt, ended: startedAt.Add(5 * time.Second), watched: true}
+		sc := scene{path: ourPath, roots: map[string]int32{"hog": 7}, started: startedAt, ended: startedAt.Add(5 * time.Second), watched: true}
 		if v := judge(harmless, sc, []model.Incident{accused(model.NoisyNeighbour, other, 9, 0.3, "/else")}); v.outcome != noPremise {
 			t.Errorf("got %s", v.outcome)
 		}
 		if v := judge(harmless, sc, []model.Incident{accused(model.NoisyNeighbour, other, 9, 0.3, "/else", web)}); v.outcome != broken {
 			t.Errorf("with a victim of the scenario: got %s", v.outcome)
+		}
+		if v := judge(trouble, sc, []model.Incident{hit, accused(model.MemoryPressure, other, 9, 0.3, "/else")}); v.outcome != right {
+			t.Errorf("beside the right accusation: got %s %v", v.outcome, v.wrongs)
+		}
+		if v := judge(trouble, sc, []model.Incident{hit, accused(model.NoisyNeighbour, other, 9, 0.3, web)}); v.outcome != wrong {
+			t.Errorf("an innocent, of hurting a member of the scenario: got %s", v.outcome)
 		}
 	})
 	for _, tt := range tests {

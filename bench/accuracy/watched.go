@@ -16,7 +16,8 @@ import (
 )
 
 // watched is the breakerd that is tried. It runs in monitor mode with an empty
-// configuration: the defaults are what is proved.
+// configuration: the defaults are what is proved. Like the installed one it has a cgroup
+// of its own.
 type watched struct {
 	client *api.Client
 	*disposable.Program
@@ -37,13 +38,13 @@ func build(ctx context.Context, temp, name string) (string, error) {
 	return path, nil
 }
 
-func startWatched(ctx context.Context, path, temp string) (*watched, error) {
+func startWatched(ctx context.Context, path, cgroup, temp string) (*watched, error) {
 	config := filepath.Join(temp, "empty.yaml")
 	if err := os.WriteFile(config, nil, 0o600); err != nil {
 		return nil, err
 	}
 	run := filepath.Join(temp, "run")
-	p, err := disposable.Start(syscall.SIGKILL, path, "--config", config, "--mode", "monitor", "--runtime-dir", run, "--state-dir", filepath.Join(temp, "state"))
+	p, err := disposable.StartIn(cgroup, syscall.SIGKILL, path, "--config", config, "--mode", "monitor", "--runtime-dir", run, "--state-dir", filepath.Join(temp, "state"))
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
@@ -33,9 +34,25 @@ func (o *output) Write(p []byte) (int, error) {
 // Start starts a program that must not outlive this one: it is sent the signal then. A
 // terminal's Ctrl-C is not for it, so that it ends after everything else.
 func Start(orphaned syscall.Signal, path string, args ...string) (*Program, error) {
+	return start(&syscall.SysProcAttr{Pdeathsig: orphaned}, path, args)
+}
+
+// StartIn does so in a cgroup, named by its directory, from the program's first
+// instruction on (Linux 5.7).
+func StartIn(cgroup string, orphaned syscall.Signal, path string, args ...string) (*Program, error) {
+	dir, err := os.Open(cgroup)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", path, err)
+	}
+	defer dir.Close()
+	return start(&syscall.SysProcAttr{Pdeathsig: orphaned, UseCgroupFD: true, CgroupFD: int(dir.Fd())}, path, args)
+}
+
+func start(attr *syscall.SysProcAttr, path string, args []string) (*Program, error) {
 	p := &Program{cmd: exec.Command(path, args...), ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: orphaned}
+	attr.Setpgid = true
+	p.cmd.SysProcAttr = attr
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", path, err)
 	}
