@@ -14,6 +14,8 @@ import (
 // written, so that whoever uses it sees the answers that the kernel would give.
 type Dry struct {
 	real *Controller
+	// sandboxed says that our mount is no other program's: see Sandboxed.
+	sandboxed bool
 
 	mu      sync.Mutex
 	written map[dryFile]model.FileWrite
@@ -32,6 +34,10 @@ func NewDry(c *Controller) *Dry {
 	return &Dry{real: c, written: map[dryFile]model.FileWrite{}, inside: map[Ref]*dryInside{}}
 }
 
+// Sandboxed says that the program runs in a mount namespace of its own, where cgroups are
+// read-only (ProtectControlGroups=): that says nothing about what the enforcer can write.
+func (d *Dry) Sandboxed() { d.sandboxed = true }
+
 // Inspect reads the real state and lays over it what would have been written.
 func (d *Dry) Inspect(r Ref) (State, error) {
 	if s, ok, err := d.inspectInside(r); ok {
@@ -41,6 +47,7 @@ func (d *Dry) Inspect(r Ref) (State, error) {
 	if err != nil {
 		return s, err
 	}
+	s.ReadOnly = s.ReadOnly && !d.sandboxed
 	d.without(r, &s)
 	if w, ok := d.get(r, freezeFile); ok {
 		s.Freeze, s.Frozen = w.Wrote, true

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -28,6 +30,7 @@ type fakeGroup struct {
 	pids     []int32
 	omit     bool
 	threaded bool
+	readOnly bool
 	gives    string
 	limits   map[string]string // what its files hold; those that it does not have are missing
 	owner    Owner
@@ -99,6 +102,13 @@ func (f *Fake) SetThreaded(p string) {
 	f.groups[p].threaded = true
 }
 
+// SetReadOnly has a cgroup be mounted read-only, or not any more.
+func (f *Fake) SetReadOnly(p string, yes bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.groups[p].readOnly = yes
+}
+
 // SetOmit marks a cgroup to be left alone.
 func (f *Fake) SetOmit(p string) {
 	f.mu.Lock()
@@ -154,7 +164,7 @@ func (f *Fake) Inspect(r Ref) (State, error) {
 	if g.threaded {
 		return State{}, fmt.Errorf("read cgroup.procs of %s: %w", r, ErrThreaded)
 	}
-	s := State{Freeze: g.freeze, Frozen: f.frozen(r.Path)}
+	s := State{Freeze: g.freeze, Frozen: f.frozen(r.Path), ReadOnly: g.readOnly}
 	for q, sub := range f.groups {
 		if q != r.Path && !strings.HasPrefix(q, r.Path+"/") {
 			continue
@@ -200,6 +210,9 @@ func (f *Fake) Apply(r Ref, w model.FileWrite) error {
 	}
 	if now := g.holds(w.File); now != w.Was {
 		return owned(r, w, now)
+	}
+	if g.readOnly {
+		return &notWritten{fmt.Errorf("open %s of %s: %w", w.File, r, unix.EROFS)}
 	}
 	f.set(g, r, w, w.Wrote)
 	return nil
@@ -283,6 +296,9 @@ func (f *Fake) restore(r Ref, w model.FileWrite) (string, error) {
 			return "", nil
 		}
 		return noteOwned(w, now), nil
+	}
+	if g.readOnly {
+		return "", fmt.Errorf("open %s of %s: %w", w.File, r, unix.EROFS)
 	}
 	f.set(g, r, w, w.Was)
 	if w.File != freezeFile {

@@ -77,7 +77,7 @@ func readAll(fd int) ([]byte, error) {
 func write(dir int, r Ref, file, value string) error {
 	fd, err := openBeneath(dir, file, unix.O_WRONLY)
 	if err != nil {
-		return fmt.Errorf("open %s of %s: %w", file, r, fileGone(dir, err))
+		return &notWritten{fmt.Errorf("open %s of %s: %w", file, r, fileGone(dir, err))}
 	}
 	defer unix.Close(fd)
 	for {

@@ -37,6 +37,8 @@ type facts struct {
 	way      cgroupctl.Way
 	writes   []model.FileWrite
 	noWay    string
+	// notApart is why the tree cannot be held without the others in its cgroup.
+	notApart string
 
 	machine         int // established processes on the machine
 	held            []model.Lease
@@ -88,9 +90,6 @@ func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 			}
 		}
 	}
-	if f.mode == model.Monitor {
-		return f // nothing more will be asked
-	}
 	if d.Target.Cgroup == "/" || cgroupctl.CheckPath(d.Target.Cgroup) != nil {
 		return f // refused by its place alone
 	}
@@ -117,8 +116,8 @@ func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 // count counts the machine's established processes: what the target's share is of. It
 // is done once for a decision, for it reads every process there is.
 func (e *Engine) count(f *facts) {
-	if f.ticks == 0 {
-		return // there was nothing to look at
+	if f.ticks == 0 || f.mode == model.Monitor {
+		return // there was nothing to look at, or nobody will ask
 	}
 	f.machine = f.established()
 	inTarget := map[int32]bool{}

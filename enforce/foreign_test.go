@@ -581,6 +581,7 @@ func TestAFreezeThatIsGivenUpUnderWayOnTheRealKernel(t *testing.T) {
 		if g.Read("cgroup.freeze") != "0" || len(e.Leases()) != 0 {
 			t.Fatalf("it holds %s, with %+v", g.Read("cgroup.freeze"), last(log))
 		}
+		cancel(nil)
 		eventually(t, "it goes on", func() bool { return !g.Frozen() })
 	}
 }

@@ -32,6 +32,12 @@ func (e *Engine) plan(d *model.Decision, f, before *facts) {
 		return
 	}
 	if d.Action.Kind == model.Throttle {
+		if d.Action.CPUPercent != 0 {
+			e.findRealTime(f)
+		}
+		if scopeOf(d) == model.ScopeTree {
+			f.notApart = "a throttle limits a whole cgroup, and one below another that has processes can have no controllers"
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), ownerBound)
 		defer cancel()
 		f.writes, f.noWay, f.err = e.cgroups.Throttle(ctx, targetOf(d), f.owner, d.Action)
@@ -41,6 +47,15 @@ func (e *Engine) plan(d *model.Decision, f, before *facts) {
 	f.writes = []model.FileWrite{cgroupctl.FreezeWrite()}
 	if f.way == cgroupctl.WayUnit {
 		f.writes[0] = cgroupctl.FreezeUnitWrite(f.owner.Unit.Name)
+	}
+}
+
+// findRealTime looks at all threads: a process is known by its first one until then.
+func (e *Engine) findRealTime(f *facts) {
+	for i := range f.procs {
+		if p := &f.procs[i]; !p.realTime && p.threads > 1 {
+			p.realTime = e.proc.hasRealTimeThread(p.PID)
+		}
 	}
 }
 
@@ -64,7 +79,7 @@ func (f *facts) planFreeze(d *model.Decision, before *facts) {
 				apart = append(apart, *p)
 			}
 		}
-		if (apartBefore || len(apart) > 0) && len(tree) > 0 && f.whyNotInside(tree) == "" && f.mayStay(apart) {
+		if f.notApart = f.whyNotInside(tree); (apartBefore || len(apart) > 0) && len(tree) > 0 && f.notApart == "" && f.mayStay(apart) {
 			f.procs, f.apart, f.way = tree, apart, cgroupctl.WayInside
 		}
 	}
