@@ -33,6 +33,8 @@ type fakeGroup struct {
 	readOnly bool
 	gives    string
 	limits   map[string]string // what its files hold; those that it does not have are missing
+	io       bool              // it has io.max
+	rates    []IORate
 	owner    Owner
 	ownerErr error
 }
@@ -208,7 +210,7 @@ func (f *Fake) Apply(r Ref, w model.FileWrite) error {
 	if err != nil {
 		return err
 	}
-	if now := g.holds(w.File); now != w.Was {
+	if now := g.holds(w); now != w.Was {
 		return owned(r, w, now)
 	}
 	if g.readOnly {
@@ -218,18 +220,22 @@ func (f *Fake) Apply(r Ref, w model.FileWrite) error {
 	return nil
 }
 
-func (g *fakeGroup) holds(file string) string {
-	if file == freezeFile {
+func (g *fakeGroup) holds(w model.FileWrite) string {
+	if w.File == freezeFile {
 		return g.freeze
 	}
-	return g.limits[file]
+	if now := g.limits[slot(w)]; now != "" || w.File != ioFile || !g.io {
+		return now
+	}
+	device, key, _, _ := splitIO(w.Wrote)
+	return ioText(device, key, "max")
 }
 
 func (f *Fake) set(g *fakeGroup, r Ref, w model.FileWrite, value string) {
 	if w.File == freezeFile {
 		g.freeze = value
 	} else {
-		f.limit(g, w.File, value)
+		f.limit(g, slot(w), value)
 	}
 	line := r.Path + " " + w.File + "=" + value
 	if w.Unit != "" {
@@ -291,7 +297,7 @@ func (f *Fake) restore(r Ref, w model.FileWrite) (string, error) {
 	if err != nil {
 		return noteGone, nil
 	}
-	if now := g.holds(w.File); now != w.Wrote {
+	if now := g.holds(w); now != w.Wrote {
 		if w.File != freezeFile && (now == w.Was || now == "") {
 			return "", nil
 		}

@@ -37,6 +37,8 @@ type facts struct {
 	way      cgroupctl.Way
 	writes   []model.FileWrite
 	noWay    string
+	// rates are what the target reads and writes, where that is to be limited.
+	rates []cgroupctl.IORate
 	// notApart is why the tree cannot be held without the others in its cgroup.
 	notApart string
 
@@ -56,8 +58,12 @@ const ticksPerSecond = 100
 // look reads the facts about a decision's target, all but how many processes the
 // machine has (see count). Nothing is kept of an earlier look: a pid is given out again,
 // and a process becomes another program, and to find out takes as long as to read it.
-func (e *Engine) look(d *model.Decision) *facts {
+func (e *Engine) look(d *model.Decision, rates []cgroupctl.IORate, unmeasured error) *facts {
 	f := e.lookAt(d, targetOf(d))
+	f.rates = rates
+	if f.err == nil {
+		f.err = unmeasured
+	}
 	e.plan(d, f, nil)
 	return f
 }

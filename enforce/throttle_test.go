@@ -194,6 +194,60 @@ func TestAnAssertNeverOutlivesItsLease(t *testing.T) {
 	w.close()
 }
 
+// I/O is limited to a part of what it did, at each device, and the second look does not
+// measure it anew.
+func TestIOIsThrottledToAPartOfWhatItDid(t *testing.T) {
+	for _, end := range []string{"released", "killed", "killed, and the record is spoilt"} {
+		t.Run(end, func(t *testing.T) {
+			w := newWorld(t)
+			e := w.open()
+			_, d := w.limited("/a", 100)
+			d.Action.CPUPercent, d.Action.PIDsMax, d.Action.IOPercent = 0, 0, 10
+			w.fake.SetIO("/a", cgroupctl.IORate{Device: "8:0", Read: 50e6, Write: 200e6}, cgroupctl.IORate{Device: "8:16", Read: 20e6})
+			w.fake.SetLimit("/a", "io.max 8:0 wbps", "8:0 wbps=90000000")
+			measured := 0
+			w.fake.SetFault(func(op string, _ cgroupctl.Ref) error {
+				if op == "rates" {
+					measured++
+				}
+				return nil
+			})
+			if out := e.Propose(t.Context(), d); out.ConfirmedAt == nil || measured != 1 {
+				t.Fatalf("measured %d times, got %+v", measured, out)
+			}
+			wantIO := func(when string, want ...string) {
+				t.Helper()
+				for _, l := range want {
+					if got := w.fake.Limit("/a", "io.max "+l[:strings.Index(l, "=")]); got != l {
+						t.Errorf("%s: io.max has %q, want %q", when, got, l)
+					}
+				}
+			}
+			wantIO("held", "8:0 rbps=5000000", "8:0 wbps=20000000", "8:16 rbps=2000000")
+			switch end {
+			case "released":
+				w.release(d.ID)
+			default:
+				w.crash()
+				name := filepath.Join(w.state, "leases", activeDir, d.ID+suffix)
+				b, err := os.ReadFile(name)
+				if err == nil && end != "killed" {
+					err = os.WriteFile(name, b[:strings.Index(string(b), `"created_at"`)], 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				e = w.open()
+				if _, err := e.Recover(t.Context()); (err == nil) != (end == "killed") {
+					t.Error(err)
+				}
+			}
+			wantIO("undone", "8:0 rbps=max", "8:0 wbps=90000000", "8:16 rbps=max")
+			w.close()
+		})
+	}
+}
+
 func TestARealTimeProcessIsNotLimited(t *testing.T) {
 	w := newWorld(t)
 	e := w.open()

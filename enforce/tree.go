@@ -31,6 +31,9 @@ func (e *Engine) plan(d *model.Decision, f, before *facts) {
 	if f.ownerErr != nil || f.err != nil {
 		return
 	}
+	if before != nil {
+		f.rates = before.rates // the later look is about the same limits
+	}
 	if d.Action.Kind == model.Throttle {
 		if d.Action.CPUPercent != 0 {
 			e.findRealTime(f)
@@ -40,7 +43,7 @@ func (e *Engine) plan(d *model.Decision, f, before *facts) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), ownerBound)
 		defer cancel()
-		f.writes, f.noWay, f.err = e.cgroups.Throttle(ctx, targetOf(d), f.owner, d.Action)
+		f.writes, f.noWay, f.err = e.cgroups.Throttle(ctx, targetOf(d), f.owner, d.Action, f.rates)
 		return
 	}
 	f.planFreeze(d, before)
@@ -48,6 +51,15 @@ func (e *Engine) plan(d *model.Decision, f, before *facts) {
 	if f.way == cgroupctl.WayUnit {
 		f.writes[0] = cgroupctl.FreezeUnitWrite(f.owner.Unit.Name)
 	}
+}
+
+// measure looks at what the target reads and writes, where that is to be limited. It takes
+// its time, and holds nobody up. What cannot be measured is said by feasibility.
+func (e *Engine) measure(ctx context.Context, d *model.Decision) (rates []cgroupctl.IORate, err error) {
+	if d.Action.IOPercent == 0 || d.Action.Kind != model.Throttle || cgroupctl.CheckPath(d.Target.Cgroup) != nil {
+		return nil, nil
+	}
+	return e.cgroups.IORates(ctx, targetOf(d))
 }
 
 // findRealTime looks at all threads: a process is known by its first one until then.
