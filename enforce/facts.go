@@ -37,6 +37,8 @@ type facts struct {
 	way      cgroupctl.Way
 	writes   []model.FileWrite
 	noWay    string
+	// lifted are throttles of ours that a freeze takes the place of.
+	lifted []*lease
 	// rates are what the target reads and writes, where that is to be limited.
 	rates []cgroupctl.IORate
 	// notApart is why the tree cannot be held without the others in its cgroup.
@@ -79,7 +81,11 @@ func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 	f.started, f.letGo = e.started, e.ends[d.Target.Cgroup]
 	f.tokensTarget, f.tokensOverall = e.limits.tokens(d.Target.Cgroup, f.now)
 	for id, l := range e.active {
-		if id != d.ID {
+		switch {
+		case id == d.ID:
+		case makesWay(l, d):
+			f.lifted = append(f.lifted, l)
+		default:
 			f.held = append(f.held, l.Lease)
 			f.heldEstablished += l.established
 		}

@@ -46,6 +46,9 @@ func (e *Engine) Propose(ctx context.Context, d model.Decision) model.Outcome {
 	if by, why := judge(guards, &d, f); by != "" {
 		return e.refuse(d, by, why)
 	}
+	if err := e.lift(ctx, f); err != nil {
+		return e.failed(d, err)
+	}
 	l, out, why := e.take(ctx, &d, f)
 	if l == nil {
 		return e.refuse(d, "mode", why)

@@ -194,6 +194,68 @@ func TestAnAssertNeverOutlivesItsLease(t *testing.T) {
 	w.close()
 }
 
+func TestAThrottleIsLiftedBeforeAFreeze(t *testing.T) {
+	for _, c := range []struct {
+		name, of, guard, err string
+		mode                 model.Mode
+	}{
+		{name: "of the same cgroup", of: "/a/b", mode: model.Enforce},
+		{name: "of one below", of: "/a/b/c", mode: model.Enforce},
+		{name: "of one above, which is of others, too", of: "/a", guard: "feasibility", mode: model.Enforce},
+		{name: "that cannot be lifted", of: "/a/b", err: "not lifted yet", mode: model.Enforce},
+		{name: "in a dry run", of: "/a/b", mode: model.DryRun},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			run(t, func(t *testing.T, w *world) {
+				w.fake.Make("/a")
+				r := w.tree("/a/b", 100)
+				w.fake.Make("/a/b/c")
+				_, throttle := w.limited(c.of, 200)
+				throttle.Action.ForMS = time.Minute.Milliseconds()
+				if c.of == r.Path {
+					r = cgroupctl.Ref{Path: r.Path, ID: throttle.Target.CgroupID}
+				}
+				throttle.Action.Scope, throttle.Target.Scope = model.ScopeCgroup, model.ScopeCgroup
+				if out := w.e.Propose(t.Context(), throttle); out.ConfirmedAt == nil {
+					t.Fatalf("got %+v", out)
+				}
+				freeze := w.decide(r, 200, time.Minute)
+				freeze.Action.Scope, freeze.Target.Scope = model.ScopeCgroup, model.ScopeCgroup
+				if c.err != "" {
+					w.fake.SetFault(func(op string, _ cgroupctl.Ref) error {
+						if op == "restore" {
+							return fmt.Errorf("no")
+						}
+						return nil
+					})
+				}
+				out := w.e.Propose(t.Context(), freeze)
+				w.fake.SetFault(nil)
+				if out.RefusedBy != c.guard || !strings.Contains(out.Error, c.err) || (out.ConfirmedAt != nil) != (c.guard+c.err == "") {
+					t.Fatalf("got %+v", out)
+				}
+				if c.guard != "" {
+					w.wantLimits(c.of, "50000 100000", "100")
+					return
+				}
+				time.Sleep(lastRetry)
+				synctest.Wait()
+				w.wantLimits(c.of, "max 100000", "4915")
+				w.wantHeld(r.Path, c.err == "")
+				for _, l := range w.log.leases {
+					if l.ID == throttle.ID && l.EndedAt != nil && l.EndReason != model.EndReplaced {
+						t.Errorf("the throttle ended %q", l.EndReason)
+					}
+				}
+			}, func(o *Options) {
+				if o.Mode = c.mode; c.mode != model.Enforce {
+					o.StateDir = ""
+				}
+			})
+		})
+	}
+}
+
 // I/O is limited to a part of what it did, at each device, and the second look does not
 // measure it anew.
 func TestIOIsThrottledToAPartOfWhatItDid(t *testing.T) {

@@ -27,6 +27,7 @@ const (
 	EndRefused     EndReason = "refused"     // a guard refused on a later look
 	EndFailed      EndReason = "failed"      // it could not be carried out
 	EndYielded     EndReason = "yielded"     // somebody else keeps writing the file
+	EndReplaced    EndReason = "replaced"    // a throttle made way for a freeze
 )
 
 // Lease is a held action. It is on disk before the write that it covers, with the
