@@ -14,6 +14,8 @@ import (
 // written, so that whoever uses it sees the answers that the kernel would give.
 type Dry struct {
 	real *Controller
+	// sandboxed says that our mount is no other program's: see Sandboxed.
+	sandboxed bool
 
 	mu      sync.Mutex
 	written map[dryFile]model.FileWrite
@@ -32,6 +34,10 @@ func NewDry(c *Controller) *Dry {
 	return &Dry{real: c, written: map[dryFile]model.FileWrite{}, inside: map[Ref]*dryInside{}}
 }
 
+// Sandboxed says that the program runs in a mount namespace of its own, where cgroups are
+// read-only (ProtectControlGroups=): that says nothing about what the enforcer can write.
+func (d *Dry) Sandboxed() { d.sandboxed = true }
+
 // Inspect reads the real state and lays over it what would have been written.
 func (d *Dry) Inspect(r Ref) (State, error) {
 	if s, ok, err := d.inspectInside(r); ok {
@@ -41,6 +47,7 @@ func (d *Dry) Inspect(r Ref) (State, error) {
 	if err != nil {
 		return s, err
 	}
+	s.ReadOnly = s.ReadOnly && !d.sandboxed
 	d.without(r, &s)
 	if w, ok := d.get(r, freezeFile); ok {
 		s.Freeze, s.Frozen = w.Wrote, true
@@ -62,19 +69,22 @@ func (d *Dry) Apply(r Ref, w model.FileWrite) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.written[dryFile{r.ID, w.File}] = w
+	d.written[dryFile{r.ID, slot(w)}] = w
 	return nil
 }
 
 // Throttle decides which writes the real one would make.
-func (d *Dry) Throttle(ctx context.Context, r Ref, o Owner, a model.Action) ([]model.FileWrite, string, error) {
-	return d.real.Throttle(ctx, r, o, a)
+func (d *Dry) Throttle(ctx context.Context, r Ref, o Owner, a model.Action, rates []IORate) ([]model.FileWrite, string, error) {
+	return d.real.Throttle(ctx, r, o, a, rates)
 }
+
+// IORates looks for a moment at what a cgroup reads and writes.
+func (d *Dry) IORates(ctx context.Context, r Ref) ([]IORate, error) { return d.real.IORates(ctx, r) }
 
 // Holds is what a file of a write would hold now.
 func (d *Dry) Holds(r Ref, w model.FileWrite) (string, error) {
 	now, err := d.real.Holds(r, w)
-	if ours, ok := d.get(r, w.File); ok && err == nil {
+	if ours, ok := d.get(r, slot(w)); ok && err == nil {
 		now = ours.Wrote
 	}
 	return now, err
@@ -111,9 +121,9 @@ func (d *Dry) restore(r Ref, w model.FileWrite) (string, error) {
 	if err := CheckWrite(w); err != nil {
 		return "", err
 	}
-	_, ours := d.get(r, w.File)
+	_, ours := d.get(r, slot(w))
 	d.mu.Lock()
-	delete(d.written, dryFile{r.ID, w.File})
+	delete(d.written, dryFile{r.ID, slot(w)})
 	d.mu.Unlock()
 	now, err := d.real.Holds(r, w)
 	switch {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -28,8 +30,11 @@ type fakeGroup struct {
 	pids     []int32
 	omit     bool
 	threaded bool
+	readOnly bool
 	gives    string
 	limits   map[string]string // what its files hold; those that it does not have are missing
+	io       bool              // it has io.max
+	rates    []IORate
 	owner    Owner
 	ownerErr error
 }
@@ -99,6 +104,13 @@ func (f *Fake) SetThreaded(p string) {
 	f.groups[p].threaded = true
 }
 
+// SetReadOnly has a cgroup be mounted read-only, or not any more.
+func (f *Fake) SetReadOnly(p string, yes bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.groups[p].readOnly = yes
+}
+
 // SetOmit marks a cgroup to be left alone.
 func (f *Fake) SetOmit(p string) {
 	f.mu.Lock()
@@ -154,7 +166,7 @@ func (f *Fake) Inspect(r Ref) (State, error) {
 	if g.threaded {
 		return State{}, fmt.Errorf("read cgroup.procs of %s: %w", r, ErrThreaded)
 	}
-	s := State{Freeze: g.freeze, Frozen: f.frozen(r.Path)}
+	s := State{Freeze: g.freeze, Frozen: f.frozen(r.Path), ReadOnly: g.readOnly}
 	for q, sub := range f.groups {
 		if q != r.Path && !strings.HasPrefix(q, r.Path+"/") {
 			continue
@@ -198,25 +210,32 @@ func (f *Fake) Apply(r Ref, w model.FileWrite) error {
 	if err != nil {
 		return err
 	}
-	if now := g.holds(w.File); now != w.Was {
+	if now := g.holds(w); now != w.Was {
 		return owned(r, w, now)
+	}
+	if g.readOnly {
+		return &notWritten{fmt.Errorf("open %s of %s: %w", w.File, r, unix.EROFS)}
 	}
 	f.set(g, r, w, w.Wrote)
 	return nil
 }
 
-func (g *fakeGroup) holds(file string) string {
-	if file == freezeFile {
+func (g *fakeGroup) holds(w model.FileWrite) string {
+	if w.File == freezeFile {
 		return g.freeze
 	}
-	return g.limits[file]
+	if now := g.limits[slot(w)]; now != "" || w.File != ioFile || !g.io {
+		return now
+	}
+	device, key, _, _ := splitIO(w.Wrote)
+	return ioText(device, key, "max")
 }
 
 func (f *Fake) set(g *fakeGroup, r Ref, w model.FileWrite, value string) {
 	if w.File == freezeFile {
 		g.freeze = value
 	} else {
-		f.limit(g, w.File, value)
+		f.limit(g, slot(w), value)
 	}
 	line := r.Path + " " + w.File + "=" + value
 	if w.Unit != "" {
@@ -278,11 +297,14 @@ func (f *Fake) restore(r Ref, w model.FileWrite) (string, error) {
 	if err != nil {
 		return noteGone, nil
 	}
-	if now := g.holds(w.File); now != w.Wrote {
+	if now := g.holds(w); now != w.Wrote {
 		if w.File != freezeFile && (now == w.Was || now == "") {
 			return "", nil
 		}
 		return noteOwned(w, now), nil
+	}
+	if g.readOnly {
+		return "", fmt.Errorf("open %s of %s: %w", w.File, r, unix.EROFS)
 	}
 	f.set(g, r, w, w.Was)
 	if w.File != freezeFile {

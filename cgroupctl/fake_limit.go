@@ -7,7 +7,8 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
-// SetLimit writes a limit as somebody else would; "" takes the file away.
+// SetLimit writes a limit as somebody else would; "" takes the file away. Those of io.max are
+// named as in "io.max 8:0 rbps".
 func (f *Fake) SetLimit(p, file, value string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -33,7 +34,7 @@ func (f *Fake) Limit(p, file string) string {
 
 // Throttle decides which writes would give a cgroup the limits of an action. Its faults
 // are those of "throttle".
-func (f *Fake) Throttle(_ context.Context, r Ref, o Owner, a model.Action) ([]model.FileWrite, string, error) {
+func (f *Fake) Throttle(_ context.Context, r Ref, o Owner, a model.Action, rates []IORate) ([]model.FileWrite, string, error) {
 	if err := f.begin("throttle", r); err != nil {
 		return nil, "", err
 	}
@@ -43,7 +44,7 @@ func (f *Fake) Throttle(_ context.Context, r Ref, o Owner, a model.Action) ([]mo
 	if err != nil {
 		return nil, "", err
 	}
-	return planLimits(r, o, a, fakeLimits{g})
+	return planLimits(r, o, a, rates, fakeLimits{g})
 }
 
 // Holds is what a file of a write holds now. Its faults are those of "holds".
@@ -60,15 +61,46 @@ func (f *Fake) Holds(r Ref, w model.FileWrite) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return g.holds(w.File), nil
+	return g.holds(w), nil
 }
 
 type fakeLimits struct{ g *fakeGroup }
 
-func (s fakeLimits) limitNow(file string) (string, error) { return s.g.limits[file], nil }
+func (s fakeLimits) limitNow(w model.FileWrite) (string, error) { return s.g.holds(w), nil }
+
+func (s fakeLimits) limitsNow(device string) (bool, error) {
+	for _, key := range []string{"rbps", "wbps"} {
+		if l := s.g.limits[ioFile+" "+device+" "+key]; l != "" && l != ioText(device, key, "max") {
+			return true, nil
+		}
+	}
+	return false, nil
+}
 
 func (fakeLimits) machineHas(string) (bool, error) { return true, nil }
 
-func (fakeLimits) unitLimit(_, property string) (model.UnitLimit, error) {
-	return model.UnitLimit{Property: property, Value: math.MaxUint64}, nil
+func (fakeLimits) unitLimit(_ string, of model.UnitLimit) (model.UnitLimit, error) {
+	of.Value = math.MaxUint64
+	return of, nil
+}
+
+// SetIO gives a cgroup the io controller, and says what it reads and writes.
+func (f *Fake) SetIO(p string, rates ...IORate) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.groups[p].io, f.groups[p].rates = true, rates
+}
+
+// IORates is what SetIO said. Its faults are those of "rates".
+func (f *Fake) IORates(_ context.Context, r Ref) ([]IORate, error) {
+	if err := f.begin("rates", r); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	g, err := f.open(r)
+	if err != nil {
+		return nil, err
+	}
+	return g.rates, nil
 }

@@ -24,6 +24,11 @@ func (f *fakeWorld) Remove(_ *testing.T, r cgroupctl.Ref)            { f.Fake.Re
 func (f *fakeWorld) Set(_ *testing.T, r cgroupctl.Ref, value string) { f.SetFreeze(r.Path, value) }
 func (f *fakeWorld) Freeze(_ *testing.T, r cgroupctl.Ref) string     { return f.Fake.Freeze(r.Path) }
 
+func (f *fakeWorld) ReadOnly(_ *testing.T, r cgroupctl.Ref) suite.Writer {
+	f.SetReadOnly(r.Path, true)
+	return f.Fake
+}
+
 func TestFake(t *testing.T) {
 	suite.Run(t, func(*testing.T) suite.World {
 		return &fakeWorld{Fake: cgroupctl.NewFake(), pid: 100}

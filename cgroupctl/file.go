@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/breakerd/breakerd/model"
 )
 
 // maxFile bounds what is read of one file: cgroup.procs with the four million pids
@@ -75,9 +77,40 @@ func readAll(fd int) ([]byte, error) {
 
 // write writes a file of the open cgroup and reads it back.
 func write(dir int, r Ref, file, value string) error {
+	if err := put(dir, r, file, value); err != nil {
+		return err
+	}
+	got, err := read(dir, r, file)
+	if err != nil {
+		return err
+	}
+	return readBack(r, file, value, got)
+}
+
+// writeLimit writes what a write is about and reads it back.
+func writeLimit(dir int, r Ref, w model.FileWrite, value string) error {
+	if err := put(dir, r, w.File, value); err != nil {
+		return err
+	}
+	got, err := readLimit(dir, r, w)
+	if err != nil {
+		return err
+	}
+	return readBack(r, w.File, value, got)
+}
+
+func readBack(r Ref, file, wrote, got string) error {
+	if got != wrote {
+		return fmt.Errorf("write %s to %s of %s: it reads %s afterwards: %w", wrote, file, r, got, ErrOwned)
+	}
+	return nil
+}
+
+// put writes a file of the open cgroup.
+func put(dir int, r Ref, file, value string) error {
 	fd, err := openBeneath(dir, file, unix.O_WRONLY)
 	if err != nil {
-		return fmt.Errorf("open %s of %s: %w", file, r, fileGone(dir, err))
+		return &notWritten{fmt.Errorf("open %s of %s: %w", file, r, fileGone(dir, err))}
 	}
 	defer unix.Close(fd)
 	for {
@@ -86,15 +119,12 @@ func write(dir int, r Ref, file, value string) error {
 			break
 		}
 	}
-	if err != nil {
+	switch {
+	case err == unix.ENODEV && file == ioFile:
+		// The device is gone, not the cgroup.
+		return fmt.Errorf("write %s to %s of %s: %w", value, file, r, err)
+	case err != nil:
 		return fmt.Errorf("write %s to %s of %s: %w", value, file, r, gone(err))
-	}
-	got, err := read(dir, r, file)
-	if err != nil {
-		return err
-	}
-	if got != value {
-		return fmt.Errorf("write %s to %s of %s: it reads %s afterwards: %w", value, file, r, got, ErrOwned)
 	}
 	return nil
 }

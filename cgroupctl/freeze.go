@@ -34,7 +34,7 @@ func FreezeWrite() model.FileWrite {
 // then: a cgroup that was frozen before is never touched, so that no record, forged or
 // spoilt, can make the undo freeze something.
 func CheckWrite(w model.FileWrite) error {
-	if l, ok := limitOf(w.File); ok {
+	if l, ok := limitOf(w); ok {
 		return checkLimit(l, w)
 	}
 	plain := w
@@ -51,7 +51,7 @@ func (c *Controller) Apply(r Ref, w model.FileWrite) error {
 	if err := CheckWrite(w); err != nil {
 		return err
 	}
-	if l, ok := limitOf(w.File); ok && w.Unit != "" {
+	if l, ok := limitOf(w); ok && w.Unit != "" {
 		return c.applyLimit(r, l, w)
 	}
 	if w.Unit != "" {
@@ -62,14 +62,14 @@ func (c *Controller) Apply(r Ref, w model.FileWrite) error {
 		return err
 	}
 	defer unix.Close(dir)
-	now, err := read(dir, r, w.File)
+	now, err := readLimit(dir, r, w)
 	if err != nil {
 		return err
 	}
 	if now != w.Was {
 		return owned(r, w, now)
 	}
-	return write(dir, r, w.File, w.Wrote)
+	return writeLimit(dir, r, w, w.Wrote)
 }
 
 func owned(r Ref, w model.FileWrite, now string) error {
@@ -148,7 +148,7 @@ func (c *Controller) Restore(ctx context.Context, r Ref, writes ...model.FileWri
 		if err := CheckWrite(w); err != nil {
 			return "", err
 		}
-		if _, ok := limitOf(w.File); ok && w.Unit != "" {
+		if _, ok := limitOf(w); ok && w.Unit != "" {
 			ofUnit = append(ofUnit, w)
 		}
 	}
@@ -195,7 +195,7 @@ func (c *Controller) restoreFile(ctx context.Context, r Ref, w model.FileWrite) 
 		return "", err
 	}
 	defer unix.Close(dir)
-	now, err := readLimit(dir, r, w.File)
+	now, err := readLimit(dir, r, w)
 	if err != nil {
 		return "", err
 	}
@@ -205,7 +205,7 @@ func (c *Controller) restoreFile(ctx context.Context, r Ref, w model.FileWrite) 
 		}
 		return noteOwned(w, now), nil
 	}
-	if err := write(dir, r, w.File, w.Was); err != nil {
+	if err := writeLimit(dir, r, w, w.Was); err != nil {
 		return "", err
 	}
 	if w.File != freezeFile {

@@ -27,6 +27,9 @@ type State struct {
 	// Gives is what cgroup.subtree_control holds: the controllers that the cgroup gives to
 	// those below it. One that gives any cannot hold processes itself.
 	Gives string
+	// ReadOnly says that nothing of it can be written from here, because the file system is
+	// mounted so, as in a container.
+	ReadOnly bool
 	// Below are the paths of the cgroups below it.
 	Below []string
 	// Omit is the path of this cgroup, or of one below it, that root marked to be
@@ -46,6 +49,11 @@ func (c *Controller) Inspect(r Ref) (State, error) {
 	}
 	defer unix.Close(dir)
 	var s State
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(dir, &fs); err != nil {
+		return State{}, fmt.Errorf("statfs cgroup %s: %w", r, gone(err))
+	}
+	s.ReadOnly = fs.Flags&unix.ST_RDONLY != 0
 	if s.Freeze, err = read(dir, r, freezeFile); err != nil {
 		return State{}, err
 	}

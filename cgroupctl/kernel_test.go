@@ -63,6 +63,14 @@ func (k kernelWorld) file(r cgroupctl.Ref) string {
 	return filepath.Join(k.scratch.Mount, r.Path, "cgroup.freeze")
 }
 
+func (k kernelWorld) ReadOnly(t *testing.T, _ cgroupctl.Ref) suite.Writer {
+	c := open(t, kerneltest.ReadOnly(t, k.scratch.Mount))
+	if !k.touches {
+		return cgroupctl.NewDry(c)
+	}
+	return c
+}
+
 func open(t testing.TB, mount string) *cgroupctl.Controller {
 	t.Helper()
 	c, err := cgroupctl.Open(mount)

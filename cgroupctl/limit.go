@@ -15,6 +15,9 @@ const (
 	CPUQuota   = "CPUQuotaPerSecUSec" // microseconds of CPU time per second
 	MemoryHigh = "MemoryHigh"         // bytes
 	TasksMax   = "TasksMax"           // tasks, threads too
+	// Bytes per second of one device.
+	IOReadBandwidthMax  = "IOReadBandwidthMax"
+	IOWriteBandwidthMax = "IOWriteBandwidthMax"
 )
 
 // limit is a file of a cgroup that bounds what its processes get. None of them ends a
@@ -22,6 +25,7 @@ const (
 // pids.max below what is there has the next fork fail (cgroup-v2.rst).
 type limit struct {
 	file       string
+	key        string // of io.max, which has many limits; "" is the whole file
 	controller string
 	property   string // of a systemd unit
 	none       string // what the file holds while nothing is limited
@@ -30,7 +34,8 @@ type limit struct {
 	least float64
 	// read is the amount that a text of the file allows, in the unit of the property.
 	read func(text string) (amount float64, ok bool)
-	// write is the text that allows what the action asks for, where the file held was.
+	// write is the text that allows what the action asks for, where the file held was. The
+	// limits of I/O have none: see planIO.
 	write func(a model.Action, was string) string
 	// asks reports whether the action has this limit.
 	asks func(a model.Action) bool
@@ -58,17 +63,23 @@ var limits = []limit{
 		write: func(a model.Action, _ string) string { return strconv.FormatUint(a.PIDsMax, 10) },
 		asks:  func(a model.Action) bool { return a.PIDsMax != 0 },
 	},
+	{file: ioFile, key: "rbps", controller: "io", property: IOReadBandwidthMax, least: leastIO, read: readIO},
+	{file: ioFile, key: "wbps", controller: "io", property: IOWriteBandwidthMax, least: leastIO, read: readIO},
 }
 
 // IsLimit reports whether a write is one of a limit.
 func IsLimit(w model.FileWrite) bool {
-	_, ok := limitOf(w.File)
+	_, ok := limitOf(w)
 	return ok
 }
 
-func limitOf(file string) (limit, bool) {
+func limitOf(w model.FileWrite) (limit, bool) {
+	key := ""
+	if w.File == ioFile {
+		_, key, _, _ = splitIO(w.Wrote)
+	}
 	for _, l := range limits {
-		if l.file == file {
+		if l.file == w.File && l.key == key {
 			return l, true
 		}
 	}
@@ -130,6 +141,12 @@ func checkLimit(l limit, w model.FileWrite) error {
 	}
 	before, ok := l.read(was)
 	after, also := l.read(w.Wrote)
+	device := ""
+	if l.key != "" {
+		var key string
+		device, key, _, _ = splitIO(w.Was)
+		ok = ok && strings.HasPrefix(w.Wrote, ioText(device, key, ""))
+	}
 	switch {
 	case !ok || !also:
 		return fmt.Errorf("write %q to %s over %q: the kernel does not write it so", w.Wrote, w.File, w.Was)
@@ -137,7 +154,7 @@ func checkLimit(l limit, w model.FileWrite) error {
 		return fmt.Errorf("write %q to %s: it is less than breakerd ever leaves", w.Wrote, w.File)
 	case after >= before:
 		return fmt.Errorf("write %q to %s over %q: that would loosen it", w.Wrote, w.File, w.Was)
-	case w.Unit == "" && w.Limit != model.UnitLimit{}, w.Unit != "" && w.Limit.Property != l.property:
+	case w.Unit == "" && w.Limit != model.UnitLimit{}, w.Unit != "" && (w.Limit.Property != l.property || w.Limit.Device != device):
 		return fmt.Errorf("write %q to %s: %q is not the unit's property of it", w.Wrote, w.File, w.Limit.Property)
 	}
 	return nil
@@ -154,30 +171,30 @@ func (l limit) unitValue(text string) uint64 {
 
 // limitSource is what planLimits asks about a cgroup.
 type limitSource interface {
-	// limitNow is what a file holds; "" if the cgroup does not have it.
-	limitNow(file string) (string, error)
+	// limitNow is what holds instead of what a write writes; "" if the cgroup does not have it.
+	limitNow(w model.FileWrite) (string, error)
+	// limitsNow reports whether io.max limits anything at a device.
+	limitsNow(device string) (bool, error)
 	// machineHas reports whether the machine has a controller.
 	machineHas(controller string) (bool, error)
-	unitLimit(unit, property string) (model.UnitLimit, error)
+	// unitLimit is what a unit has of a limit.
+	unitLimit(unit string, of model.UnitLimit) (model.UnitLimit, error)
 }
 
 // planLimits decides how the limits of a throttle would be written: through systemd where
 // the cgroup is a unit's own, so that systemctl show tells the truth and daemon-reload
 // undoes nothing, and directly where it was delegated, or there is no systemd. Else it
 // says why it cannot be done.
-func planLimits(r Ref, o Owner, a model.Action, src limitSource) (writes []model.FileWrite, refused string, err error) {
-	if a.IOPercent != 0 {
-		return nil, "io_percent cannot be carried out: breakerd does not throttle I/O yet", nil
-	}
+func planLimits(r Ref, o Owner, a model.Action, rates []IORate, src limitSource) (writes []model.FileWrite, refused string, err error) {
 	if u := o.Unit; o.Own && u.Ends() {
 		return nil, fmt.Sprintf("unit %s is %s, with the job %q queued: it is left alone", u.Name, u.ActiveState, u.Job), nil
 	}
 	for _, l := range limits {
-		if !l.asks(a) {
+		if l.key != "" || !l.asks(a) {
 			continue
 		}
 		w := model.FileWrite{File: l.file}
-		if w.Was, err = src.limitNow(l.file); err != nil {
+		if w.Was, err = src.limitNow(w); err != nil {
 			return nil, "", err
 		}
 		if o.Own {
@@ -189,7 +206,7 @@ func planLimits(r Ref, o Owner, a model.Action, src limitSource) (writes []model
 			case !has:
 				return nil, fmt.Sprintf("%s has no %s: the cgroup2 file system has no %s controller (a hybrid host keeps it elsewhere)", r, l.file, l.controller), nil
 			}
-			if w.Limit, err = src.unitLimit(w.Unit, l.property); err != nil {
+			if w.Limit, err = src.unitLimit(w.Unit, model.UnitLimit{Property: l.property}); err != nil {
 				return nil, "", err
 			}
 		} else if w.Was == "" {
@@ -209,6 +226,13 @@ func planLimits(r Ref, o Owner, a model.Action, src limitSource) (writes []model
 			return nil, err.Error(), nil
 		}
 		writes = append(writes, w)
+	}
+	if a.IOPercent != 0 {
+		io, refused, err := planIO(r, o, a, rates, src)
+		if refused != "" || err != nil {
+			return nil, refused, err
+		}
+		writes = append(writes, io...)
 	}
 	if len(writes) == 0 {
 		return nil, "the throttle names no limit", nil

@@ -12,20 +12,35 @@ import (
 
 // files are a cgroup's limits, and a machine that has every controller but some.
 type files struct {
-	now  map[string]string
-	lack string
+	now   map[string]string // that of I/O by slot
+	lack  string
+	unit  uint64 // what systemd has of each limit; 0 is none
+	other bool   // io.max limits something else, too
 }
 
-func (f files) limitNow(file string) (string, error) { return f.now[file], nil }
+func (f files) limitNow(w model.FileWrite) (string, error) {
+	if now, ok := f.now[slot(w)]; ok || w.File != ioFile || f.now[ioFile] == "" {
+		return now, nil
+	}
+	return ioHolds("", w.Wrote[:strings.Index(w.Wrote, " ")], w.Wrote[strings.Index(w.Wrote, " ")+1:strings.Index(w.Wrote, "=")]), nil
+}
+
+func (f files) limitsNow(string) (bool, error) { return f.other, nil }
 
 func (f files) machineHas(controller string) (bool, error) { return controller != f.lack, nil }
 
-func (f files) unitLimit(_, property string) (model.UnitLimit, error) {
-	return model.UnitLimit{Property: property, Value: math.MaxUint64, DropIn: true}, nil
+func (f files) unitLimit(_ string, of model.UnitLimit) (model.UnitLimit, error) {
+	of.Value, of.DropIn = math.MaxUint64, true
+	if f.unit != 0 {
+		of.Value = f.unit
+	}
+	return of, nil
 }
 
 func TestPlanLimits(t *testing.T) {
 	all := files{now: map[string]string{"cpu.max": "max 100000", "memory.high": "max", "pids.max": "4915"}}
+	io := files{now: map[string]string{"cpu.max": "max 100000", "io.max": "there", "io.max 8:0 wbps": "8:0 wbps=50000000"}}
+	rates := []IORate{{Device: "8:0", Read: 100e6, Write: 200e6}, {Device: "254:16", Read: 500_000, Write: 2e6}}
 	service := Owner{Own: true, Version: 257, Unit: Unit{Name: "a.service", ActiveState: "active"}}
 	stopping := service
 	stopping.Unit.Job = "stop"
@@ -37,6 +52,7 @@ func TestPlanLimits(t *testing.T) {
 		files   files
 		owner   Owner
 		action  model.Action
+		rates   []IORate
 		want    []model.FileWrite
 		refused string
 	}{
@@ -59,12 +75,28 @@ func TestPlanLimits(t *testing.T) {
 		{name: "one that is limited as much already", files: files{now: map[string]string{"cpu.max": "10000 20000"}}, action: model.Action{CPUPercent: 50}, refused: "holds 10000 20000 already"},
 		{name: "one that is limited more already", files: all, action: model.Action{PIDsMax: 5000}, refused: "holds 4915 already"},
 		{name: "a unit that is being stopped", files: all, owner: stopping, action: model.Action{PIDsMax: 5}, refused: "stop"},
-		{name: "I/O", files: all, action: model.Action{CPUPercent: 50, IOPercent: 10}, refused: "io_percent"},
+		{name: "a tenth of what it reads and writes at two devices", files: io, action: model.Action{IOPercent: 10}, rates: rates,
+			want: []model.FileWrite{
+				{File: "io.max", Was: "8:0 rbps=max", Wrote: "8:0 rbps=10000000"},
+				{File: "io.max", Was: "8:0 wbps=50000000", Wrote: "8:0 wbps=20000000"},
+				{File: "io.max", Was: "254:16 wbps=max", Wrote: "254:16 wbps=1048576"},
+			}},
+		{name: "I/O of a unit, and its CPU", files: io, owner: service, action: model.Action{CPUPercent: 50, IOPercent: 100}, rates: rates[:1],
+			want: []model.FileWrite{
+				{File: "cpu.max", Was: "max 100000", Wrote: "50000 100000", Unit: "a.service", Limit: unlimited(CPUQuota)},
+				{File: "io.max", Was: "8:0 rbps=max", Wrote: "8:0 rbps=100000000", Unit: "a.service",
+					Limit: model.UnitLimit{Property: IOReadBandwidthMax, Device: "8:0", Value: math.MaxUint64, DropIn: true}},
+			}},
+		{name: "I/O of a unit that has limits of it", files: files{now: io.now, unit: 5 << 20}, owner: service, action: model.Action{IOPercent: 10}, rates: rates, refused: "of its own"},
+		{name: "I/O of a unit whose io.max somebody wrote", files: files{now: io.now, other: true}, owner: service, action: model.Action{IOPercent: 10}, rates: rates, refused: "of its own"},
+		{name: "I/O of one that does none", files: io, action: model.Action{IOPercent: 10}, rates: []IORate{{Device: "8:0", Read: 900_000}}, refused: "nothing to limit"},
+		{name: "I/O of one that is limited more already", files: io, action: model.Action{IOPercent: 50}, rates: []IORate{{Device: "8:0", Write: 100e6}}, refused: "already"},
+		{name: "I/O without the controller", files: all, action: model.Action{IOPercent: 10}, rates: rates, refused: "io controller"},
 		{name: "nothing", files: all, refused: "names no limit"},
 		{name: "less than is ever left", files: all, action: model.Action{MemoryHigh: 4096}, refused: "less than"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			got, refused, err := planLimits(Ref{Path: "/a.service"}, tt.owner, tt.action, tt.files)
+			got, refused, err := planLimits(Ref{Path: "/a.service"}, tt.owner, tt.action, tt.rates, tt.files)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -108,9 +140,81 @@ func TestLimitsThatAreNeverWritten(t *testing.T) {
 		{File: "pids.max", Was: "max", Wrote: "0"},
 		{File: "../pids.max", Was: "max", Wrote: "10"},
 		{File: "cpu.weight", Was: "100", Wrote: "1"},
+		{File: "io.max", Was: "8:0 rbps=max", Wrote: "8:0 rbps=max"},
+		{File: "io.max", Was: "8:0 rbps=2000000", Wrote: "8:0 rbps=3000000"},
+		{File: "io.max", Was: "8:0 rbps=max", Wrote: "8:0 rbps=1000"},
+		{File: "io.max", Was: "8:0 rbps=max", Wrote: "8:0 wbps=2000000"},
+		{File: "io.max", Was: "8:0 rbps=max", Wrote: "8:16 rbps=2000000"},
+		{File: "io.max", Was: "8:0 rbps=max", Wrote: "8:0 rbps=2000000 wbps=1"},
+		{File: "io.max", Was: "8:0 riops=max", Wrote: "8:0 riops=2000000"},
+		{File: "io.max", Was: "08:0 rbps=max", Wrote: "08:0 rbps=2000000"},
+		{File: "io.max", Was: "", Wrote: "8:0 rbps=2000000"},
+		{File: "io.max", Was: "8:0 rbps=max", Wrote: "8:0 rbps=2000000", Unit: "a.service", Limit: model.UnitLimit{Property: IOReadBandwidthMax, Device: "8:16"}},
+		{File: "io.weight", Was: "default 100", Wrote: "default 1"},
 	} {
 		if err := CheckWrite(w); err == nil {
 			t.Errorf("%+v is let through", w)
 		}
 	}
+}
+
+func TestWhatACgroupReadsAndWrites(t *testing.T) {
+	for _, tt := range []struct {
+		name, before, after string
+		want                []IORate
+	}{
+		{name: "nothing", before: "", after: ""},
+		{name: "two devices, of which one is new",
+			before: "8:0 rbytes=1000 wbytes=5 rios=1 wios=1 dbytes=0 dios=0\n",
+			after:  "8:0 rbytes=501000 wbytes=5 rios=3 wios=1 dbytes=0 dios=0\n254:16 rbytes=0 wbytes=100 rios=0 wios=1 dbytes=0 dios=0\n",
+			want:   []IORate{{Device: "254:16", Write: 200}, {Device: "8:0", Read: 1e6}}},
+		{name: "a device that did nothing, without an end of its line",
+			before: "7:0 8:0 rbytes=0 wbytes=0\n", after: "7:0 8:0 rbytes=5 wbytes=0\n",
+			want: []IORate{{Device: "8:0", Read: 10}}},
+		{name: "a device that was taken away and put back", before: "8:0 rbytes=50 wbytes=0\n", after: "8:0 rbytes=5 wbytes=0\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			before, err := parseIOStat(tt.before)
+			if err != nil {
+				t.Fatal(err)
+			}
+			after, err := parseIOStat(tt.after)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tt.want, ioRates(before, after, ioWindow)); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	for _, text := range []string{"8:0 rbytes=x", "rbytes=1", "8:0 wbytes=-1"} {
+		if got, err := parseIOStat(text); err == nil {
+			t.Errorf("%q: got %v", text, got)
+		}
+	}
+}
+
+func TestALimitInIOMax(t *testing.T) {
+	const text = "8:16 rbps=2097152 wbps=max riops=max wiops=120\n8:1 rbps=max wbps=7 riops=max wiops=max\n"
+	for _, tt := range []struct{ device, key, want string }{
+		{"8:16", "rbps", "8:16 rbps=2097152"},
+		{"8:16", "wbps", "8:16 wbps=max"},
+		{"8:1", "wbps", "8:1 wbps=7"},
+		{"8:0", "rbps", "8:0 rbps=max"},
+	} {
+		if got := ioHolds(text, tt.device, tt.key); got != tt.want {
+			t.Errorf("%s of %s is %q, want %q", tt.key, tt.device, got, tt.want)
+		}
+	}
+}
+
+func FuzzIO(f *testing.F) {
+	f.Add("8:16 rbps=2097152 wbps=max riops=max wiops=120\n")
+	f.Add("7:0 8:0 rbytes=5 wbytes=0\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		_, _ = parseIOStat(text)
+		if got := ioHolds(text, "8:0", "rbps"); !strings.HasPrefix(got, "8:0 rbps=") {
+			t.Errorf("got %q", got)
+		}
+	})
 }

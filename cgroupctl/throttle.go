@@ -15,8 +15,8 @@ import (
 
 // UnitLimits reads and sets the limits of a unit.
 type UnitLimits interface {
-	// Limits reads them.
-	Limits(ctx context.Context, unit string, properties ...string) ([]model.UnitLimit, error)
+	// Limits reads them, each as it is named by its property and device.
+	Limits(ctx context.Context, unit string, of ...model.UnitLimit) ([]model.UnitLimit, error)
 	// SetLimits sets them until they are reset, or the machine is started again.
 	SetLimits(ctx context.Context, unit string, to []model.UnitLimit) error
 	// ResetLimits puts them back as they were, and leaves nothing else behind. It can be
@@ -25,14 +25,15 @@ type UnitLimits interface {
 }
 
 // Throttle decides which writes would give a cgroup the limits of an action, or why that
-// cannot be done. Nothing is written yet.
-func (c *Controller) Throttle(ctx context.Context, r Ref, o Owner, a model.Action) (writes []model.FileWrite, refused string, err error) {
+// cannot be done. Nothing is written yet. The rates are what IORates said of it, if I/O is to
+// be limited.
+func (c *Controller) Throttle(ctx context.Context, r Ref, o Owner, a model.Action, rates []IORate) (writes []model.FileWrite, refused string, err error) {
 	dir, err := c.open(r)
 	if err != nil {
 		return nil, "", err
 	}
 	defer unix.Close(dir)
-	return planLimits(r, o, a, &realLimits{c, ctx, r, dir})
+	return planLimits(r, o, a, rates, &realLimits{c, ctx, r, dir})
 }
 
 // realLimits asks the kernel and systemd.
@@ -43,30 +44,40 @@ type realLimits struct {
 	dir int
 }
 
-func (s *realLimits) limitNow(file string) (string, error) { return readLimit(s.dir, s.r, file) }
+func (s *realLimits) limitNow(w model.FileWrite) (string, error) { return readLimit(s.dir, s.r, w) }
+
+func (s *realLimits) limitsNow(device string) (bool, error) {
+	text, err := read(s.dir, s.r, ioFile)
+	return strings.HasPrefix(text, device+" ") || strings.Contains(text, "\n"+device+" "), err
+}
 
 func (s *realLimits) machineHas(controller string) (bool, error) {
 	text, err := read(s.c.root, Ref{Path: "/"}, "cgroup.controllers")
 	return slices.Contains(strings.Fields(text), controller), err
 }
 
-func (s *realLimits) unitLimit(unit, property string) (model.UnitLimit, error) {
+func (s *realLimits) unitLimit(unit string, of model.UnitLimit) (model.UnitLimit, error) {
 	if s.c.units == nil {
 		return model.UnitLimit{}, fmt.Errorf("read limits of unit %s: pid 1 is not systemd", unit)
 	}
-	all, err := s.c.units.Limits(s.ctx, unit, property)
+	all, err := s.c.units.Limits(s.ctx, unit, of)
 	if err != nil {
 		return model.UnitLimit{}, err
 	}
 	return all[0], nil
 }
 
-// readLimit is what a file of the open cgroup holds; "" if the cgroup does not have it,
-// as where the cgroup above does not give it the controller.
-func readLimit(dir int, r Ref, file string) (string, error) {
-	text, err := read(dir, r, file)
+// readLimit is what a file of the open cgroup holds, of io.max the limit that the write is
+// about; "" if the cgroup does not have it, as where the cgroup above does not give it the
+// controller.
+func readLimit(dir int, r Ref, w model.FileWrite) (string, error) {
+	text, err := read(dir, r, w.File)
 	if errors.Is(err, unix.ENOENT) && !errors.Is(err, ErrGone) {
 		return "", nil
+	}
+	if err == nil && w.File == ioFile {
+		device, key, _, _ := splitIO(w.Wrote)
+		text = ioHolds(text, device, key)
 	}
 	return text, err
 }
@@ -81,7 +92,7 @@ func (c *Controller) Holds(r Ref, w model.FileWrite) (string, error) {
 		return "", err
 	}
 	defer unix.Close(dir)
-	return readLimit(dir, r, w.File)
+	return readLimit(dir, r, w)
 }
 
 // applyLimit has systemd set a limit of a unit, and waits until the cgroup has it: systemd
@@ -95,7 +106,7 @@ func (c *Controller) applyLimit(r Ref, l limit, w model.FileWrite) error {
 		return err
 	}
 	defer unix.Close(dir)
-	now, err := readLimit(dir, r, w.File)
+	now, err := readLimit(dir, r, w)
 	switch {
 	case err != nil:
 		return err
@@ -106,12 +117,12 @@ func (c *Controller) applyLimit(r Ref, l limit, w model.FileWrite) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), unitBound)
 	defer cancel()
-	to := []model.UnitLimit{{Property: l.property, Value: l.unitValue(w.Wrote)}}
+	to := []model.UnitLimit{{Property: l.property, Device: w.Limit.Device, Value: l.unitValue(w.Wrote)}}
 	if err := c.units.SetLimits(ctx, w.Unit, to); err != nil {
 		return err
 	}
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		if now, err = readLimit(dir, r, w.File); err != nil || now == w.Wrote {
+		if now, err = readLimit(dir, r, w); err != nil || now == w.Wrote {
 			return err
 		}
 		select {
@@ -133,7 +144,7 @@ func (c *Controller) restoreLimits(ctx context.Context, r Ref, writes []model.Fi
 		plain := w
 		plain.Unit = ""
 		if plain.Was == "" {
-			l, _ := limitOf(w.File)
+			l, _ := limitOf(w)
 			plain.Was = l.none
 		}
 		note, err := c.restoreFile(ctx, r, plain)
@@ -164,8 +175,8 @@ func (c *Controller) resetUnit(ctx context.Context, writes []model.FileWrite) (n
 	var was []model.UnitLimit
 	var notes []string
 	for _, w := range writes {
-		l, _ := limitOf(w.File)
-		now, err := c.units.Limits(ctx, unit, l.property)
+		l, _ := limitOf(w)
+		now, err := c.units.Limits(ctx, unit, model.UnitLimit{Property: l.property, Device: w.Limit.Device})
 		switch {
 		case errors.Is(err, ErrNoUnit):
 			was = append(was, w.Limit) // its files may be left

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -47,7 +48,11 @@ func newLocal(mode model.Mode, cfg enforce.Config, cgroupMount string, recorder 
 		cgroups.UseUnits(units)
 	}
 	cfg.HeartbeatTimeout = 0 // it lives and dies with breakerd
-	engine, err := enforce.Open(enforce.Options{Mode: mode, Config: cfg, Cgroups: cgroupctl.NewDry(cgroups), Recorder: recorder})
+	dry := cgroupctl.NewDry(cgroups)
+	if os.Getenv("INVOCATION_ID") != "" { // systemd started us, as the unit has it (systemd.exec(5))
+		dry.Sandboxed()
+	}
+	engine, err := enforce.Open(enforce.Options{Mode: mode, Config: cfg, Cgroups: dry, Recorder: recorder})
 	if err != nil {
 		return nil, errors.Join(err, cgroups.Close())
 	}

@@ -29,8 +29,11 @@ type Cgroups interface {
 	Apply(cgroupctl.Ref, model.FileWrite) error
 	Confirm(ctx context.Context, r cgroupctl.Ref, frozen bool) error
 	Restore(context.Context, cgroupctl.Ref, ...model.FileWrite) (note string, err error)
-	// Throttle decides which writes would limit a cgroup, or why that cannot be done.
-	Throttle(context.Context, cgroupctl.Ref, cgroupctl.Owner, model.Action) (writes []model.FileWrite, refused string, err error)
+	// Throttle decides which writes would limit a cgroup, or why that cannot be done. The rates
+	// are those of IORates, where I/O is to be limited.
+	Throttle(context.Context, cgroupctl.Ref, cgroupctl.Owner, model.Action, []cgroupctl.IORate) (writes []model.FileWrite, refused string, err error)
+	// IORates looks for a moment at what a cgroup reads and writes.
+	IORates(context.Context, cgroupctl.Ref) ([]cgroupctl.IORate, error)
 	// Holds is what the file of a write holds now.
 	Holds(cgroupctl.Ref, model.FileWrite) (string, error)
 	// Owner tells who looks after a cgroup.

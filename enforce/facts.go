@@ -37,6 +37,12 @@ type facts struct {
 	way      cgroupctl.Way
 	writes   []model.FileWrite
 	noWay    string
+	// lifted are throttles of ours that a freeze takes the place of.
+	lifted []*lease
+	// rates are what the target reads and writes, where that is to be limited.
+	rates []cgroupctl.IORate
+	// notApart is why the tree cannot be held without the others in its cgroup.
+	notApart string
 
 	machine         int // established processes on the machine
 	held            []model.Lease
@@ -54,8 +60,12 @@ const ticksPerSecond = 100
 // look reads the facts about a decision's target, all but how many processes the
 // machine has (see count). Nothing is kept of an earlier look: a pid is given out again,
 // and a process becomes another program, and to find out takes as long as to read it.
-func (e *Engine) look(d *model.Decision) *facts {
+func (e *Engine) look(d *model.Decision, rates []cgroupctl.IORate, unmeasured error) *facts {
 	f := e.lookAt(d, targetOf(d))
+	f.rates = rates
+	if f.err == nil {
+		f.err = unmeasured
+	}
 	e.plan(d, f, nil)
 	return f
 }
@@ -71,7 +81,11 @@ func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 	f.started, f.letGo = e.started, e.ends[d.Target.Cgroup]
 	f.tokensTarget, f.tokensOverall = e.limits.tokens(d.Target.Cgroup, f.now)
 	for id, l := range e.active {
-		if id != d.ID {
+		switch {
+		case id == d.ID:
+		case makesWay(l, d):
+			f.lifted = append(f.lifted, l)
+		default:
 			f.held = append(f.held, l.Lease)
 			f.heldEstablished += l.established
 		}
@@ -87,9 +101,6 @@ func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 				f.ours[up] = who + "'s ancestor"
 			}
 		}
-	}
-	if f.mode == model.Monitor {
-		return f // nothing more will be asked
 	}
 	if d.Target.Cgroup == "/" || cgroupctl.CheckPath(d.Target.Cgroup) != nil {
 		return f // refused by its place alone
@@ -117,8 +128,8 @@ func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 // count counts the machine's established processes: what the target's share is of. It
 // is done once for a decision, for it reads every process there is.
 func (e *Engine) count(f *facts) {
-	if f.ticks == 0 {
-		return // there was nothing to look at
+	if f.ticks == 0 || f.mode == model.Monitor {
+		return // there was nothing to look at, or nobody will ask
 	}
 	f.machine = f.established()
 	inTarget := map[int32]bool{}

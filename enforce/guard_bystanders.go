@@ -37,8 +37,12 @@ func guardBystanders(d *model.Decision, f *facts) string {
 	if len(out) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d of the %d processes in %s are not of the tree of %d: %s",
+	why := fmt.Sprintf("%d of the %d processes in %s are not of the tree of %d: %s",
 		len(out), len(f.procs), d.Target.Cgroup, root.PID, list(out))
+	if f.notApart != "" {
+		why += "; the tree cannot be held alone: " + f.notApart
+	}
+	return why
 }
 
 // descends walks up the parents until it meets somebody whose place is known, and

@@ -65,6 +65,8 @@ func guardFeasibility(d *model.Decision, f *facts) string {
 		}
 	}
 	switch {
+	case f.state.ReadOnly:
+		return fmt.Sprintf("the cgroup2 file system is mounted read-only, so that nothing of %s can be written (in a container, /sys/fs/cgroup has to be writable)", d.Target.Cgroup)
 	case errors.Is(f.err, cgroupctl.ErrThreaded):
 		return fmt.Sprintf("%s is a threaded cgroup: a %s would hit some threads of a process and not others", d.Target.Cgroup, a.Kind)
 	case f.state.Freeze == "1":
@@ -79,7 +81,8 @@ func guardFeasibility(d *model.Decision, f *facts) string {
 }
 
 // whyRealTime says why a limit of the CPU would do nothing: cpu.max bounds the tasks of the
-// fair scheduler, and no others (cgroup-v2.rst).
+// fair scheduler, and no others (cgroup-v2.rst). One thread is enough, as those that play sound
+// are: rtkit makes them so, and not the first one of their process.
 func whyRealTime(a model.Action, f *facts) string {
 	if a.CPUPercent == 0 {
 		return ""

@@ -1,18 +1,35 @@
 package enforce
 
-import "github.com/breakerd/breakerd/model"
+import (
+	"fmt"
+
+	"github.com/breakerd/breakerd/model"
+)
 
 const stopping = "the enforcer is stopping: nothing new is begun"
 
-// guardMode protects a machine whose operator only wants to watch.
-func guardMode(_ *model.Decision, f *facts) string {
+// guardMode protects a machine whose operator only wants to watch. It says as well what
+// would keep the action from being carried out, so that nobody has to arm it to learn that.
+func guardMode(d *model.Decision, f *facts) string {
 	switch {
 	case f.stopping:
 		return stopping
 	case f.paused != "":
 		return f.paused
 	case f.mode == model.Monitor:
-		return "the mode is monitor: breakerd watches and does nothing"
+		const watches = "the mode is monitor: breakerd watches and does nothing"
+		if by, why := judge(couldBeDone, d, f); by != "" {
+			return fmt.Sprintf("%s; and %s would refuse it: %s", watches, by, why)
+		}
+		return watches
 	}
 	return ""
+}
+
+// couldBeDone are the guards that say what an action would come up against.
+var couldBeDone = []guard{
+	{"feasibility", guardFeasibility},
+	{"protected", guardProtected},
+	{"identity", guardIdentity},
+	{"bystanders", guardBystanders},
 }

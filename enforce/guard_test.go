@@ -47,6 +47,13 @@ func TestGuardsRefuse(t *testing.T) {
 		{"a decision of the future", "feasibility", "too old", func(_ *world, d *model.Decision) { d.At = d.At.Add(time.Hour) }},
 		{"a cgroup that somebody else froze", "feasibility", "frozen by somebody else", func(w *world, _ *model.Decision) { w.fake.SetFreeze("/a/b", "1") }},
 		{"a cgroup below one that somebody else froze", "feasibility", "above it", func(w *world, _ *model.Decision) { w.fake.SetFreeze("/a", "1") }},
+		{"a cgroup that is mounted read-only", "feasibility", "read-only", func(w *world, _ *model.Decision) { w.fake.SetReadOnly("/a/b", true) }},
+		{"a throttle of a tree beside somebody else", "bystanders", "can have no controllers", func(w *world, d *model.Decision) {
+			w.process(77, 1, oldStart, "bash", "/usr/bin/bash")
+			w.fake.SetPIDs("/a/b", 77, 100, 101, 102)
+			w.fake.SetLimit("/a/b", "pids.max", "max")
+			d.Action.Kind, d.Action.PIDsMax, d.Target.Outside = model.Throttle, 10, 1
+		}},
 		{"a threaded cgroup", "feasibility", "threaded", func(w *world, _ *model.Decision) { w.fake.SetThreaded("/a/b") }},
 		{"a cgroup below one that we hold", "feasibility", "holds /a/b already", func(w *world, d *model.Decision) {
 			w.mustHold(*d)

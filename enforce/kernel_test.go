@@ -23,6 +23,12 @@ func kernelEngine(t testing.TB, mode model.Mode) (*Engine, *recorded) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return kernelEngineAt(t, mode, mount)
+}
+
+// kernelEngineAt is one that finds the cgroups at a mount.
+func kernelEngineAt(t testing.TB, mode model.Mode, mount string) (*Engine, *recorded) {
+	t.Helper()
 	c, err := cgroupctl.Open(mount)
 	if err != nil {
 		t.Fatal(err)

@@ -56,6 +56,9 @@ func TestMain(m *testing.M) {
 		time.Sleep(50 * time.Millisecond) // other threads are there now
 		unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
 	}
+	if os.Getenv(vforker) != "" {
+		waitAfterVfork()
+	}
 	if point := os.Getenv(killPoint); point != "" {
 		p := Program{
 			ConfigFile: os.Args[1], RuntimeDir: os.Args[2], StateDir: os.Args[3],

@@ -25,6 +25,7 @@ type process struct {
 	comm           string
 	state          byte
 	kernel         bool
+	threads        int
 	realTime       bool   // it is scheduled before every fair one: SCHED_FIFO, SCHED_RR or SCHED_DEADLINE
 	exe            string // its program's file; "" if that cannot be told
 	denied         bool   // exe cannot be told because we have no right to know it
@@ -57,7 +58,7 @@ func (r *procReader) read(pid int32) (process, bool) {
 	}
 	p.group, p.session = s.group, s.session
 	p.StartTime, p.parent, p.comm, p.state, p.kernel = s.start, s.parent, s.comm, s.state, s.flags&pfKthread != 0
-	p.realTime = s.priority < 0
+	p.realTime, p.threads = s.priority < 0, s.threads
 	if s.ended() {
 		return p, false
 	}
@@ -157,6 +158,21 @@ func (r *procReader) ticks() uint64 {
 		return t
 	}
 	return math.MaxUint64 / 2 // a clock that cannot be read makes nobody young
+}
+
+// hasRealTimeThread reports whether any thread of the process has a real-time policy.
+func (r *procReader) hasRealTimeThread(pid int32) bool {
+	files, _ := filepath.Glob(filepath.Join(r.dir, strconv.Itoa(int(pid)), "task", "*", "stat"))
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue // it has ended
+		}
+		if s, err := parseStat(b); err == nil && s.priority < 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // blocks reports whether a thread of the process runs or waits uninterruptibly. A

@@ -342,6 +342,49 @@ func TestALogThatNobodyReadsKeepsNothingFrozen(t *testing.T) {
 	}
 }
 
+// A log whose reader is gone, as journald's is where it was stopped, ends no enforcer: Go would
+// have it die of SIGPIPE with the first line.
+func TestALogWhoseReaderIsGoneEndsNothing(t *testing.T) {
+	k, g := heldByAProgram(t)
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	cmd := exec.Command(k.program, "--config", k.config, "--runtime-dir", k.run, "--state-dir", k.state)
+	cmd.Stdout, cmd.Stderr = in, in
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		cmd.Wait()
+	}()
+	defer func() { cmd.Process.Kill(); <-ended }()
+	eventually(t, "an answer", func() bool { return k.client.Heartbeat(t.Context()) == nil })
+	out.Close()
+	for range 3 {
+		k.propose(0, time.Minute)
+		if !g.Frozen() {
+			t.Fatal("not frozen")
+		}
+		if err := cmd.Process.Signal(unix.SIGUSR2); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "thawed", func() bool { return !g.Frozen() })
+	}
+	// It is the same one that answers.
+	if err := k.client.Heartbeat(t.Context()); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-ended:
+		t.Error("it has ended")
+	default:
+	}
+}
+
 // What the enforcer is made of stays small enough to read: it can reach neither the
 // policy engine, nor HTTP, nor eBPF.
 func TestTheEnforcerReachesNothingItMustNot(t *testing.T) {

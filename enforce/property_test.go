@@ -83,6 +83,7 @@ func storm(t *testing.T, random *rand.Rand) {
 			}
 			if random.IntN(3) == 0 {
 				d.Action.Kind, d.Action.CPUPercent, d.Action.PIDsMax = model.Throttle, float64(1+random.IntN(300)), uint64(1+random.IntN(6000))
+				d.Action.IOPercent = float64(random.IntN(2) * random.IntN(100))
 			}
 			w.e.Propose(t.Context(), d)
 		case 4, 5:
@@ -169,9 +170,15 @@ func storm(t *testing.T, random *rand.Rand) {
 func unlimited(w *world, p string) {
 	w.fake.SetLimit(p, "cpu.max", "max 100000")
 	w.fake.SetLimit(p, "pids.max", "max")
+	w.fake.SetIO(p, cgroupctl.IORate{Device: "8:0", Read: 50e6}, cgroupctl.IORate{Device: "8:16", Write: 3e6})
 }
 
 func isLimited(w *world, p string) bool {
+	for _, l := range []string{"8:0 rbps", "8:0 wbps", "8:16 rbps", "8:16 wbps"} {
+		if now := w.fake.Limit(p, "io.max "+l); now != "" && now != l+"=max" {
+			return true
+		}
+	}
 	return w.fake.Limit(p, "cpu.max") != "max 100000" || w.fake.Limit(p, "pids.max") != "max"
 }
 

@@ -22,6 +22,7 @@ func (e *Engine) Propose(ctx context.Context, d model.Decision) model.Outcome {
 	if err := checkID(d.ID); err != nil {
 		return e.refuse(d, "feasibility", err.Error())
 	}
+	rates, unmeasured := e.measure(ctx, &d)
 	select {
 	case e.turn <- struct{}{}:
 		defer func() { <-e.turn }()
@@ -40,10 +41,13 @@ func (e *Engine) Propose(ctx context.Context, d model.Decision) model.Outcome {
 	if out, ok := e.recall(d.ID); ok {
 		return out
 	}
-	f := e.look(&d)
+	f := e.look(&d, rates, unmeasured)
 	e.count(f)
 	if by, why := judge(guards, &d, f); by != "" {
 		return e.refuse(d, by, why)
+	}
+	if err := e.lift(ctx, f); err != nil {
+		return e.failed(d, err)
 	}
 	l, out, why := e.take(ctx, &d, f)
 	if l == nil {

@@ -194,6 +194,122 @@ func TestAnAssertNeverOutlivesItsLease(t *testing.T) {
 	w.close()
 }
 
+func TestAThrottleIsLiftedBeforeAFreeze(t *testing.T) {
+	for _, c := range []struct {
+		name, of, guard, err string
+		mode                 model.Mode
+	}{
+		{name: "of the same cgroup", of: "/a/b", mode: model.Enforce},
+		{name: "of one below", of: "/a/b/c", mode: model.Enforce},
+		{name: "of one above, which is of others, too", of: "/a", guard: "feasibility", mode: model.Enforce},
+		{name: "that cannot be lifted", of: "/a/b", err: "not lifted yet", mode: model.Enforce},
+		{name: "in a dry run", of: "/a/b", mode: model.DryRun},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			run(t, func(t *testing.T, w *world) {
+				w.fake.Make("/a")
+				r := w.tree("/a/b", 100)
+				w.fake.Make("/a/b/c")
+				_, throttle := w.limited(c.of, 200)
+				throttle.Action.ForMS = time.Minute.Milliseconds()
+				if c.of == r.Path {
+					r = cgroupctl.Ref{Path: r.Path, ID: throttle.Target.CgroupID}
+				}
+				throttle.Action.Scope, throttle.Target.Scope = model.ScopeCgroup, model.ScopeCgroup
+				if out := w.e.Propose(t.Context(), throttle); out.ConfirmedAt == nil {
+					t.Fatalf("got %+v", out)
+				}
+				freeze := w.decide(r, 200, time.Minute)
+				freeze.Action.Scope, freeze.Target.Scope = model.ScopeCgroup, model.ScopeCgroup
+				if c.err != "" {
+					w.fake.SetFault(func(op string, _ cgroupctl.Ref) error {
+						if op == "restore" {
+							return fmt.Errorf("no")
+						}
+						return nil
+					})
+				}
+				out := w.e.Propose(t.Context(), freeze)
+				w.fake.SetFault(nil)
+				if out.RefusedBy != c.guard || !strings.Contains(out.Error, c.err) || (out.ConfirmedAt != nil) != (c.guard+c.err == "") {
+					t.Fatalf("got %+v", out)
+				}
+				if c.guard != "" {
+					w.wantLimits(c.of, "50000 100000", "100")
+					return
+				}
+				time.Sleep(lastRetry)
+				synctest.Wait()
+				w.wantLimits(c.of, "max 100000", "4915")
+				w.wantHeld(r.Path, c.err == "")
+				for _, l := range w.log.leases {
+					if l.ID == throttle.ID && l.EndedAt != nil && l.EndReason != model.EndReplaced {
+						t.Errorf("the throttle ended %q", l.EndReason)
+					}
+				}
+			}, func(o *Options) {
+				if o.Mode = c.mode; c.mode != model.Enforce {
+					o.StateDir = ""
+				}
+			})
+		})
+	}
+}
+
+// I/O is limited to a part of what it did, at each device, and the second look does not
+// measure it anew.
+func TestIOIsThrottledToAPartOfWhatItDid(t *testing.T) {
+	for _, end := range []string{"released", "killed", "killed, and the record is spoilt"} {
+		t.Run(end, func(t *testing.T) {
+			w := newWorld(t)
+			e := w.open()
+			_, d := w.limited("/a", 100)
+			d.Action.CPUPercent, d.Action.PIDsMax, d.Action.IOPercent = 0, 0, 10
+			w.fake.SetIO("/a", cgroupctl.IORate{Device: "8:0", Read: 50e6, Write: 200e6}, cgroupctl.IORate{Device: "8:16", Read: 20e6})
+			w.fake.SetLimit("/a", "io.max 8:0 wbps", "8:0 wbps=90000000")
+			measured := 0
+			w.fake.SetFault(func(op string, _ cgroupctl.Ref) error {
+				if op == "rates" {
+					measured++
+				}
+				return nil
+			})
+			if out := e.Propose(t.Context(), d); out.ConfirmedAt == nil || measured != 1 {
+				t.Fatalf("measured %d times, got %+v", measured, out)
+			}
+			wantIO := func(when string, want ...string) {
+				t.Helper()
+				for _, l := range want {
+					if got := w.fake.Limit("/a", "io.max "+l[:strings.Index(l, "=")]); got != l {
+						t.Errorf("%s: io.max has %q, want %q", when, got, l)
+					}
+				}
+			}
+			wantIO("held", "8:0 rbps=5000000", "8:0 wbps=20000000", "8:16 rbps=2000000")
+			switch end {
+			case "released":
+				w.release(d.ID)
+			default:
+				w.crash()
+				name := filepath.Join(w.state, "leases", activeDir, d.ID+suffix)
+				b, err := os.ReadFile(name)
+				if err == nil && end != "killed" {
+					err = os.WriteFile(name, b[:strings.Index(string(b), `"created_at"`)], 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				e = w.open()
+				if _, err := e.Recover(t.Context()); (err == nil) != (end == "killed") {
+					t.Error(err)
+				}
+			}
+			wantIO("undone", "8:0 rbps=max", "8:0 wbps=90000000", "8:16 rbps=max")
+			w.close()
+		})
+	}
+}
+
 func TestARealTimeProcessIsNotLimited(t *testing.T) {
 	w := newWorld(t)
 	e := w.open()

@@ -31,16 +31,43 @@ func (e *Engine) plan(d *model.Decision, f, before *facts) {
 	if f.ownerErr != nil || f.err != nil {
 		return
 	}
+	if before != nil {
+		f.rates = before.rates // the later look is about the same limits
+	}
 	if d.Action.Kind == model.Throttle {
+		if d.Action.CPUPercent != 0 {
+			e.findRealTime(f)
+		}
+		if scopeOf(d) == model.ScopeTree {
+			f.notApart = "a throttle limits a whole cgroup, and one below another that has processes can have no controllers"
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), ownerBound)
 		defer cancel()
-		f.writes, f.noWay, f.err = e.cgroups.Throttle(ctx, targetOf(d), f.owner, d.Action)
+		f.writes, f.noWay, f.err = e.cgroups.Throttle(ctx, targetOf(d), f.owner, d.Action, f.rates)
 		return
 	}
 	f.planFreeze(d, before)
 	f.writes = []model.FileWrite{cgroupctl.FreezeWrite()}
 	if f.way == cgroupctl.WayUnit {
 		f.writes[0] = cgroupctl.FreezeUnitWrite(f.owner.Unit.Name)
+	}
+}
+
+// measure looks at what the target reads and writes, where that is to be limited. It takes
+// its time, and holds nobody up. What cannot be measured is said by feasibility.
+func (e *Engine) measure(ctx context.Context, d *model.Decision) (rates []cgroupctl.IORate, err error) {
+	if d.Action.IOPercent == 0 || d.Action.Kind != model.Throttle || cgroupctl.CheckPath(d.Target.Cgroup) != nil {
+		return nil, nil
+	}
+	return e.cgroups.IORates(ctx, targetOf(d))
+}
+
+// findRealTime looks at all threads: a process is known by its first one until then.
+func (e *Engine) findRealTime(f *facts) {
+	for i := range f.procs {
+		if p := &f.procs[i]; !p.realTime && p.threads > 1 {
+			p.realTime = e.proc.hasRealTimeThread(p.PID)
+		}
 	}
 }
 
@@ -64,7 +91,7 @@ func (f *facts) planFreeze(d *model.Decision, before *facts) {
 				apart = append(apart, *p)
 			}
 		}
-		if (apartBefore || len(apart) > 0) && len(tree) > 0 && f.whyNotInside(tree) == "" && f.mayStay(apart) {
+		if f.notApart = f.whyNotInside(tree); (apartBefore || len(apart) > 0) && len(tree) > 0 && f.notApart == "" && f.mayStay(apart) {
 			f.procs, f.apart, f.way = tree, apart, cgroupctl.WayInside
 		}
 	}

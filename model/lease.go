@@ -27,6 +27,7 @@ const (
 	EndRefused     EndReason = "refused"     // a guard refused on a later look
 	EndFailed      EndReason = "failed"      // it could not be carried out
 	EndYielded     EndReason = "yielded"     // somebody else keeps writing the file
+	EndReplaced    EndReason = "replaced"    // a throttle made way for a freeze
 )
 
 // Lease is a held action. It is on disk before the write that it covers, with the
@@ -66,7 +67,9 @@ type FileWrite struct {
 // UnitLimit is a limit of a systemd unit at one moment.
 type UnitLimit struct {
 	Property string `json:"property"` // as D-Bus has it
-	Value    uint64 `json:"value"`    // in the property's unit; the greatest number is no limit
+	// Device is the numbers of the block device, as in 8:0, where the limit is one of I/O.
+	Device string `json:"device,omitempty"`
+	Value  uint64 `json:"value"` // in the property's unit; the greatest number is no limit
 	// DropIn says that somebody had set it at run time already, so that the file which says
 	// so stays.
 	DropIn bool `json:"drop_in"`

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/breakerd/breakerd/cgroupctl"
 	"github.com/breakerd/breakerd/model"
 )
@@ -31,6 +33,8 @@ type World interface {
 	Set(t *testing.T, r cgroupctl.Ref, value string)
 	// Freeze is what cgroup.freeze really holds.
 	Freeze(t *testing.T, r cgroupctl.Ref) string
+	// ReadOnly is a writer of the same hierarchy, where r is mounted read-only.
+	ReadOnly(t *testing.T, r cgroupctl.Ref) Writer
 	// Touches reports whether writes really happen.
 	Touches() bool
 }
@@ -248,6 +252,32 @@ var cases = []struct {
 		ctx, cancel := context.WithCancelCause(e.Context())
 		cancel(cause)
 		e.is(e.w.Confirm(ctx, r, true), cause)
+	}},
+	{"a cgroup that is mounted read-only says so and cannot be written", func(e *env) {
+		r, _ := e.Make(e.T, "a")
+		if e.state(r).ReadOnly {
+			e.Error("one that can be written is called read-only")
+		}
+		w := e.ReadOnly(e.T, r)
+		s, err := w.Inspect(r)
+		e.ok(err)
+		if !s.ReadOnly {
+			e.Error("nothing says that it is read-only")
+		}
+		if !e.Touches() {
+			return
+		}
+		err = w.Apply(r, e.freeze)
+		e.is(err, unix.EROFS)
+		if !cgroupctl.Untouched(err) {
+			e.Error("a write that was never made counts as made")
+		}
+		e.really(r, "0")
+		// What is held stays so, and the undo says why, as long as it cannot be written.
+		e.Set(e.T, r, "1")
+		_, err = w.Restore(e.Context(), r, e.freeze)
+		e.is(err, unix.EROFS)
+		e.Set(e.T, r, "0")
 	}},
 	{"a write that breakerd never makes is refused", func(e *env) {
 		r, _ := e.Make(e.T, "a")

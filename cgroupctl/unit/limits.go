@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,7 @@ import (
 // dropIns are the files that SetUnitProperties leaves behind for the limits that may be set.
 var dropIns = map[string]string{
 	cgroupctl.CPUQuota: "50-CPUQuota.conf", cgroupctl.MemoryHigh: "50-MemoryHigh.conf", cgroupctl.TasksMax: "50-TasksMax.conf",
+	cgroupctl.IOReadBandwidthMax: "50-IOReadBandwidthMax.conf", cgroupctl.IOWriteBandwidthMax: "50-IOWriteBandwidthMax.conf",
 }
 
 // controlDirs are where such a file lies: the first for a unit that has a file of its own,
@@ -27,29 +29,59 @@ var dropIns = map[string]string{
 var controlDirs = []string{"/run/systemd/system.control", "/run/systemd/transient"}
 
 // Limits reads limits of a unit: what Reset needs to put them back.
-func (m *Manager) Limits(ctx context.Context, name string, properties ...string) ([]model.UnitLimit, error) {
+func (m *Manager) Limits(ctx context.Context, name string, of ...model.UnitLimit) ([]model.UnitLimit, error) {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	path, face, err := m.object(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("read limits of unit %s: %w", name, err)
 	}
-	limits := make([]model.UnitLimit, 0, len(properties))
-	for _, p := range properties {
-		if dropIns[p] == "" {
-			return nil, fmt.Errorf("read limits of unit %s: %q is no limit that breakerd sets", name, p)
+	limits := make([]model.UnitLimit, 0, len(of))
+	for _, l := range of {
+		if dropIns[l.Property] == "" {
+			return nil, fmt.Errorf("read limits of unit %s: %q is no limit that breakerd sets", name, l.Property)
 		}
-		l := model.UnitLimit{Property: p}
-		if l.Value, err = get[uint64](m, ctx, path, face, p); err != nil {
+		if l.Device == "" {
+			l.Value, err = get[uint64](m, ctx, path, face, l.Property)
+		} else {
+			var all []deviceLimit
+			all, err = get[[]deviceLimit](m, ctx, path, face, l.Property)
+			l.Value = ofDevice(all, l.Device)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("read limits of unit %s: %w", name, err)
 		}
 		l.DropIn = slices.ContainsFunc(controlDirs, func(dir string) bool {
-			_, err := os.Lstat(filepath.Join(dir, name+".d", dropIns[p]))
+			_, err := os.Lstat(filepath.Join(dir, name+".d", dropIns[l.Property]))
 			return err == nil
 		})
 		limits = append(limits, l)
 	}
 	return limits, nil
+}
+
+// deviceLimit is one of the limits of I/O that a unit has, each at a device. Whoever set it
+// named the device by a path, of the device itself or of something on it.
+type deviceLimit struct {
+	Path  string
+	Value uint64
+}
+
+// devicePath is how we name a device: udev(7) has a link for each.
+func devicePath(device string) string { return "/dev/block/" + device }
+
+// ofDevice is our limit of a device; the first of somebody else's where there is none, for
+// that may be about the same device.
+func ofDevice(all []deviceLimit, device string) uint64 {
+	for _, l := range all {
+		if l.Path == devicePath(device) {
+			return l.Value
+		}
+	}
+	if len(all) > 0 {
+		return all[0].Value
+	}
+	return math.MaxUint64
 }
 
 // SetLimits sets limits of a unit until it is reset or the machine is started again
@@ -62,10 +94,14 @@ func (m *Manager) SetLimits(ctx context.Context, name string, limits []model.Uni
 	}
 	var all []property
 	for _, l := range limits {
-		if dropIns[l.Property] == "" {
+		switch {
+		case dropIns[l.Property] == "":
 			return fmt.Errorf("limit unit %s: %q is no limit that breakerd sets", name, l.Property)
+		case l.Device != "":
+			all = append(all, property{l.Property, dbus.MakeVariant([]deviceLimit{{devicePath(l.Device), l.Value}})})
+		default:
+			all = append(all, property{l.Property, dbus.MakeVariant(l.Value)})
 		}
-		all = append(all, property{l.Property, dbus.MakeVariant(l.Value)})
 	}
 	if err := m.call(ctx, managerPath, managerFace+".SetUnitProperties", nil, name, true, all); err != nil {
 		return fmt.Errorf("limit unit %s: %w", name, err)
@@ -89,7 +125,7 @@ func (m *Manager) ResetLimits(ctx context.Context, name string, was []model.Unit
 	}
 	var other []model.UnitLimit
 	for _, l := range was {
-		now, err := m.Limits(ctx, name, l.Property)
+		now, err := m.Limits(ctx, name, model.UnitLimit{Property: l.Property, Device: l.Device})
 		switch {
 		case errors.Is(err, cgroupctl.ErrNoUnit):
 		case err != nil:
@@ -103,11 +139,15 @@ func (m *Manager) ResetLimits(ctx context.Context, name string, was []model.Unit
 			return err
 		}
 	}
+	kept, err := m.others(ctx, name, was)
+	if err != nil {
+		return err
+	}
 	removed := false
 	for _, dir := range controlDirs {
 		own := filepath.Join(dir, name+".d")
 		for _, l := range was {
-			if l.DropIn {
+			if l.DropIn || kept[l.Property] {
 				continue
 			}
 			switch err := os.Remove(filepath.Join(own, dropIns[l.Property])); {
@@ -130,34 +170,26 @@ func (m *Manager) ResetLimits(ctx context.Context, name string, was []model.Unit
 	return nil
 }
 
-// StartScope moves processes into a new scope of a slice, with limits, for what a cgroup
-// below their own could not be limited by: controllers are given to the cgroups of a slice.
-// Who is moved back leaves the scope; the last one ends it.
-func (m *Manager) StartScope(ctx context.Context, name, slice string, pids []int32, limits []model.UnitLimit) error {
-	type property struct {
-		Name  string
-		Value dbus.Variant
+// others are the limits of I/O that somebody else has set meanwhile: one file has those of all
+// devices, so that it stays.
+func (m *Manager) others(ctx context.Context, name string, was []model.UnitLimit) (map[string]bool, error) {
+	kept := map[string]bool{}
+	for _, l := range was {
+		if l.Device == "" {
+			continue
+		}
+		path, face, err := m.object(ctx, name)
+		if errors.Is(err, cgroupctl.ErrNoUnit) {
+			return kept, nil
+		}
+		var all []deviceLimit
+		if err == nil {
+			all, err = get[[]deviceLimit](m, ctx, path, face, l.Property)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read limits of unit %s: %w", name, err)
+		}
+		kept[l.Property] = kept[l.Property] || len(all) > 0
 	}
-	type auxiliary struct {
-		Name       string
-		Properties []property
-	}
-	who := make([]uint32, len(pids))
-	for i, pid := range pids {
-		who[i] = uint32(pid)
-	}
-	all := []property{
-		{"PIDs", dbus.MakeVariant(who)},
-		{"Slice", dbus.MakeVariant(slice)},
-		{"Description", dbus.MakeVariant("What breakerd limits for a while")},
-		{"Delegate", dbus.MakeVariant(true)}, // who forks meanwhile is moved in directly
-	}
-	for _, l := range limits {
-		all = append(all, property{l.Property, dbus.MakeVariant(l.Value)})
-	}
-	var job dbus.ObjectPath
-	if err := m.call(ctx, managerPath, managerFace+".StartTransientUnit", &job, name, "fail", all, []auxiliary{}); err != nil {
-		return fmt.Errorf("start scope %s: %w", name, err)
-	}
-	return nil
+	return kept, nil
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -18,6 +20,9 @@ import (
 var version = "devel"
 
 func main() {
+	// Go ends a program that writes to a standard error whose reader is gone, as journald's is
+	// where it was stopped, although systemd has SIGPIPE ignored (os/signal).
+	signal.Ignore(syscall.SIGPIPE)
 	log := newLogWriter(os.Stderr)
 	err := command(log).ExecuteContext(context.Background())
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 var version = "devel"
 
 func main() {
+	signal.Ignore(syscall.SIGPIPE) // a journald that is stopped must not end it: see breaker-enforcer
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := command().ExecuteContext(ctx); err != nil {

@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/breakerd/breakerd/cgroupctl"
-	"github.com/breakerd/breakerd/cgroupctl/unit"
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -188,30 +186,120 @@ func TestADelegatedTreeIsThrottledDirectly(t *testing.T) {
 	}
 }
 
-func TestATreeIsLimitedInAScopeOfItsOwnAndMovedBack(t *testing.T) {
-	m := unit.Open()
-	defer m.Close()
-	name, cgroup := start(t, "("+busy+") & "+"while :; do sleep 0.1; done")
-	var pid int
+// reads is how fast a cgroup reads, in bytes per second.
+func reads(cgroup string) int {
+	bytes := func() int {
+		n := 0
+		for _, f := range strings.Fields(read(cgroup + "/io.stat")) {
+			if v, ok := strings.CutPrefix(f, "rbytes="); ok {
+				more, _ := strconv.Atoi(v)
+				n += more
+			}
+		}
+		return n
+	}
+	before, began := bytes(), time.Now()
+	time.Sleep(2 * time.Second)
+	return int(float64(bytes()-before) / time.Since(began).Seconds())
+}
+
+// reader reads a disk for ever, past the page cache.
+const reader = "while :; do dd if=/dev/vda of=/dev/null bs=256k count=400 iflag=direct 2>/dev/null; done"
+
+func TestAServicesIOIsThrottledAndBackToTheLetter(t *testing.T) {
+	name, cgroup := start(t, reader, "-p", "IOAccounting=yes")
+	eventually(t, "it reads", func() bool { return strings.Contains(read(cgroup+"/io.stat"), "rbytes") })
+	of := func() string {
+		return run(t, "systemctl", "show", name, "-p", "IOReadBandwidthMax", "-p", "IOWriteBandwidthMax", "-p", "DropInPaths", "-p", "NeedDaemonReload") +
+			"\n" + read(cgroup+"/io.max") + "\n" + strings.Join(left(name), " ")
+	}
+	before, fast := of(), reads(cgroup)
+	id := throttle(t, cgroup, model.Action{IOPercent: 20})
+	limit := prop(t, name, "IOReadBandwidthMax")
+	slow := reads(cgroup)
+	t.Logf("it read %d bytes/s, and %d held by %q: %s", fast, slow, limit, read(cgroup+"/io.max"))
+	if !strings.HasPrefix(limit, "/dev/block/") || !strings.Contains(read(cgroup+"/io.max"), " rbps="+limit[strings.LastIndex(limit, " ")+1:]+" ") {
+		t.Errorf("systemctl show says %q, io.max %q", limit, read(cgroup+"/io.max"))
+	}
+	if slow > fast/2 {
+		t.Errorf("it read %d bytes/s before and reads %d", fast, slow)
+	}
+	run(t, "systemctl", "daemon-reload")
+	if got := prop(t, name, "IOReadBandwidthMax"); got != limit || read(cgroup+"/io.max") == "" || len(leases(t)) != 1 {
+		t.Errorf("after a daemon-reload: %q, %q", got, read(cgroup+"/io.max"))
+	}
+	release(t, id)
+	if after := of(); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	// A limit of the operator's own cannot be told from ours by its device.
+	run(t, "systemctl", "set-property", "--runtime", name, "IOReadBandwidthMax=/dev/vda 50M")
+	if out := ask(t, cgroup, 0, model.Action{Kind: model.Throttle, ForMS: 1000, IOPercent: 10}); out.RefusedBy != "feasibility" || !strings.Contains(out.Reason, "of its own") {
+		t.Errorf("got %+v", out)
+	}
+}
+
+func TestADelegatedTreesIOIsThrottledDirectly(t *testing.T) {
+	unit, cgroup := start(t, reader, "-p", "Delegate=yes", "-p", "IOAccounting=yes")
+	job := cgroup + "/job"
+	if err := os.Mkdir(cgroupfs+job, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range strings.Fields(read(cgroup + "/cgroup.procs")) {
+		_ = os.WriteFile(cgroupfs+job+"/cgroup.procs", []byte(pid), 0) // the one that reads may have ended
+	}
+	eventually(t, "its cgroup gives io", func() bool {
+		for _, pid := range strings.Fields(read(cgroup + "/cgroup.procs")) {
+			_ = os.WriteFile(cgroupfs+job+"/cgroup.procs", []byte(pid), 0)
+		}
+		return os.WriteFile(cgroupfs+cgroup+"/cgroup.subtree_control", []byte("+io"), 0) == nil
+	})
+	eventually(t, "it reads", func() bool { return strings.Contains(read(job+"/io.stat"), "rbytes") })
+	id := throttle(t, job, model.Action{IOPercent: 20})
+	if !strings.Contains(read(job+"/io.max"), "wbps=max riops=max wiops=max") || len(left(unit)) != 0 {
+		t.Errorf("io.max %q, left %v", read(job+"/io.max"), left(unit))
+	}
+	run(t, "systemctl", "kill", "-s", "KILL", "breaker-enforcer.service")
+	eventually(t, "the limit is lifted", func() bool { return read(job+"/io.max") == "" })
+	eventually(t, "it answers again", func() bool { _, err := client.Status(t.Context()); return err == nil })
+	if len(leases(t)) != 0 {
+		t.Errorf("%s is held still", id)
+	}
+}
+
+// Why a tree that shares its cgroup is not throttled: the only cgroup in which it could be
+// is that of another unit, and systemd then takes its own for ended once the others are, and
+// removes the place to which it should be moved back; and what is to be stopped with the unit
+// goes on. A frozen tree is below its unit all the time.
+func TestATreeInAScopeOfItsOwnIsLostToItsUnit(t *testing.T) {
+	name, cgroup := start(t, "setsid sh -c '"+busy+"' & sleep 600")
+	main := prop(t, name, "MainPID")
+	pid := ""
 	for _, p := range strings.Fields(read(cgroup + "/cgroup.procs")) {
-		if n, _ := strconv.Atoi(p); n > pid && p != prop(t, name, "MainPID") && usageOf(n) {
-			pid = n
+		if n, _ := strconv.Atoi(p); p != main && usageOf(n) {
+			pid = p
 		}
 	}
-	if err := m.StartScope(t.Context(), "breakerd-vm.scope", "system.slice", []int32{int32(pid)}, []model.UnitLimit{{Property: cgroupctl.CPUQuota, Value: 100_000}}); err != nil {
-		t.Fatal(err)
-	}
+	run(t, "busctl", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager",
+		"StartTransientUnit", "ssa(sv)a(sa(sv))", "breakerd-vm.scope", "fail", "2", "PIDs", "au", "1", pid, "CPUQuotaPerSecUSec", "t", "100000", "0")
 	const scope = "/system.slice/breakerd-vm.scope"
-	eventually(t, "it is in the scope", func() bool { return read(scope+"/cgroup.procs") == strconv.Itoa(pid) })
-	if got := share(scope); got > 20 {
-		t.Errorf("it gets %d %% of a CPU", got)
+	eventually(t, "it is in the scope", func() bool { return read(scope+"/cgroup.procs") == pid })
+	t.Cleanup(func() { _, _ = try("systemctl", "stop", "breakerd-vm.scope") })
+	run(t, "systemctl", "stop", name)
+	if read(scope+"/cgroup.procs") != pid {
+		t.Error("it was stopped with its unit after all")
 	}
-	if err := os.WriteFile(cgroupfs+cgroup+"/cgroup.procs", []byte(strconv.Itoa(pid)), 0); err != nil {
-		t.Fatal(err)
+	if _, err := os.Stat(cgroupfs + cgroup); err == nil {
+		t.Error("the place to which it should be moved back is there still")
 	}
-	eventually(t, "the scope is gone", func() bool { _, err := os.Stat(cgroupfs + scope); return err != nil })
-	if prop(t, name, "ActiveState") != "active" || prop(t, "breakerd-vm.scope", "LoadState") != "not-found" {
-		t.Errorf("%s is %s", name, prop(t, name, "ActiveState"))
+	// What the enforcer says instead.
+	name, cgroup = start(t, "setsid sh -c '"+busy+"' & sleep 600")
+	for _, p := range strings.Fields(read(cgroup + "/cgroup.procs")) {
+		if n, _ := strconv.Atoi(p); p != prop(t, name, "MainPID") && usageOf(n) {
+			if out := ask(t, cgroup, n, model.Action{Kind: model.Throttle, ForMS: 1000, CPUPercent: 20}); out.RefusedBy != "bystanders" || !strings.Contains(out.Reason, "no controllers") {
+				t.Errorf("got %+v", out)
+			}
+		}
 	}
 }
 

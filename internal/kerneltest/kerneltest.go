@@ -243,6 +243,34 @@ func kill(dir string) {
 	}
 }
 
+// ReadOnly mounts a file system once more, read-only, until the test ends, and says where.
+func ReadOnly(t testing.TB, mount string) string {
+	t.Helper()
+	at, err := os.MkdirTemp("", "breakerd-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Remove(at) })
+	if err := unix.Mount(mount, at, "", unix.MS_BIND, ""); err != nil {
+		t.Fatalf("mount %s once more: %v", mount, err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+	Remount(t, at, true)
+	return at
+}
+
+// Remount has a mount that ReadOnly made be read-only or not.
+func Remount(t testing.TB, at string, readOnly bool) {
+	t.Helper()
+	flags := uintptr(unix.MS_BIND | unix.MS_REMOUNT)
+	if readOnly {
+		flags |= unix.MS_RDONLY
+	}
+	if err := unix.Mount("", at, "", flags, ""); err != nil {
+		t.Fatalf("mount %s again: %v", at, err)
+	}
+}
+
 // DiskDir makes a directory on a file system that has a disk of its own, so that what is
 // read and written there becomes block requests. It goes when the test ends.
 func DiskDir(t testing.TB) string {
