@@ -39,8 +39,13 @@ type facts struct {
 	noWay    string
 
 	machine         int // established processes on the machine
+	memory          uint64
 	held            []model.Lease
 	heldEstablished int
+	heldBytes       uint64
+	before          *model.Lease   // whose place the decision takes, as it was
+	approval        model.Approval // the question about it; none where nobody was asked
+	questions       int            // that wait
 	tokensTarget    float64
 	tokensOverall   float64
 	started         time.Time // the engine
@@ -70,10 +75,17 @@ func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 	f.stopping, f.paused = e.stopping, e.pauseLocked(f.now)
 	f.started, f.letGo = e.started, e.ends[d.Target.Cgroup]
 	f.tokensTarget, f.tokensOverall = e.limits.tokens(d.Target.Cgroup, f.now)
+	f.approval, f.questions = e.questionLocked(d, f.now)
 	for id, l := range e.active {
-		if id != d.ID {
+		switch {
+		case id == d.ID:
+		case id == d.After && l.State == model.LeaseHeld && !l.claimed:
+			before := l.Lease
+			f.before = &before
+		default:
 			f.held = append(f.held, l.Lease)
 			f.heldEstablished += l.established
+			f.heldBytes += l.bytes
 		}
 	}
 	for pid := range e.peers {
@@ -110,7 +122,7 @@ func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 	for i := range f.procs {
 		e.proc.above(f.procs[i].PID, f.parents)
 	}
-	f.ticks = e.proc.ticks()
+	f.ticks, f.memory = e.proc.ticks(), e.proc.totalMemory()
 	return f
 }
 

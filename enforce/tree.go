@@ -32,6 +32,9 @@ func (e *Engine) plan(d *model.Decision, f, before *facts) {
 		return
 	}
 	if d.Action.Kind == model.Throttle {
+		if f.before != nil {
+			return // what is there now is our own limit: it is planned once that is lifted
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), ownerBound)
 		defer cancel()
 		f.writes, f.noWay, f.err = e.cgroups.Throttle(ctx, targetOf(d), f.owner, d.Action)
