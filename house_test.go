@@ -30,7 +30,8 @@ var rooms = map[string]struct {
 	"detect":   {[]string{"model", "blame", "config"}, "incidents are a pure function of samples; config is for durations with their units"},
 	"policy":   {[]string{"model"}, "policies see an incident and nothing else"},
 	"workload": {[]string{"model"}, "naming is a pure function of a path"},
-	"judge":    {[]string{"model", "detect", "policy"}, "what decides only joins pure functions, so that a recording replays"},
+	"breaker":  {[]string{"model", "config"}, "a breaker learns from samples and outcomes, so that a recording replays; config is for durations with their units"},
+	"judge":    {[]string{"model", "detect", "policy", "breaker"}, "what decides only joins pure functions, so that a recording replays"},
 
 	"recording":      {[]string{"model"}, "a recording is samples and outcomes"},
 	"systemd":        {[]string{"model", "safetext"}, "telling is not doing"},
@@ -38,14 +39,14 @@ var rooms = map[string]struct {
 	"cgroupctl/unit": {[]string{"model", "cgroupctl"}, "what is asked of systemd is asked for a writer of cgroups"},
 	"enforce":        {[]string{"model", "cgroupctl", "cgroupctl/unit", "systemd", "config"}, "the enforcer must be small enough to read, and cannot decide"},
 	"api":            {[]string{"model"}, "the API shows values and asks a small interface"},
-	"daemon": {[]string{"model", "settings", "bpf", "host", "observe", "blame", "detect", "policy", "judge", "workload", "recording", "systemd", "cgroupctl", "cgroupctl/unit", "enforce", "api"},
+	"daemon": {[]string{"model", "settings", "breaker", "bpf", "host", "observe", "blame", "detect", "policy", "judge", "workload", "recording", "systemd", "cgroupctl", "cgroupctl/unit", "enforce", "api"},
 		"the daemon wires everything, and does nothing else"},
-	"settings": {[]string{"model", "config", "detect"}, "settings are values and bounds"},
+	"settings": {[]string{"model", "config", "detect", "breaker"}, "settings are values and bounds"},
 	"drill":    {[]string{"model", "api", "internal/disposable"}, "a drill looks at breakerd from outside"},
 
 	"cmd/breakerd":         {[]string{"model", "settings", "daemon"}, "main only starts the daemon"},
 	"cmd/breaker-enforcer": {[]string{"model", "enforce", "systemd"}, "the enforcer must be small enough to read"},
-	"cmd/breakerctl": {[]string{"model", "api", "detect", "policy", "judge", "workload", "recording", "host", "settings", "config", "drill", "safetext", "enforce"},
+	"cmd/breakerctl": {[]string{"model", "api", "detect", "policy", "judge", "breaker", "workload", "recording", "host", "settings", "config", "drill", "safetext", "enforce"},
 		"the command line asks breakerd, judges recordings itself, and can let go without breakerd"},
 
 	"e2e/owner":           {nil, "the programs are tested from outside, with the client that breakerd has"},
@@ -68,6 +69,7 @@ var closed = map[string]struct {
 	"bpf":                  {[]string{module + "cgroupctl", module + "enforce"}, "what sees cannot touch"},
 	"host":                 {[]string{module + "cgroupctl", module + "enforce"}, "what sees cannot touch"},
 	"observe":              {[]string{module + "cgroupctl", module + "enforce"}, "what sees cannot touch"},
+	"breaker":              {[]string{module + "cgroupctl", module + "enforce", module + "bpf", module + "host"}, "what decides sees only samples and touches nothing"},
 	"judge":                {[]string{module + "cgroupctl", module + "enforce", module + "bpf", module + "host"}, "what decides sees only samples and touches nothing"},
 }
 

@@ -99,6 +99,8 @@ type Enforcer struct {
 	Error string `json:"error"`
 	// Paused says why nothing new is begun; "" if it may be.
 	Paused string `json:"paused"`
+	// Approvals are what waits for a person's yes, and what was said yes to and not done yet.
+	Approvals []model.Approval `json:"approvals"`
 }
 
 // Bounds that breakerd holds itself to: of the whole machine's CPUs, and of memory at
@@ -188,6 +190,8 @@ type Source interface {
 	// WhyNot says what was seen of a process or a cgroup, and how far it is from an incident.
 	WhyNot(context.Context, Subject) (model.WhyNot, error)
 	Leases(context.Context) ([]model.Lease, error)
+	// Breakers are those of the culprits of whom something is known, by their paths.
+	Breakers(context.Context) ([]model.Breaker, error)
 	// Release ends one lease, or all of them where the ID is "".
 	Release(ctx context.Context, id string) error
 	// Record writes a recording until the context ends.

@@ -64,6 +64,9 @@ func (s *source) WhyNot(_ context.Context, subject Subject) (model.WhyNot, error
 	return model.WhyNot{Cgroup: model.CgroupFigures{Cgroup: subject.Cgroup, Processes: int(subject.PID)}}, nil
 }
 
+func (s *source) Breakers(context.Context) ([]model.Breaker, error) {
+	return []model.Breaker{{Cgroup: "/a", State: model.BreakerHalfOpen, LastEffect: model.EffectNone}}, nil
+}
 func (s *source) Leases(context.Context) ([]model.Lease, error) {
 	return []model.Lease{{ID: "a1-1", State: model.LeaseHeld}}, nil
 }
@@ -234,6 +237,9 @@ func TestTheClientReadsWhatTheServerSays(t *testing.T) {
 	}
 	if got, err := c.Incidents(ctx); err != nil || !cmp.Equal(got, src.Incidents()) {
 		t.Errorf("incidents %+v, error %v", got, err)
+	}
+	if got, err := c.Breakers(ctx); err != nil || len(got) != 1 || got[0].LastEffect != model.EffectNone {
+		t.Errorf("breakers %+v, %v", got, err)
 	}
 	if got, err := c.Leases(ctx); err != nil || len(got) != 1 || got[0].ID != "a1-1" {
 		t.Errorf("leases %+v, error %v", got, err)

@@ -97,6 +97,11 @@ func (c *Client) WhyNot(ctx context.Context, s Subject) (model.WhyNot, error) {
 	return get[model.WhyNot](ctx, c, "/whynot?"+q.Encode())
 }
 
+// Breakers asks what is known of holding culprits.
+func (c *Client) Breakers(ctx context.Context) ([]model.Breaker, error) {
+	return get[[]model.Breaker](ctx, c, "/breakers")
+}
+
 // Leases asks what is held.
 func (c *Client) Leases(ctx context.Context) ([]model.Lease, error) {
 	return get[[]model.Lease](ctx, c, "/leases")

@@ -152,6 +152,7 @@ func Handler(src Source) http.Handler {
 		return src.WhyNot(r.Context(), subject)
 	}))
 	mux.HandleFunc("GET /leases", answer(func(r *http.Request) (any, error) { return src.Leases(r.Context()) }))
+	mux.HandleFunc("GET /breakers", answer(func(r *http.Request) (any, error) { return src.Breakers(r.Context()) }))
 	mux.HandleFunc("POST /leases/release", answer(func(r *http.Request) (any, error) { return nil, src.Release(r.Context(), "") }))
 	mux.HandleFunc("POST /leases/{id}/release", answer(func(r *http.Request) (any, error) {
 		return nil, src.Release(r.Context(), r.PathValue("id"))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/breaker"
 	"github.com/breakerd/breakerd/detect"
 	"github.com/breakerd/breakerd/policy"
 	"github.com/breakerd/breakerd/settings"
@@ -71,6 +72,7 @@ func changed(was, is settings.Settings) (keys []string) {
 type ruling struct {
 	policies   *policy.Set
 	thresholds detect.Config
+	learning   breaker.Config
 }
 
 // reloads reads the configuration and the policies again whenever it is asked to. What is
@@ -97,7 +99,7 @@ func (d *Daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
 		set := d.shelf.set
 		d.shelf.mu.Unlock()
 		select {
-		case d.pipeline.rulings <- ruling{set, d.conf.get().Detect}:
+		case d.pipeline.rulings <- ruling{set, d.conf.get().Detect, d.conf.get().Breaker}:
 		case <-ctx.Done():
 			return
 		}

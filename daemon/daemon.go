@@ -45,7 +45,27 @@ type Daemon struct {
 	started  time.Time
 	kernel   string
 	shelf    shelf
+	memory   memory
+	kept     keptError
 	guards   error // why the guards of a dry run are not those of enforcer.yaml
+}
+
+// keptError is why the breakers could not be kept the last time; nil if they were.
+type keptError struct {
+	mu  sync.Mutex
+	err error
+}
+
+func (k *keptError) set(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.err = err
+}
+
+func (k *keptError) get() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.err
 }
 
 // eyes is what watches the machine: *observe.Observer.
@@ -70,7 +90,7 @@ type shelf struct {
 
 // Run runs breakerd until the context ends. A reload reads the settings and the policies
 // again.
-func Run(ctx context.Context, load Load, version string, log *slog.Logger, reload <-chan os.Signal) (err error) {
+func Run(ctx context.Context, load Load, stateDir, version string, log *slog.Logger, reload <-chan os.Signal) (err error) {
 	beFrugal()
 	cfg, err := load()
 	if err != nil {
@@ -79,6 +99,7 @@ func Run(ctx context.Context, load Load, version string, log *slog.Logger, reloa
 	journal := systemd.OpenJournal("breakerd", os.Stderr)
 	defer func() { err = errors.Join(err, journal.Close()) }()
 	d := &Daemon{version: version, log: log, journal: journal, teller: &teller{journal: journal, log: log}, started: time.Now().UTC(), kernel: kernelRelease()}
+	d.memory.dir = filepath.Join(stateDir, memoryDir)
 	d.conf.load, d.conf.now, d.conf.loadedAt = load, cfg, d.started
 	if err := d.open(); err != nil {
 		return err
@@ -131,10 +152,13 @@ func (d *Daemon) open() (err error) {
 		teller:   d.teller,
 		log:      d.log,
 		outcomes: make(chan model.Outcome),
+		ends:     make(chan model.LeaseEnd),
+		keep:     func(text []byte) { d.kept.set(d.memory.keep(text)) },
 		rulings:  make(chan ruling),
 		tapes:    make(chan *tape),
 		asks:     make(chan func(*judge.Judge)),
 	}
+	d.pipeline.judge.Remember(d.memory.recall(cfg.Breaker))
 	return nil
 }
 
@@ -263,10 +287,18 @@ func (d *Daemon) record(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
+	learning, err := json.Marshal(d.conf.get().Breaker)
+	if err != nil {
+		return err
+	}
+	var breakers []byte
+	if err := d.pipeline.ask(ctx, func(j *judge.Judge) { breakers, _ = j.Snapshot() }); err != nil {
+		return err
+	}
 	d.shelf.mu.Lock()
 	sources := d.shelf.sources
 	d.shelf.mu.Unlock()
-	enc, err := recording.NewEncoder(w, recording.Header{Detect: thresholds, Policies: sources})
+	enc, err := recording.NewEncoder(w, recording.Header{Detect: thresholds, Policies: sources, Learning: learning, Breakers: breakers})
 	if err != nil {
 		return err
 	}

@@ -22,6 +22,10 @@ type enforcer interface {
 	propose(context.Context, model.Decision) model.Outcome
 	leases(context.Context) ([]model.Lease, error)
 	release(ctx context.Context, id string) error // every lease where the ID is ""
+	// undo ends a lease because it did not help.
+	undo(ctx context.Context, id string) error
+	// lease is a lease, also one that has ended of late.
+	lease(ctx context.Context, id string) (model.Lease, error)
 	state() api.Enforcer
 	// limited are the paths of the cgroups whose CPU time it limits for real.
 	limited() []string
@@ -76,6 +80,10 @@ func (l *local) release(ctx context.Context, id string) error {
 	return err
 }
 
+func (l *local) undo(ctx context.Context, id string) error { return l.engine.Undo(ctx, id) }
+
+func (l *local) lease(_ context.Context, id string) (model.Lease, error) { return l.engine.Lease(id) }
+
 func (l *local) state() api.Enforcer {
 	if l.engine.Mode() == model.DryRun {
 		return api.Enforcer{State: "dry-run"}
@@ -111,8 +119,9 @@ type remote struct {
 	tell   func(err error) // called when it stops or begins to answer; nil where it answers
 
 	mu     sync.Mutex
-	err    error    // of the last heartbeat
-	paused string   // why nothing is begun
+	err    error  // of the last heartbeat
+	paused string // why nothing is begun
+	asked  []model.Approval
 	limits []string // paths of the cgroups whose CPU time is limited, as far as is known
 }
 
@@ -177,13 +186,19 @@ func (r *remote) release(ctx context.Context, id string) error {
 	return err
 }
 
+func (r *remote) undo(ctx context.Context, id string) error { return r.client.Undo(ctx, id) }
+
+func (r *remote) lease(ctx context.Context, id string) (model.Lease, error) {
+	return r.client.Lease(ctx, id)
+}
+
 func (r *remote) state() api.Enforcer {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.err != nil {
 		return api.Enforcer{State: "unreachable", Error: r.err.Error()}
 	}
-	return api.Enforcer{State: "connected", Paused: r.paused}
+	return api.Enforcer{State: "connected", Paused: r.paused, Approvals: r.asked}
 }
 
 func (r *remote) run(ctx context.Context) {
@@ -203,19 +218,19 @@ func (r *remote) heartbeat(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 2*beat)
 	defer cancel()
 	err := r.client.Heartbeat(ctx)
-	paused := ""
+	paused, asked := "", []model.Approval(nil)
 	if err == nil {
 		r.learnLimits(ctx)
 		// One that does not say has nothing to say.
 		if st, serr := r.client.Status(ctx); serr == nil {
-			paused = st.Paused
+			paused, asked = st.Paused, st.Approvals
 		}
 	} else {
 		err = fmt.Errorf("%w: is breaker-enforcer running, with the same --runtime-dir?", err)
 	}
 	r.mu.Lock()
 	before := r.err
-	r.err, r.paused = err, paused
+	r.err, r.paused, r.asked = err, paused, asked
 	r.mu.Unlock()
 	if (before == nil) != (err == nil) || errors.Is(before, errNotYet) {
 		r.tell(err)

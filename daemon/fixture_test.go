@@ -47,6 +47,8 @@ type doer struct {
 	proposed []model.Decision
 	answer   func(context.Context, model.Decision) model.Outcome
 	limits   []string
+	undone   []string
+	ended    map[string]model.EndReason
 }
 
 func (e *doer) limited() []string { return e.limits }
@@ -65,10 +67,25 @@ func (e *doer) asked() []model.Decision {
 }
 
 func (e *doer) leases(context.Context) ([]model.Lease, error) { return nil, nil }
-func (e *doer) release(context.Context, string) error         { return nil }
-func (e *doer) state() api.Enforcer                           { return api.Enforcer{State: "connected"} }
-func (e *doer) run(ctx context.Context)                       { <-ctx.Done() }
-func (e *doer) close() error                                  { return nil }
+func (e *doer) undo(_ context.Context, id string) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.undone = append(e.undone, id)
+	return nil
+}
+
+func (e *doer) lease(_ context.Context, id string) (model.Lease, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if reason, ended := e.ended[id]; ended {
+		return model.Lease{ID: id, State: model.LeaseEnded, EndReason: reason}, nil
+	}
+	return model.Lease{ID: id, State: model.LeaseHeld}, nil
+}
+func (e *doer) release(context.Context, string) error { return nil }
+func (e *doer) state() api.Enforcer                   { return api.Enforcer{State: "connected"} }
+func (e *doer) run(ctx context.Context)               { <-ctx.Done() }
+func (e *doer) close() error                          { return nil }
 
 // diary keeps what would go to the journal.
 type diary struct {
@@ -151,7 +168,7 @@ func newStage(t testing.TB, policies string) *stage {
 	}
 	s.pipeline = &pipeline{
 		source: s.script, judge: judge.New(detect.DefaultConfig(), set, unit), board: b, enforcer: s.doer, teller: tell, log: log,
-		outcomes: make(chan model.Outcome), rulings: make(chan ruling), tapes: make(chan *tape), asks: make(chan func(*judge.Judge)),
+		outcomes: make(chan model.Outcome), ends: make(chan model.LeaseEnd), rulings: make(chan ruling), tapes: make(chan *tape), asks: make(chan func(*judge.Judge)),
 	}
 	return s
 }

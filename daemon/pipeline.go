@@ -32,6 +32,8 @@ type pipeline struct {
 	log      *slog.Logger
 
 	outcomes chan model.Outcome
+	ends     chan model.LeaseEnd
+	keep     func(snapshot []byte) // of the breakers, when they have changed; nil keeps nothing
 	rulings  chan ruling
 	tapes    chan *tape // of recordings that begin
 	asks     chan func(*judge.Judge)
@@ -107,9 +109,12 @@ func (p *pipeline) run(ctx context.Context) error {
 		case o := <-p.outcomes:
 			p.record(recording.Record{Outcome: &o})
 			p.events(ctx, p.judge.Outcome(o))
+		case end := <-p.ends:
+			p.ended(ctx, end)
 		case r := <-p.rulings:
 			p.judge.SetPolicies(r.policies)
 			p.judge.SetThresholds(r.thresholds)
+			p.judge.SetLearning(r.learning)
 			p.endTapes() // their headers tell of others
 		case t := <-p.tapes:
 			p.play(t)
@@ -169,7 +174,18 @@ func (p *pipeline) tellLost(s *model.Sample) {
 }
 
 func (p *pipeline) events(ctx context.Context, events []judge.Event) {
+	learned := false
 	for _, e := range events {
+		switch e.Type {
+		case judge.Switched, judge.Measured:
+			learned = true
+			p.teller.event(e)
+			continue
+		case judge.Undone:
+			learned = true
+			p.running.Go(func() { p.undo(ctx, e.Release.LeaseID) })
+			continue
+		}
 		p.board.incident(e.Incident)
 		switch e.Type {
 		case judge.Wanted:
@@ -179,10 +195,19 @@ func (p *pipeline) events(ctx context.Context, events []judge.Event) {
 				select {
 				case p.outcomes <- o:
 				case <-ctx.Done():
+					return
+				}
+				if o.LeaseID != "" && o.RefusedBy == "" && o.Error == "" { // it is held, or would be
+					p.follow(ctx, o.LeaseID, d.Action.For())
 				}
 			})
 		default:
 			p.teller.event(e)
+		}
+	}
+	if learned && p.keep != nil {
+		if text, err := p.judge.Snapshot(); err == nil {
+			p.keep(text)
 		}
 	}
 }

@@ -57,7 +57,11 @@ func TestADecisionIsProposedAndWhatBecameOfItIsShown(t *testing.T) {
 				if diff := cmp.Diff(want, all[0].Decisions[0]); diff != "" {
 					t.Error(diff)
 				}
-				if diff := cmp.Diff([]systemd.MessageID{systemd.MsgIncidentOpened, tt.told}, s.diary.ids()); diff != "" {
+				told := []systemd.MessageID{systemd.MsgIncidentOpened, tt.told}
+				if tt.outcome.LeaseID != "" {
+					told = append(told, systemd.MsgBreakerSwitched)
+				}
+				if diff := cmp.Diff(told, s.diary.ids()); diff != "" {
 					t.Error(diff)
 				}
 			})

@@ -66,6 +66,10 @@ func (t *teller) event(e judge.Event) {
 		t.write(systemd.IncidentClosed(e.Incident))
 	case judge.Decided:
 		t.write(systemd.Decided(e.Incident, *e.Record))
+	case judge.Switched:
+		t.write(systemd.BreakerSwitched(*e.Breaker))
+	case judge.Measured:
+		t.write(systemd.BreakerMeasured(*e.Breaker))
 	}
 }
 

@@ -53,6 +53,12 @@ func (v *view) Status(ctx context.Context) api.Status {
 	if v.guards != nil {
 		s.Problems = append(s.Problems, "the guards are the built-in ones and not those of breaker-enforcer, so that a dry run may say something else than it would: "+v.guards.Error())
 	}
+	if v.memory.err != nil {
+		s.Problems = append(s.Problems, "what was learned of culprits before this start is not known: "+v.memory.err.Error())
+	}
+	if err := v.kept.get(); err != nil {
+		s.Problems = append(s.Problems, "what is learned of culprits will not outlive a restart: "+err.Error())
+	}
 	s.Journal.Native = v.journal != nil && v.journal.Native()
 	s.LastErrors, s.Journal.Lost = v.teller.told()
 	if latest := v.pipeline.latest.Load(); latest != nil {
@@ -210,6 +216,12 @@ func (v *view) Leases(ctx context.Context) ([]model.Lease, error) {
 		leases = []model.Lease{}
 	}
 	return leases, err
+}
+
+// Breakers implements api.Source.
+func (v *view) Breakers(ctx context.Context) (all []model.Breaker, err error) {
+	err = v.pipeline.ask(ctx, func(j *judge.Judge) { all = j.Breakers() })
+	return all, err
 }
 
 // Release implements api.Source.

@@ -108,6 +108,9 @@ func TestAReloadPutsNewPoliciesInForceAndKeepsTheOldOnesWhereTheNewAreBad(t *tes
 			}
 		}
 		s.conf.now.Policies = []string{file}
+		s.doer.answer = func(_ context.Context, d model.Decision) model.Outcome {
+			return model.Outcome{DecisionID: d.ID, DryRun: true}
+		}
 		reload := make(chan os.Signal)
 		s.run(t)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -138,7 +141,7 @@ func TestAReloadPutsNewPoliciesInForceAndKeepsTheOldOnesWhereTheNewAreBad(t *tes
 			t.Errorf("policies %+v, want the old ones and what is wrong with the new", bad)
 		}
 		s.feed(s.sample(20))
-		for range 44 { // until the lease's time is up
+		for range 52 { // until its time is up, and it was seen to begin again
 			s.storm(1)
 		}
 		if n := len(s.doer.asked()); n != 2 {

@@ -70,6 +70,31 @@ func (c *Client) Release(ctx context.Context, id string) (model.Lease, error) {
 	return *out.Lease, nil
 }
 
+// Undo ends a lease because it did not help, and waits until it is undone.
+func (c *Client) Undo(ctx context.Context, id string) error {
+	_, err := c.do(ctx, request{Op: opRelease, Lease: id, Reason: model.EndNoRelief})
+	return err
+}
+
+// Lease is a lease, also one that has ended of late.
+func (c *Client) Lease(ctx context.Context, id string) (model.Lease, error) {
+	out, err := c.do(ctx, request{Op: opLease, Lease: id})
+	if err != nil || out.Lease == nil {
+		return model.Lease{}, err
+	}
+	return *out.Lease, nil
+}
+
+// Approve says yes to what a policy wants approved. Only root may, and whom the enforcer's
+// configuration names.
+func (c *Client) Approve(ctx context.Context, id string) (model.Approval, error) {
+	out, err := c.do(ctx, request{Op: opApprove, Approval: id})
+	if err != nil || out.Approval == nil {
+		return model.Approval{}, err
+	}
+	return *out.Approval, nil
+}
+
 // ReleaseAll ends every lease, waits until all are undone, and returns them as they
 // were before.
 func (c *Client) ReleaseAll(ctx context.Context) ([]model.Lease, error) {

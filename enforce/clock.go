@@ -59,6 +59,9 @@ func (e *Engine) Next() (time.Time, bool) {
 	if len(e.unfiled) > 0 {
 		sooner(e.refile)
 	}
+	for _, q := range e.questions {
+		sooner(q.lapse())
+	}
 	if e.missing != nil && !e.recovering {
 		sooner(e.recoverAt)
 	}
@@ -106,6 +109,9 @@ func (e *Engine) start(now time.Time) (wait func()) {
 	if e.missing != nil && !e.recovering && !now.Before(e.recoverAt) {
 		e.recovering = true
 		e.run(&work, e.recoverAgain)
+	}
+	for _, a := range e.lapseLocked(now) {
+		e.run(&work, func() { e.recorder.Approval(a) })
 	}
 	e.mu.Unlock()
 	return work.Wait

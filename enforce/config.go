@@ -3,6 +3,7 @@ package enforce
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,6 +52,7 @@ func (b Bucket) String() string {
 type ReachConfig struct {
 	Leases           int     `yaml:"leases" doc:"Leases at the same time." range:"1..100"`
 	ProcessesPercent float64 `yaml:"processes_percent" doc:"Of the machine's processes, those younger than young not counted, in percent; more than 0." range:"0..100"`
+	MemoryPercent    float64 `yaml:"memory_percent" doc:"Of the machine's memory, what those processes have that are not younger than young, in percent; more than 0." range:"0..100"`
 	// Young is the age below which a process does not count towards the share.
 	Young config.Duration `yaml:"young" doc:"The age below which a process does not count towards that share." range:"0s..1h"`
 }
@@ -67,6 +69,8 @@ type ProtectedConfig struct {
 type AllowConfig struct {
 	User  string `yaml:"user" doc:"May propose; its silence ends the leases."`
 	Group string `yaml:"group" doc:"May see and release leases."`
+	// Approvers have to be in Group too, or they cannot reach the socket.
+	Approvers []string `yaml:"approvers" doc:"Users who may say yes to what a policy wants approved, besides root; they must be in group too."`
 }
 
 // HardMaxLease is the longest lease that any configuration can allow.
@@ -85,7 +89,7 @@ func DefaultConfig() Config {
 			PerTarget: Bucket{Every: config.Duration(10 * time.Second), Burst: 3},
 			Overall:   Bucket{Every: config.Duration(6 * time.Second), Burst: 10},
 		},
-		Reach: ReachConfig{Leases: 3, ProcessesPercent: 25, Young: config.Duration(time.Minute)},
+		Reach: ReachConfig{Leases: 3, ProcessesPercent: 25, MemoryPercent: 50, Young: config.Duration(time.Minute)},
 		Allow: AllowConfig{User: "breakerd", Group: "breakerd"},
 	}
 }
@@ -100,6 +104,12 @@ func (c *Config) check() error {
 	}
 	if c.Reach.ProcessesPercent == 0 {
 		checks = append(checks, &config.BadValue{Key: "reach.processes_percent", What: "it must be more than 0"})
+	}
+	if c.Reach.MemoryPercent == 0 {
+		checks = append(checks, &config.BadValue{Key: "reach.memory_percent", What: "it must be more than 0"})
+	}
+	if slices.Contains(c.Allow.Approvers, c.Allow.User) && c.Allow.User != "" {
+		checks = append(checks, &config.BadValue{Key: "allow.approvers", What: fmt.Sprintf("%s asks, and cannot say yes to itself", c.Allow.User)})
 	}
 	if c.MaxLease.D() > HardMaxLease { // whatever the range of its tag says
 		checks = append(checks, &config.BadValue{Key: "max_lease", What: fmt.Sprintf("%v is more than %v", c.MaxLease, config.Duration(HardMaxLease))})

@@ -51,6 +51,8 @@ type Recorder interface {
 	Lease(model.Lease)
 	// Refused tells that a guard refused a decision.
 	Refused(model.Decision, model.Outcome)
+	// Approval tells that a person is asked, that somebody has said yes, or that nobody has.
+	Approval(model.Approval)
 }
 
 // Options are what an Engine works with.
@@ -97,6 +99,8 @@ type Engine struct {
 	paused    *Pause // nil if it is not
 	forbidden string // why everything is let go and nothing begun; "" if nothing forbids it
 	ends      ends
+	questions map[string]*question // to a person, by their IDs
+	lately    []model.Lease        // that have ended, the last of them last
 	lastBeat  time.Time
 	peers     map[int32]int // pids that may propose, and how many connections each has
 	unfiled   []model.Lease // ended, but their records could not be moved yet
@@ -116,7 +120,8 @@ type Engine struct {
 type lease struct {
 	model.Lease // guarded by Engine.mu
 
-	established int // processes that count for the reach guard
+	established int    // processes that count for the reach guard
+	bytes       uint64 // and their memory
 	// flying says that Propose is still at it and will undo it itself.
 	flying bool
 	flight context.Context // of its Propose; cancel ends it
@@ -171,7 +176,7 @@ func Open(o Options) (*Engine, error) {
 		active: map[string]*lease{},
 		peers:  map[int32]int{},
 		limits: newLimits(o.Config.Rate),
-		ends:   ends{},
+		ends:   ends{}, questions: map[string]*question{},
 	}
 	e.config.Store(&o.Config)
 	if e.now == nil {

@@ -45,8 +45,13 @@ type facts struct {
 	notApart string
 
 	machine         int // established processes on the machine
+	memory          uint64
 	held            []model.Lease
 	heldEstablished int
+	heldBytes       uint64
+	before          *model.Lease   // whose place the decision takes, as it was
+	approval        model.Approval // the question about it; none where nobody was asked
+	questions       int            // that wait
 	tokensTarget    float64
 	tokensOverall   float64
 	started         time.Time // the engine
@@ -80,14 +85,19 @@ func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 	f.stopping, f.paused = e.stopping, e.pauseLocked(f.now)
 	f.started, f.letGo = e.started, e.ends[d.Target.Cgroup]
 	f.tokensTarget, f.tokensOverall = e.limits.tokens(d.Target.Cgroup, f.now)
+	f.approval, f.questions = e.questionLocked(d, f.now)
 	for id, l := range e.active {
 		switch {
 		case id == d.ID:
+		case id == d.After && l.State == model.LeaseHeld && !l.claimed:
+			before := l.Lease
+			f.before = &before
 		case makesWay(l, d):
 			f.lifted = append(f.lifted, l)
 		default:
 			f.held = append(f.held, l.Lease)
 			f.heldEstablished += l.established
+			f.heldBytes += l.bytes
 		}
 	}
 	for pid := range e.peers {
@@ -121,7 +131,7 @@ func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 	for i := range f.procs {
 		e.proc.above(f.procs[i].PID, f.parents)
 	}
-	f.ticks = e.proc.ticks()
+	f.ticks, f.memory = e.proc.ticks(), e.proc.totalMemory()
 	return f
 }
 

@@ -27,7 +27,7 @@ var guards = []guard{
 	{"cooldown", guardCooldown},
 	{"rate", guardRate},
 	{"reach", guardReach},
-	// approval has its place here.
+	{"approval", guardApproval},
 }
 
 // secondLook are the guards that are asked again right before the write, and once

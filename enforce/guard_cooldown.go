@@ -7,22 +7,16 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
-// guardGrace gives trouble the time to pass by itself.
-func guardGrace(d *model.Decision, f *facts) string {
-	grace := f.config.Grace.D()
-	if age := d.At.Sub(d.OpenedAt); grace > 0 && age < grace {
-		return fmt.Sprintf("the incident has been open for %s, and nothing is done before %s (grace)", age.Round(time.Millisecond), grace)
-	}
-	return ""
-}
-
 // guardCooldown leaves who was let go in peace for a while. A fresh start is one for
-// everybody: what was done right before it is not known as a rule.
+// everybody: what was done right before it is not known as a rule. The next action of a
+// ladder takes the place of the one before at once.
 func guardCooldown(d *model.Decision, f *facts) string {
 	cool := f.config.Cooldown.D()
 	switch {
 	case f.now.Sub(f.started) < cool:
 		return fmt.Sprintf("the enforcer has just started, and nothing is done in its first %s (cooldown)", cool)
+	case f.before != nil:
+		return ""
 	case !f.letGo.IsZero() && f.now.Sub(f.letGo) < cool:
 		return fmt.Sprintf("%s was let go %s ago, and is left in peace for %s (cooldown)", d.Target.Cgroup, f.now.Sub(f.letGo).Round(time.Millisecond), cool)
 	}

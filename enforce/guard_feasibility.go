@@ -3,6 +3,7 @@ package enforce
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,10 +19,17 @@ const maxDecisionAge = time.Minute
 // at most, so that the record of a lease stays below maxRecord.
 const maxWords = 16 << 10
 
+// maxRungs bounds the further actions of a ladder.
+const maxRungs = 8
+
 // words is the length of all in a decision that its sender can make long.
 func words(d *model.Decision) int {
 	n := len(d.ID) + len(d.IncidentID) + len(d.Kind) + len(d.Policy) + len(d.PolicyHash) +
 		len(d.Action.Kind) + len(d.Action.Scope) + len(d.Action.Reason) + len(d.Target.Cgroup) + len(d.Target.Scope)
+	n += len(d.After)
+	for i := range d.Action.Then {
+		n += len(d.Action.Then[i].Kind) + len(d.Action.Then[i].Scope) + len(d.Action.Then[i].Reason)
+	}
 	for _, denied := range d.Denied {
 		n += len(denied) + len("\t\t\t\"\",\n")
 	}
@@ -49,6 +57,12 @@ func guardFeasibility(d *model.Decision, f *facts) string {
 	if a.ForMS <= 0 || a.ForMS > int64(365*24*time.Hour/time.Millisecond) {
 		return fmt.Sprintf("a lease of %d ms cannot be given", a.ForMS)
 	}
+	if len(a.Then) > maxRungs || slices.ContainsFunc(a.Then, func(a model.Action) bool { return len(a.Then) > 0 }) {
+		return fmt.Sprintf("the ladder has more than %d further actions, or one upon another", maxRungs)
+	}
+	if a.ApprovalMS < 0 || a.ApprovalMS > maxApproval.Milliseconds() {
+		return fmt.Sprintf("a person's yes within %d ms cannot be waited for", a.ApprovalMS)
+	}
 	if err := cgroupctl.CheckPath(d.Target.Cgroup); err != nil {
 		return err.Error()
 	}
@@ -58,6 +72,9 @@ func guardFeasibility(d *model.Decision, f *facts) string {
 	if age := f.now.Sub(d.At); age > maxDecisionAge || age < -maxDecisionAge {
 		return fmt.Sprintf("the decision is of %s and it is %s now: too old to be true still (at most %s)",
 			d.At.Format(time.RFC3339), f.now.Format(time.RFC3339), maxDecisionAge)
+	}
+	if why := whyNotAfter(d, f); why != "" {
+		return why
 	}
 	for _, l := range f.held {
 		if other := l.Decision.Target.Cgroup; within(other, d.Target.Cgroup) || within(d.Target.Cgroup, other) {

@@ -15,11 +15,3 @@ func guardObservation(d *model.Decision, f *facts) string {
 	}
 	return ""
 }
-
-// guardConfidence protects from a verdict that is not sure of the culprit.
-func guardConfidence(d *model.Decision, f *facts) string {
-	if !(d.Confidence >= f.config.MinConfidence) {
-		return fmt.Sprintf("the verdict on the culprit is sure to %.0f %%, and %.0f %% is the least (min_confidence)", 100*d.Confidence, 100*f.config.MinConfidence)
-	}
-	return ""
-}

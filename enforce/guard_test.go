@@ -201,6 +201,24 @@ func TestGuardsRefuse(t *testing.T) {
 				w.stat(4000+i, fmt.Sprintf("%d (kworker/0:1) I 2 0 0 0 -1 69238880 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0", 4000+i))
 			}
 		}},
+		{"more than half of the machine's memory", "reach", "53.0 %", func(w *world, d *model.Decision) {
+			w.heavy(102, oldStart, 530<<20)
+			d.Action.Scope = model.ScopeCgroup
+		}},
+		{"a storm of young processes with most of the memory may be stopped", "", "", func(w *world, d *model.Decision) {
+			w.heavy(102, newStart+2, 530<<20)
+		}},
+		{"what waits for a person's yes", "approval", "breakerctl approve fs-1-1", func(_ *world, d *model.Decision) { d.Action.ApprovalMS = 60_000 }},
+		{"a yes that may come whenever", "feasibility", "cannot be waited for", func(_ *world, d *model.Decision) { d.Action.ApprovalMS = 1 << 62 }},
+		{"what should take the place of what is not held", "feasibility", "is not held", func(_ *world, d *model.Decision) { d.After = "fs-1-0" }},
+		{"a ladder without end", "feasibility", "more than 8", func(_ *world, d *model.Decision) { d.Action.Then = make([]model.Action, 9) }},
+		{"an incident that has just opened", "grace", "grace", func(w *world, _ *model.Decision) {
+			config := DefaultConfig()
+			config.Cooldown, config.Grace = 0, config.Grace+1e10
+			if _, _, err := w.e.Reconfigure(config); err != nil {
+				w.t.Fatal(err)
+			}
+		}},
 		{"a storm of young processes may be most of the machine", "", "", func(w *world, d *model.Decision) {
 			pids := []int32{100}
 			for i := range int32(300) {
@@ -230,6 +248,15 @@ func TestGuardsRefuse(t *testing.T) {
 			w.fake.SetFault(nil)
 			w.close()
 		})
+	}
+}
+
+// heavy gives a process so much memory.
+func (w *world) heavy(pid int32, start uint64, bytes int) {
+	w.t.Helper()
+	text := fmt.Sprintf("%d (x) S 101 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 %d 0 %d\n", pid, start, bytes/os.Getpagesize())
+	if err := os.WriteFile(filepath.Join(w.proc, fmt.Sprint(pid), "stat"), []byte(text), 0o644); err != nil {
+		w.t.Fatal(err)
 	}
 }
 
@@ -339,7 +366,7 @@ func TestGuardsStandInTheirOrder(t *testing.T) {
 	for _, g := range guards {
 		names = append(names, g.name)
 	}
-	if got, want := strings.Join(names, " "), "mode feasibility observation confidence protected identity bystanders grace cooldown rate reach"; got != want {
+	if got, want := strings.Join(names, " "), "mode feasibility observation confidence protected identity bystanders grace cooldown rate reach approval"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

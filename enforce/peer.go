@@ -28,6 +28,8 @@ type access struct {
 	group uint32
 	users bool // user is known on this machine
 	named bool // group is known on this machine
+
+	approvers []uint32
 }
 
 // newAccess looks up the configured user and group, either of which may be missing.
@@ -43,7 +45,22 @@ func newAccess(c AllowConfig) access {
 			a.group, a.named = uint32(n), true
 		}
 	}
+	for _, name := range c.Approvers {
+		if u, err := user.Lookup(name); err == nil {
+			if n, err := strconv.ParseUint(u.Uid, 10, 32); err == nil {
+				a.approvers = append(a.approvers, uint32(n))
+			}
+		}
+	}
 	return a
+}
+
+// mayApprove never is breakerd's user: who asks cannot say yes.
+func (a access) mayApprove(p peer) bool {
+	if a.users && p.uid == a.user && p.uid != 0 {
+		return false
+	}
+	return p.uid == 0 || slices.Contains(a.approvers, p.uid)
 }
 
 // mayPropose is also who counts as breakerd's heartbeat.

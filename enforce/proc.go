@@ -26,6 +26,7 @@ type process struct {
 	state          byte
 	kernel         bool
 	threads        int
+	bytes          uint64 // resident
 	realTime       bool   // it is scheduled before every fair one: SCHED_FIFO, SCHED_RR or SCHED_DEADLINE
 	exe            string // its program's file; "" if that cannot be told
 	denied         bool   // exe cannot be told because we have no right to know it
@@ -39,6 +40,8 @@ type procReader struct {
 	dir  string
 	self int32         // our own pid
 	boot atomic.Uint64 // the time since boot, where a test sets it
+	// memory is that of the machine, where a test sets it.
+	memory atomic.Uint64
 }
 
 // read returns what is known of a process; false if it has ended. A process that is
@@ -59,6 +62,7 @@ func (r *procReader) read(pid int32) (process, bool) {
 	p.group, p.session = s.group, s.session
 	p.StartTime, p.parent, p.comm, p.state, p.kernel = s.start, s.parent, s.comm, s.state, s.flags&pfKthread != 0
 	p.realTime, p.threads = s.priority < 0, s.threads
+	p.bytes = s.pages * uint64(os.Getpagesize())
 	if s.ended() {
 		return p, false
 	}
@@ -175,6 +179,19 @@ func (r *procReader) hasRealTimeThread(pid int32) bool {
 	return false
 }
 
+// totalMemory is how much the machine has; 0 where that cannot be told. /proc/meminfo is not
+// there under ProcSubset=pid.
+func (r *procReader) totalMemory() uint64 {
+	if set := r.memory.Load(); set != 0 {
+		return set
+	}
+	var info unix.Sysinfo_t
+	if unix.Sysinfo(&info) != nil {
+		return 0
+	}
+	return uint64(info.Totalram) * uint64(info.Unit)
+}
+
 // blocks reports whether a thread of the process runs or waits uninterruptibly. A
 // frozen one sleeps (S, in the v2 freezer), is stopped (T) or traced (t).
 func (r *procReader) blocks(pid int32) bool {
@@ -203,6 +220,7 @@ type stat struct {
 	priority int
 	threads  int
 	start    uint64
+	pages    uint64 // resident
 }
 
 const (
@@ -229,7 +247,7 @@ func parseStat(b []byte) (stat, error) {
 	fields := bytes.Fields(b[end+1:])
 	// fields[0] is the third of the file.
 	field := func(n int) []byte { return fields[n-3] }
-	if len(fields) < 20 || len(field(3)) != 1 {
+	if len(fields) < 22 || len(field(3)) != 1 {
 		return stat{}, fmt.Errorf("parse stat: too short: %q", b)
 	}
 	s := stat{comm: string(b[open+1 : end]), state: field(3)[0]}
@@ -239,11 +257,13 @@ func parseStat(b []byte) (stat, error) {
 	flags, err2 := strconv.ParseUint(string(field(9)), 10, 64)
 	priority, err7 := strconv.ParseInt(string(field(18)), 10, 32)
 	threads, err3 := strconv.ParseInt(string(field(20)), 10, 32)
+	pages, err8 := strconv.ParseInt(string(field(24)), 10, 64)
 	start, err4 := strconv.ParseUint(string(field(22)), 10, 64)
-	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7); err != nil {
+	if err := errors.Join(err1, err2, err3, err4, err5, err6, err7, err8); err != nil {
 		return stat{}, fmt.Errorf("parse stat: %w", err)
 	}
 	s.group, s.session, s.priority = int32(group), int32(session), int(priority)
+	s.pages = uint64(max(0, pages))
 	s.parent, s.flags, s.threads, s.start = int32(parent), flags, int(threads), start
 	return s, nil
 }

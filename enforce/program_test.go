@@ -245,7 +245,7 @@ func TestRecordsOfANewerEnforcerAreRefusedAndLeaveNothingFrozen(t *testing.T) {
 		t.Fatal("not frozen")
 	}
 	version := filepath.Join(k.state, leasesDir, versionFile)
-	if b, err := os.ReadFile(version); err != nil || string(b) != "2\n" {
+	if b, err := os.ReadFile(version); err != nil || string(b) != fmt.Sprintf("%d\n", model.LeaseVersion) {
 		t.Fatalf("the version says %q, %v", b, err)
 	}
 	record := filepath.Join(k.state, leasesDir, activeDir, id+suffix)

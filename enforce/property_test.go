@@ -72,10 +72,11 @@ func storm(t *testing.T, random *rand.Rand) {
 	var stuck atomic.Bool
 	w.fake.SetStuck(func(cgroupctl.Ref) bool { return stuck.Load() })
 	since := map[string]time.Time{} // when a cgroup was first seen frozen
+	asked := map[string]bool{}      // decisions that need a yes, and whether one was said to the like
 
 	for range 300 {
 		p := paths[random.IntN(len(paths))]
-		switch random.IntN(12) {
+		switch random.IntN(15) {
 		case 0, 1, 2, 3:
 			d := w.decide(refs[p], roots[p], time.Duration(random.Int64N(int64(40*time.Second)))+time.Millisecond)
 			if random.IntN(4) == 0 {
@@ -85,7 +86,17 @@ func storm(t *testing.T, random *rand.Rand) {
 				d.Action.Kind, d.Action.CPUPercent, d.Action.PIDsMax = model.Throttle, float64(1+random.IntN(300)), uint64(1+random.IntN(6000))
 				d.Action.IOPercent = float64(random.IntN(2) * random.IntN(100))
 			}
-			w.e.Propose(t.Context(), d)
+			if random.IntN(4) == 0 {
+				d.Action.ApprovalMS = random.Int64N(60_000) + 1
+				asked[d.ID] = true
+			}
+			if d.Action.Kind == model.Throttle && random.IntN(2) == 0 {
+				freeze := model.Action{Kind: model.Freeze, Scope: d.Action.Scope, ForMS: d.Action.ForMS, Reason: d.Action.Reason}
+				d.Action.Then = []model.Action{freeze}
+			}
+			if out := w.e.Propose(t.Context(), d); asked[d.ID] && out.LeaseID != "" {
+				t.Fatalf("carried out without a yes: %+v", out)
+			}
 		case 4, 5:
 			time.Sleep(time.Duration(random.Int64N(int64(4 * time.Second))))
 		case 6:
@@ -107,6 +118,40 @@ func storm(t *testing.T, random *rand.Rand) {
 				unlimited(w, p)
 				delete(since, p)
 			}
+		case 12: // the next rung of what is held, or something that is none
+			for _, l := range w.e.Leases() {
+				d := l.Decision
+				w.n++
+				d.ID, d.At, d.After = fmt.Sprintf("fs-1-%d", w.n), time.Now(), l.ID
+				climbs := l.State == model.LeaseHeld && l.Inside == "" && len(d.Action.Then) == 1
+				if climbs {
+					d.Action = d.Action.Then[0]
+				}
+				if out := w.e.Propose(t.Context(), d); !climbs && out.RefusedBy == "" && out.Error == "" {
+					t.Fatalf("it took the place of %+v: %+v", l, out)
+				}
+			}
+		case 13: // a yes, and what was said yes to
+			for _, q := range w.e.Status().Approvals {
+				if _, err := w.e.Approve(q.ID, "somebody"); err != nil {
+					continue
+				}
+				d := q.Decision
+				w.n++
+				d.ID, d.At = fmt.Sprintf("fs-1-%d", w.n), time.Now()
+				out := w.e.Propose(t.Context(), d)
+				for _, left := range w.e.Status().Approvals {
+					if out.LeaseID != "" && left.ID == q.ID {
+						t.Fatalf("a yes was not used up: %+v", left)
+					}
+				}
+			}
+		case 14: // it did not help
+			for _, l := range w.e.Leases() {
+				if failing.Load() == "" {
+					w.e.Undo(t.Context(), l.ID)
+				}
+			}
 		case 11:
 			failing.CompareAndSwap("restore", "")
 			synctest.Wait()
@@ -118,12 +163,18 @@ func storm(t *testing.T, random *rand.Rand) {
 		active := map[string]bool{}
 		for _, l := range w.e.Leases() {
 			active[l.Decision.Target.Cgroup] = true
+			if l.BeganAt != nil && l.State == model.LeaseHeld && l.ExpiresAt.Sub(*l.BeganAt) > 20*time.Second {
+				t.Fatalf("held for too long, by one lease after another: %+v", l)
+			}
 			if l.State == model.LeaseHeld && l.Decision.Action.Kind == model.Throttle && !isLimited(w, l.Decision.Target.Cgroup) && w.exists(l) {
 				t.Fatalf("held, and not limited: %+v", l)
 			}
 			if l.State == model.LeaseHeld && (time.Now().After(l.ExpiresAt) || l.ExpiresAt.Sub(l.CreatedAt) > 20*time.Second) {
 				t.Fatalf("held for too long: %+v", l)
 			}
+		}
+		if n := len(w.e.Status().Approvals); n > maxApprovals {
+			t.Fatalf("%d questions wait", n)
 		}
 		if len(active) > DefaultConfig().Reach.Leases {
 			t.Fatalf("%d are held", len(active))

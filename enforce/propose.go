@@ -41,9 +41,21 @@ func (e *Engine) Propose(ctx context.Context, d model.Decision) model.Outcome {
 	if out, ok := e.recall(d.ID); ok {
 		return out
 	}
-	f := e.look(&d, rates, unmeasured)
-	e.count(f)
-	if by, why := judge(guards, &d, f); by != "" {
+	f, by, why := e.consider(&d, rates, unmeasured)
+	if by == "" && d.After != "" {
+		// What it is to take the place of stays until nobody has anything against it.
+		before := f.before
+		if err := e.replace(ctx, d.After); err != nil {
+			return e.failed(d, err)
+		}
+		if f, by, why = e.consider(&d, rates, unmeasured, before); by == "" {
+			f.before = before
+		}
+	}
+	if by != "" {
+		if by == "approval" {
+			e.await(&d, f)
+		}
 		return e.refuse(d, by, why)
 	}
 	if err := e.lift(ctx, f); err != nil {
@@ -61,6 +73,18 @@ func (e *Engine) Propose(ctx context.Context, d model.Decision) model.Outcome {
 	return out
 }
 
+// consider looks, and asks the guards. before is the lease whose place the decision has taken
+// already.
+func (e *Engine) consider(d *model.Decision, rates []cgroupctl.IORate, unmeasured error, before ...*model.Lease) (f *facts, by, why string) {
+	f = e.look(d, rates, unmeasured)
+	if len(before) > 0 {
+		f.before = before[0]
+	}
+	e.count(f)
+	by, why = judge(guards, d, f)
+	return f, by, why
+}
+
 // take makes the lease and counts it, in memory. Nothing is written yet. There is no
 // lease, and a reason why, if the engine stops or was paused meanwhile.
 func (e *Engine) take(ctx context.Context, d *model.Decision, f *facts) (*lease, model.Outcome, string) {
@@ -71,12 +95,21 @@ func (e *Engine) take(ctx context.Context, d *model.Decision, f *facts) (*lease,
 		out.Reason = fmt.Sprintf("the lease is shortened from %s to the maximum of %s", hold, most)
 		hold = most
 	}
-	l := &lease{flying: true, done: make(chan struct{}), established: f.established()}
+	var since *time.Time
+	if f.before != nil {
+		start := began(f.before)
+		since = &start
+		if left := e.config.Load().MaxLease.D() - f.now.Sub(start); hold > left {
+			out.Reason = fmt.Sprintf("the lease is shortened from %s to %s: with those before it, that is the maximum", hold, left)
+			hold = left
+		}
+	}
+	l := &lease{flying: true, done: make(chan struct{}), established: f.established(), bytes: f.establishedBytes()}
 	l.flight, l.cancel = context.WithCancelCause(ctx)
 	l.Lease = model.Lease{
 		Version: model.LeaseVersion, ID: d.ID, State: model.LeaseIntended, DryRun: out.DryRun,
 		Decision: *d, Writes: f.writes,
-		CreatedAt: f.now, ExpiresAt: f.now.Add(hold),
+		CreatedAt: f.now, BeganAt: since, ExpiresAt: f.now.Add(hold),
 	}
 	if f.way == cgroupctl.WayInside {
 		l.Inside = cgroupctl.InsideName(l.ID)
@@ -90,6 +123,7 @@ func (e *Engine) take(ctx context.Context, d *model.Decision, f *facts) (*lease,
 		return nil, out, why
 	}
 	e.limits.take(d.Target.Cgroup, f.now)
+	e.useLocked(d)
 	e.active[l.ID] = l
 	return l, out, ""
 }
@@ -149,7 +183,7 @@ func (e *Engine) carry(ctx context.Context, l *lease, f *facts, out model.Outcom
 	ended := l.claimed
 	if !ended {
 		l.State, l.HeldAt = model.LeaseHeld, &confirmed
-		l.established = f.established()
+		l.established, l.bytes = f.established(), f.establishedBytes()
 		l.lookAt = confirmed.Add(lookEvery)
 	}
 	e.mu.Unlock()

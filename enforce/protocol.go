@@ -38,6 +38,8 @@ const (
 	opStatus     = "status"      // → status
 	opPause      = "pause"       // for_ms → status: nothing new is begun; 0 is until resume
 	opResume     = "resume"      // → status
+	opLease      = "lease"       // lease → lease, also one that has ended of late
+	opApprove    = "approve"     // approval → approval
 )
 
 type request struct {
@@ -46,6 +48,9 @@ type request struct {
 	Decision *model.Decision `json:"decision,omitempty"`
 	Lease    string          `json:"lease,omitempty"`
 	ForMS    int64           `json:"for_ms,omitempty"`
+	Approval string          `json:"approval,omitempty"`
+	// Reason of a release: no_relief, from who may propose; "" is because somebody asked.
+	Reason model.EndReason `json:"reason,omitempty"`
 }
 
 type response struct {
@@ -55,6 +60,8 @@ type response struct {
 	Lease   *model.Lease   `json:"lease,omitempty"`
 	Leases  []model.Lease  `json:"leases,omitempty"`
 	Status  *Status        `json:"status,omitempty"`
+
+	Approval *model.Approval `json:"approval,omitempty"`
 }
 
 // Status is what the enforcer says about itself.
@@ -70,6 +77,9 @@ type Status struct {
 	MaxLeaseMS         int64      `json:"max_lease_ms"`
 	// Paused says why nothing new is begun; "" if it may be.
 	Paused string `json:"paused"`
+	// Approvals are the questions that wait for a person's yes, and the answers that were not
+	// used yet.
+	Approvals []model.Approval `json:"approvals"`
 }
 
 // parseRequest refuses everything that it does not know, so that a peer of another
@@ -99,9 +109,16 @@ func parseRequest(line []byte) (request, error) {
 		if r.Decision == nil {
 			return request{}, errors.New("read request: propose needs a decision")
 		}
-	case opRelease:
-		if r.Lease == "" {
-			return request{}, errors.New("read request: release needs a lease")
+	case opRelease, opLease:
+		switch {
+		case r.Lease == "":
+			return request{}, fmt.Errorf("read request: %s needs a lease", r.Op)
+		case r.Reason != "" && (r.Op != opRelease || r.Reason != model.EndNoRelief):
+			return request{}, fmt.Errorf("read request: %s for the reason %q: no_relief is the only one that a release may have", r.Op, r.Reason)
+		}
+	case opApprove:
+		if r.Approval == "" {
+			return request{}, errors.New("read request: approve needs an approval")
 		}
 	case opPause:
 		// Bounded before it is multiplied.
@@ -110,7 +127,7 @@ func parseRequest(line []byte) (request, error) {
 		}
 	case opHeartbeat, opLeases, opReleaseAll, opStatus, opResume:
 	default:
-		return request{}, fmt.Errorf("read request: op %q is none of propose, heartbeat, leases, release, release_all, status, pause, resume", r.Op)
+		return request{}, fmt.Errorf("read request: op %q is none of propose, heartbeat, leases, release, release_all, status, pause, resume, lease, approve", r.Op)
 	}
 	return r, nil
 }

@@ -41,6 +41,18 @@ func (r *JournalRecorder) Refused(d model.Decision, o model.Outcome) {
 		keyCgroup, d.Target.Cgroup, keyIncident, d.IncidentID, keyPolicy, d.Policy, keyDryRun, o.DryRun)
 }
 
+// Approval tells of a question to a person.
+func (r *JournalRecorder) Approval(a model.Approval) {
+	switch a.State {
+	case model.ApprovalWaiting:
+		r.write(systemd.ApprovalAsked(a))
+	case model.ApprovalGiven:
+		r.write(systemd.ApprovalGiven(a))
+	case model.ApprovalExpired:
+		r.write(systemd.ApprovalExpired(a))
+	}
+}
+
 func (r *JournalRecorder) write(e systemd.Entry) {
 	if err := r.journal.Write(e); err != nil {
 		r.log.Warn("journal entry lost", keyError, err)
@@ -52,3 +64,4 @@ type silent struct{}
 
 func (silent) Lease(model.Lease)                     {}
 func (silent) Refused(model.Decision, model.Outcome) {}
+func (silent) Approval(model.Approval)               {}

@@ -42,6 +42,7 @@ type Server struct {
 	started time.Time
 	trusted chan struct{} // tokens, one a connection
 	others  chan struct{}
+	paces   paces
 }
 
 // NewServer makes a server for an engine.
@@ -221,8 +222,13 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 	if s.access.mayPropose(p) && p.pid != 0 {
 		defer s.engine.Protect(p.pid)()
 	}
+	pace, leave := s.paces.of(p.uid, s.access.mayPropose(p))
+	defer leave()
 	in := bufio.NewReaderSize(c, maxLine)
 	for {
+		if pace.Wait(ctx) != nil {
+			return // we stop
+		}
 		c.SetReadDeadline(time.Now().Add(idleTimeout))
 		if ctx.Err() != nil {
 			return
@@ -306,11 +312,18 @@ func (s *Server) do(ctx context.Context, c *net.UnixConn, p peer, r request) (ou
 		if p.uid != 0 {
 			return response{Error: fmt.Sprintf("%s: %s may not; only root may", r.Op, p)}
 		}
+	case opApprove:
+		if !s.access.mayApprove(p) {
+			return response{Error: fmt.Sprintf("%s: %s may not; only root may, and whom allow.approvers names in enforcer.yaml", r.Op, p)}
+		}
 	case opPause:
 		if !s.access.mayRelease(p) {
 			return response{Error: fmt.Sprintf("%s: %s may not; only root, breakerd's user and its group may", r.Op, p)}
 		}
 	case opRelease, opReleaseAll:
+		if r.Reason != "" && !s.access.mayPropose(p) {
+			return response{Error: fmt.Sprintf("%s for the reason %s: %s may not; only root and breakerd's user may", r.Op, r.Reason, p)}
+		}
 		if !s.access.mayRelease(p) {
 			return response{Error: fmt.Sprintf("%s: %s may not; only root, breakerd's user and its group may", r.Op, p)}
 		}
@@ -342,11 +355,27 @@ func (s *Server) do(ctx context.Context, c *net.UnixConn, p peer, r request) (ou
 	case opLeases:
 		out.Leases = s.engine.Leases()
 	case opRelease:
-		l, err := s.engine.Release(ctx, r.Lease, p.String())
+		reason, who := r.Reason, ""
+		if reason == "" {
+			reason, who = model.EndReleased, p.String()
+		}
+		l, err := s.engine.release(ctx, r.Lease, reason, who)
 		if err != nil {
 			return response{Error: err.Error()}
 		}
 		out.Lease = &l
+	case opLease:
+		l, err := s.engine.Lease(r.Lease)
+		if err != nil {
+			return response{Error: err.Error()}
+		}
+		out.Lease = &l
+	case opApprove:
+		a, err := s.engine.Approve(r.Approval, p.String())
+		if err != nil {
+			return response{Error: err.Error()}
+		}
+		out.Approval = &a
 	case opReleaseAll:
 		out.Leases = s.engine.Leases()
 		if err := s.engine.ReleaseAll(ctx, model.EndReleased); err != nil {
@@ -373,6 +402,7 @@ func (e *Engine) Status() Status {
 		HeartbeatTimeoutMS: e.config.Load().HeartbeatTimeout.D().Milliseconds(),
 		MaxLeaseMS:         e.config.Load().MaxLease.D().Milliseconds(),
 		Paused:             e.pauseLocked(e.now()),
+		Approvals:          e.approvalsLocked(),
 	}
 	if !e.lastBeat.IsZero() {
 		beat := e.lastBeat

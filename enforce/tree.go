@@ -41,6 +41,9 @@ func (e *Engine) plan(d *model.Decision, f, before *facts) {
 		if scopeOf(d) == model.ScopeTree {
 			f.notApart = "a throttle limits a whole cgroup, and one below another that has processes can have no controllers"
 		}
+		if f.before != nil {
+			return // what is there now is our own limit: it is planned once that is lifted
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), ownerBound)
 		defer cancel()
 		f.writes, f.noWay, f.err = e.cgroups.Throttle(ctx, targetOf(d), f.owner, d.Action, f.rates)

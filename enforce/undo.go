@@ -16,16 +16,26 @@ var ErrNoLease = errors.New("no such lease")
 
 // Release ends a lease because somebody asked, and waits until it has ended.
 func (e *Engine) Release(ctx context.Context, id, who string) (model.Lease, error) {
+	return e.release(ctx, id, model.EndReleased, who)
+}
+
+// Undo ends a lease because it did not help, and waits until it has ended.
+func (e *Engine) Undo(ctx context.Context, id string) error {
+	_, err := e.release(ctx, id, model.EndNoRelief, "")
+	return err
+}
+
+func (e *Engine) release(ctx context.Context, id string, reason model.EndReason, who string) (model.Lease, error) {
 	e.mu.Lock()
 	l := e.active[id]
 	if l == nil {
 		e.mu.Unlock()
 		return model.Lease{}, fmt.Errorf("release %q: %w", id, ErrNoLease)
 	}
-	if !l.claimed {
+	if !l.claimed && who != "" {
 		l.addNote("released by " + who)
 	}
-	e.endLocked(l, model.EndReleased)
+	e.endLocked(l, reason)
 	e.mu.Unlock()
 	select {
 	case <-l.done:
@@ -155,8 +165,34 @@ func (e *Engine) finish(l *lease) {
 	}
 	e.mu.Unlock()
 	e.recorder.Lease(ended)
+	e.mu.Lock()
+	e.lately = append(e.lately[max(0, len(e.lately)-keptLately+1):], ended)
+	e.mu.Unlock()
 	close(l.done)
 	e.ring()
+}
+
+// keptLately bounds the leases that are remembered for whoever asks how they ended.
+const keptLately = 64
+
+// Lease is a lease, also one that has ended of late.
+func (e *Engine) Lease(id string) (model.Lease, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if l := e.active[id]; l != nil {
+		return l.Lease, nil
+	}
+	for _, l := range slices.Backward(e.lately) {
+		if l.ID == id {
+			return l, nil
+		}
+	}
+	if checkID(id) == nil { // it becomes the name of a file
+		if l, found, err := e.records.ended(id); found && err == nil {
+			return l, nil
+		}
+	}
+	return model.Lease{}, fmt.Errorf("lease %q: %w", id, ErrNoLease)
 }
 
 // refileEvery is how often a record that could not be put away is tried again.

@@ -10,8 +10,8 @@ import (
 
 // Of a later version only that is understood: the rest may be anything.
 func TestALaterVersionIsToldAsSuchWhateverElseItSays(t *testing.T) {
-	for _, text := range []string{`{"version":3}`, `{"version":3,"writes":"none","new":1}`, `{"version":9,"id":[1,2]}`} {
-		if _, err := parseRecord("x", []byte(text)); err == nil || !strings.Contains(err.Error(), "and this enforcer knows 2: a later breaker-enforcer wrote it") {
+	for _, text := range []string{`{"version":4}`, `{"version":4,"writes":"none","new":1}`, `{"version":9,"id":[1,2]}`} {
+		if _, err := parseRecord("x", []byte(text)); err == nil || !strings.Contains(err.Error(), "and this enforcer knows 3: a later breaker-enforcer wrote it") {
 			t.Errorf("record %s: %v", text, err)
 		}
 	}

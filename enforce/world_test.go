@@ -37,6 +37,7 @@ type recorded struct {
 	mu      sync.Mutex
 	leases  []model.Lease
 	refused []model.Outcome
+	asked   []model.Approval
 }
 
 func (r *recorded) Lease(l model.Lease) {
@@ -49,6 +50,12 @@ func (r *recorded) Refused(_ model.Decision, o model.Outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.refused = append(r.refused, o)
+}
+
+func (r *recorded) Approval(a model.Approval) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked = append(r.asked, a)
 }
 
 // newWorld has pid 1, a hundred old processes and the enforcer.
@@ -125,6 +132,7 @@ func (w *world) open(change ...func(*Options)) *Engine {
 	}
 	e.proc.self = testSelf
 	e.proc.boot.Store(testTicks)
+	e.proc.memory.Store(1000 << 20)
 	w.e = e
 	return e
 }

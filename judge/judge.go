@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/breakerd/breakerd/breaker"
 	"github.com/breakerd/breakerd/detect"
 	"github.com/breakerd/breakerd/model"
 	"github.com/breakerd/breakerd/policy"
@@ -30,11 +31,15 @@ const (
 // Event is something that a person may want to know, or that has to be carried out.
 type Event struct {
 	Type     EventType
-	Incident model.Incident // as it is now
+	Incident model.Incident // as it is now; none of Switched, Measured and Undone events
 	// Decision is what the policies want done, of Wanted events.
 	Decision *model.Decision
 	// Record is what became of a decision, of Decided events.
 	Record *model.DecisionRecord
+	// Breaker is as it is now, of Switched and Measured events.
+	Breaker *model.Breaker
+	// Release is the lease to be ended, of Undone events.
+	Release *breaker.Release
 }
 
 // EventType says what an event tells.
@@ -46,12 +51,17 @@ const (
 	Closed  EventType = "closed"  // it closed
 	Wanted  EventType = "wanted"  // the policies want Decision carried out: an Outcome is expected
 	Decided EventType = "decided" // Record was added to the incident
+
+	Switched EventType = "switched" // a breaker has another state
+	Measured EventType = "measured" // it was seen whether holding a culprit helps
+	Undone   EventType = "undone"   // a lease is to be ended early: its end is expected
 )
 
 // Judge follows the samples.
 type Judge struct {
 	watch    *detect.Watch
 	policies *policy.Set
+	breakers *breaker.Set
 	open     map[string]*docket
 	host     model.Host
 }
@@ -67,7 +77,7 @@ type docket struct {
 
 // New starts with nothing seen. No policies (nil) decide nothing.
 func New(cfg detect.Config, policies *policy.Set, name detect.Namer) *Judge {
-	return &Judge{watch: detect.NewWatch(cfg, name), policies: policies, open: make(map[string]*docket)}
+	return &Judge{watch: detect.NewWatch(cfg, name), policies: policies, breakers: breaker.New(breaker.DefaultConfig()), open: make(map[string]*docket)}
 }
 
 // SetPolicies changes the policies from the next sample on.
@@ -96,8 +106,9 @@ func (j *Judge) Open() []model.Incident {
 // Sample takes in the next sample.
 func (j *Judge) Sample(ctx context.Context, s *model.Sample) []Event {
 	j.host = s.Host
-	var events []Event
-	for _, c := range j.watch.Feed(s) {
+	changes := j.watch.Feed(s)
+	events := j.feel(s)
+	for _, c := range changes {
 		d := j.open[c.Incident.ID]
 		switch c.Type {
 		case detect.Opened:
@@ -128,7 +139,7 @@ func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
 		return nil
 	}
 	in := d.incident
-	v := j.policies.Decide(ctx, policy.InputOf(in, j.host, now))
+	v := j.policies.Decide(ctx, policy.InputOf(in, j.breakers.Of(in.Culprit.Cgroup), j.host, now))
 	switch {
 	case v.Error != "":
 		return j.record(d, model.DecisionRecord{At: now, Action: model.NoAction, Error: v.Error})
@@ -137,11 +148,23 @@ func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
 	case v.Action.Kind == model.NoAction:
 		return nil
 	}
-	scope := v.Action.Scope
+	resource, victims := sufferers(in)
+	a := j.breakers.Ask(breaker.Question{
+		Cgroup: in.Culprit.Cgroup, Kind: in.Kind, IncidentID: in.ID, Action: v.Action, Resource: resource, Victims: victims,
+	})
+	switch {
+	case a.Refused != "" && a.Quiet:
+		return nil
+	case a.Refused != "":
+		return j.record(d, model.DecisionRecord{
+			At: now, Action: v.Action.Kind, Scope: v.Action.Scope, ForMS: v.Action.ForMS, RefusedBy: "breaker", Policy: v.Policy, Reason: a.Refused,
+		})
+	}
+	scope := a.Action.Scope
 	if scope == model.ScopeTree && in.Culprit.Scope == model.ScopeCgroup {
 		// Nobody knows then who of the cgroup does not belong to the culprit.
 		return j.record(d, model.DecisionRecord{
-			At: now, Action: v.Action.Kind, Scope: scope, ForMS: v.Action.ForMS, RefusedBy: "bystanders", Policy: v.Policy,
+			At: now, Action: a.Action.Kind, Scope: scope, ForMS: a.Action.ForMS, RefusedBy: "bystanders", Policy: v.Policy,
 			Reason: "the policy asks for a tree, and no single tree of the cgroup answers for the cause",
 		})
 	}
@@ -152,15 +175,24 @@ func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
 	}
 	d.wanted = &model.Decision{
 		ID: fmt.Sprintf("%s-%d", in.ID, d.asked), IncidentID: in.ID, Kind: in.Kind, At: now,
-		Action: v.Action, Target: target, Policy: v.Policy, PolicyHash: j.policies.Hash(),
+		Action: a.Action, After: a.After, Target: target, Policy: v.Policy, PolicyHash: j.policies.Hash(),
 		EvalUS: v.Elapsed.Microseconds(), OpenedAt: in.OpenedAt, Confidence: in.Confidence, Observed: j.watch.Observed(),
 	}
+	j.breakers.Wanted(d.wanted, resource, victims, j.watch.Toll(in.Culprit.CgroupID, resource, victims, tollSpan))
 	return []Event{{Type: Wanted, Incident: in.Clone(), Decision: d.wanted}}
 }
 
 // Outcome takes in what became of a decision. One that nobody waits for is ignored: in
 // a replay with other policies it was about something else.
 func (j *Judge) Outcome(o model.Outcome) []Event {
+	var learned []Event
+	switched, release := j.breakers.Outcome(o)
+	if switched != nil {
+		learned = append(learned, Event{Type: Switched, Breaker: switched})
+	}
+	if release != nil {
+		learned = append(learned, Event{Type: Undone, Release: release})
+	}
 	for _, d := range j.open {
 		if d.wanted == nil || d.wanted.ID != o.DecisionID {
 			continue
@@ -170,24 +202,20 @@ func (j *Judge) Outcome(o model.Outcome) []Event {
 		if d.incident.State == model.Closed {
 			delete(j.open, d.incident.ID)
 		}
-		switch {
-		case o.Error != "":
+		if o.Error != "" {
 			d.next = w.At.Add(askAfterError)
-		case o.RefusedBy == "":
-			// Once it is let go, it must have begun again.
-			d.next = w.At.Add(w.Action.For() + askAgain)
 		}
 		reason := o.Reason
 		if reason == "" {
 			reason = w.Action.Reason
 		}
-		return j.record(d, model.DecisionRecord{
+		return append(j.record(d, model.DecisionRecord{
 			ID: w.ID, At: w.At, Action: w.Action.Kind, Scope: w.Target.Scope, ForMS: w.Action.ForMS,
 			DryRun: o.DryRun, RefusedBy: o.RefusedBy, Reason: reason, Policy: w.Policy,
 			LeaseID: o.LeaseID, Error: o.Error,
-		})
+		}), learned...)
 	}
-	return nil
+	return learned
 }
 
 // record adds to an incident what was decided, unless the same was decided before:

@@ -23,10 +23,21 @@ type Action struct {
 	MemoryHigh uint64     `json:"memory_high,omitempty"` // bytes
 	IOPercent  float64    `json:"io_percent,omitempty"`
 	PIDsMax    uint64     `json:"pids_max,omitempty"`
+	// ApprovalMS is how long a person may take to say yes to it; 0 asks nobody.
+	ApprovalMS int64 `json:"approval_ms,omitempty"`
+	// Then are the next actions, each to be taken only where the one before gave no relief.
+	Then []Action `json:"then,omitempty"`
 }
 
 // For is how long the action may hold.
 func (a Action) For() time.Duration { return time.Duration(a.ForMS) * time.Millisecond }
+
+// Ladder is the action and those that follow it, each without what follows.
+func (a Action) Ladder() []Action {
+	all := append([]Action{a}, a.Then...)
+	all[0].Then = nil
+	return all
+}
 
 // Decision is what the policies want done about an incident. It is a request:
 // the guards have not been asked yet.
@@ -48,6 +59,8 @@ type Decision struct {
 	OpenedAt   time.Time `json:"opened_at"`
 	Confidence float64   `json:"confidence"`
 	Observed   float64   `json:"observed"`
+	// After is the lease whose place this one takes: the one before on the ladder.
+	After string `json:"after,omitempty"`
 }
 
 // Target is what a decision would act on.

@@ -27,8 +27,15 @@ const (
 	EndRefused     EndReason = "refused"     // a guard refused on a later look
 	EndFailed      EndReason = "failed"      // it could not be carried out
 	EndYielded     EndReason = "yielded"     // somebody else keeps writing the file
-	EndReplaced    EndReason = "replaced"    // a throttle made way for a freeze
+	EndNoRelief    EndReason = "no_relief"   // it did not help the victims
+	EndReplaced    EndReason = "replaced"    // another action took its place
 )
+
+// EndReasons lists them.
+var EndReasons = []EndReason{
+	EndExpired, EndReleased, EndHeartbeat, EndShutdown, EndRecovered, EndUnconfirmed, EndRefused, EndFailed, EndYielded,
+	EndNoRelief, EndReplaced,
+}
 
 // Lease is a held action. It is on disk before the write that it covers, with the
 // values to put back.
@@ -41,8 +48,11 @@ type Lease struct {
 	Writes   []FileWrite `json:"writes"`
 	// Inside is the name of the cgroup that was made below the target for some or all of
 	// its processes; the writes are those of that cgroup. "" is the target itself.
-	Inside    string     `json:"inside,omitempty"`
-	CreatedAt time.Time  `json:"created_at"`
+	Inside    string    `json:"inside,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	// BeganAt is when the first of the leases was made whose places this one took; nil where
+	// it took none.
+	BeganAt   *time.Time `json:"began_at,omitempty"`
 	HeldAt    *time.Time `json:"held_at"`
 	ExpiresAt time.Time  `json:"expires_at"`
 	EndedAt   *time.Time `json:"ended_at"`
@@ -76,5 +86,6 @@ type UnitLimit struct {
 }
 
 // LeaseVersion is the version of the form in which leases are kept on disk. 2 has
-// Lease.Inside, FileWrite.Unit and FileWrite.Limit.
-const LeaseVersion = 2
+// Lease.Inside, FileWrite.Unit and FileWrite.Limit; 3 has Lease.BeganAt, Decision.After,
+// Action.Then and Action.ApprovalMS.
+const LeaseVersion = 3

@@ -22,21 +22,95 @@ const (
 	maxReason   = 256  // bytes; longer ones are cut
 	maxPriority = 1000 // either way
 	maxRequests = 64   // of all packages; as many denials
+	maxThen     = 3    // further actions
+
+	// A person's yes is worth nothing before anybody can have read the question, nor to a
+	// question of yesterday.
+	MinApproval = 10 * time.Second
+	MaxApproval = 24 * time.Hour
 )
 
 // actionKeys are the keys of an action, those that it must have first.
 var actionKeys = []string{
 	"kind", "scope", "for", "reason", "priority",
-	"cpu_percent", "memory_high", "io_percent", "pids_max",
+	"cpu_percent", "memory_high", "io_percent", "pids_max", "approval", "then",
 }
+
+// notInThen are keys that only the first action of a ladder has.
+var notInThen = []string{"priority", "then"}
 
 // readAction takes what a policy asked for. It accepts nothing that it does not
 // understand: whoever wrote a key that we do not know meant something by it.
 func readAction(t *ast.Term) (model.Action, error) {
-	var a model.Action
+	a, o, err := readKeys(t, model.Action{})
+	if err != nil {
+		return model.Action{}, err
+	}
+	for _, key := range actionKeys[:4] {
+		if o.Get(ast.InternedTerm(key)) == nil {
+			return model.Action{}, fmt.Errorf("%s is missing", key)
+		}
+	}
+	if err := checkLimits(&a); err != nil {
+		return model.Action{}, err
+	}
+	if then := o.Get(ast.InternedTerm("then")); then != nil {
+		if a.Then, err = readThen(then, a); err != nil {
+			return model.Action{}, fmt.Errorf("then %w", err)
+		}
+	}
+	return a, nil
+}
+
+// readThen takes the actions that follow the first, milder ones first: each has to be more
+// than the one before, and has its scope and its reason where it does not say others.
+func readThen(t *ast.Term, first model.Action) ([]model.Action, error) {
+	rungs, ok := t.Value.(*ast.Array)
+	if !ok {
+		return nil, fmt.Errorf("is %s, not an array of actions", article(t))
+	}
+	if n := rungs.Len(); n == 0 || n > maxThen {
+		return nil, fmt.Errorf("has %d actions, not 1 to %d", n, maxThen)
+	}
+	var then []model.Action
+	before := first
+	for i := range rungs.Len() {
+		a, err := readRung(rungs.Elem(i), first)
+		if err == nil && compareForce(&before, &a) >= 0 {
+			err = errors.New("it is no more than the one before: the milder one comes first")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("number %d: %w", i+1, err)
+		}
+		then = append(then, a)
+		before = a
+	}
+	return then, nil
+}
+
+func readRung(t *ast.Term, first model.Action) (model.Action, error) {
+	a, o, err := readKeys(t, model.Action{Scope: first.Scope, Reason: first.Reason})
+	if err != nil {
+		return model.Action{}, err
+	}
+	for _, key := range notInThen {
+		if o.Get(ast.InternedTerm(key)) != nil {
+			return model.Action{}, fmt.Errorf("%s belongs to the first action", key)
+		}
+	}
+	for _, key := range []string{"kind", "for"} {
+		if o.Get(ast.InternedTerm(key)) == nil {
+			return model.Action{}, fmt.Errorf("%s is missing", key)
+		}
+	}
+	return a, checkLimits(&a)
+}
+
+// readKeys puts what an object says into an action.
+func readKeys(t *ast.Term, a model.Action) (model.Action, ast.Object, error) {
 	o, ok := t.Value.(ast.Object)
 	if !ok {
-		return a, fmt.Errorf("is %s, not an object with kind, scope, for and reason", article(t))
+		return a, nil, fmt.Errorf("is %s, not an object with kind, scope, for and reason", article(t))
 	}
 	var err error
 	o.Until(func(k, v *ast.Term) bool {
@@ -50,22 +124,18 @@ func readAction(t *ast.Term) (model.Action, error) {
 		}
 		return err != nil
 	})
-	if err != nil {
-		return model.Action{}, err
-	}
-	for _, key := range actionKeys[:4] {
-		if o.Get(ast.InternedTerm(key)) == nil {
-			return model.Action{}, fmt.Errorf("%s is missing", key)
-		}
-	}
-	limits := a.CPUPercent != 0 || a.MemoryHigh != 0 || a.IOPercent != 0 || a.PIDsMax != 0
+	return a, o, err
+}
+
+func checkLimits(a *model.Action) error {
+	limits := limitCount(a) > 0
 	switch {
 	case a.Kind == model.Freeze && limits:
-		return model.Action{}, errors.New("a freeze has no limits: cpu_percent, memory_high, io_percent and pids_max belong to a throttle")
+		return errors.New("a freeze has no limits: cpu_percent, memory_high, io_percent and pids_max belong to a throttle")
 	case a.Kind == model.Throttle && !limits:
-		return model.Action{}, errors.New("a throttle needs at least one of cpu_percent, memory_high, io_percent, pids_max")
+		return errors.New("a throttle needs at least one of cpu_percent, memory_high, io_percent, pids_max")
 	}
-	return a, nil
+	return nil
 }
 
 // setKey puts the value of one key into the action.
@@ -79,7 +149,9 @@ func setKey(a *model.Action, key string, v *ast.Term) (err error) {
 		s, err = oneOf(v, string(model.ScopeTree), string(model.ScopeCgroup))
 		a.Scope = model.Scope(s)
 	case "for":
-		a.ForMS, err = readFor(v)
+		a.ForMS, err = readFor(v, MinFor, MaxFor)
+	case "approval":
+		a.ApprovalMS, err = readFor(v, MinApproval, MaxApproval)
 	case "reason":
 		a.Reason, err = readReason(v)
 	case "priority":
@@ -118,7 +190,7 @@ func oneOf(v *ast.Term, words ...string) (string, error) {
 	return "", fmt.Errorf("is %q, not %s", cut(string(s), 40), strings.Join(words, " or "))
 }
 
-func readFor(v *ast.Term) (int64, error) {
+func readFor(v *ast.Term, least, most time.Duration) (int64, error) {
 	s, ok := v.Value.(ast.String)
 	if !ok {
 		return 0, fmt.Errorf(`is %s, not a duration such as "60s"`, article(v))
@@ -127,8 +199,8 @@ func readFor(v *ast.Term) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf(`is %q, not a duration such as "60s" or "5m"`, cut(string(s), 40))
 	}
-	if d < MinFor || d > MaxFor {
-		return 0, fmt.Errorf("is %q, not between %v and %v", cut(string(s), 40), MinFor, MaxFor)
+	if d < least || d > most {
+		return 0, fmt.Errorf("is %q, not between %v and %v", cut(string(s), 40), least, most)
 	}
 	return d.Milliseconds(), nil
 }

@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/json"
 	"math"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -58,7 +59,7 @@ func TestAnActionIsUnderstoodToTheLetterOrRefused(t *testing.T) {
 		{"a time that ran backwards", fz, []string{"for", `"-5s"`}, `for is "-5s", not between 100ms and 10m0s`},
 		{"more than ten minutes", fz, []string{"for", `"10m0.001s"`}, `for is "10m0.001s", not between 100ms and 10m0s`},
 		{"a slip in a key", fz, []string{"resaon", `"x"`}, `unknown key "resaon": did you mean reason?`},
-		{"a key of another world", fz, []string{"signal", "9"}, `unknown key "signal": an action has kind, scope, for, reason, priority, cpu_percent, memory_high, io_percent, pids_max`},
+		{"a key of another world", fz, []string{"signal", "9"}, `unknown key "signal": an action has kind, scope, for, reason, priority, cpu_percent, memory_high, io_percent, pids_max, approval, then`},
 		{"a freeze with a limit", fz, []string{"cpu_percent", "50"}, "a freeze has no limits: cpu_percent, memory_high, io_percent and pids_max belong to a throttle"},
 		{"a throttle without a limit", th, nil, "a throttle needs at least one of cpu_percent, memory_high, io_percent, pids_max"},
 		{"no CPU at all", th, []string{"cpu_percent", "0"}, "cpu_percent is 0, not between 1 and 1000000"},
@@ -69,11 +70,24 @@ func TestAnActionIsUnderstoodToTheLetterOrRefused(t *testing.T) {
 		{"half a process", th, []string{"pids_max", "1.5"}, "pids_max is 1.5, not a whole number"},
 		{"a priority above all", fz, []string{"priority", "1e9"}, "priority is 1e9, not between -1000 and 1000"},
 		{"half a priority", fz, []string{"priority", "0.5"}, "priority is 0.5, not a whole number"},
+		{"a person who has no time to read", fz, []string{"approval", `"1s"`}, `approval is "1s", not between 10s and 24h0m0s`},
+		{"a person asked with a bare yes", fz, []string{"approval", "true"}, `approval is a boolean, not a duration such as "60s"`},
+		{"what follows is no list", th, []string{"cpu_percent", "50", "then", `{"kind": "freeze"}`}, "then is an object, not an array of actions"},
+		{"nothing follows", th, []string{"cpu_percent", "50", "then", "[]"}, "then has 0 actions, not 1 to 3"},
+		{"a ladder too high", th, []string{"cpu_percent", "50", "then", "[1, 2, 3, 4]"}, "then has 4 actions, not 1 to 3"},
+		{"a rung that is a word", th, []string{"cpu_percent", "50", "then", `["freeze"]`}, "then number 1: is a string, not an object with kind, scope, for and reason"},
+		{"a rung without a time", th, []string{"cpu_percent", "50", "then", `[{"kind": "freeze"}]`}, "then number 1: for is missing"},
+		{"a rung with a slip", th, []string{"cpu_percent", "50", "then", `[{"kind": "freeze", "for": "5s", "scop": "tree"}]`}, `then number 1: unknown key "scop": did you mean scope?`},
+		{"a ladder on a ladder", th, []string{"cpu_percent", "50", "then", `[{"kind": "freeze", "for": "5s", "then": []}]`}, "then number 1: then belongs to the first action"},
+		{"a rung with a priority", th, []string{"cpu_percent", "50", "then", `[{"kind": "freeze", "for": "5s", "priority": 1}]`}, "then number 1: priority belongs to the first action"},
+		{"a milder one after the freeze", fz, []string{"then", `[{"kind": "throttle", "for": "5s", "cpu_percent": 10}]`}, "then number 1: it is no more than the one before: the milder one comes first"},
+		{"the same once more", th, []string{"cpu_percent", "50", "then", `[{"kind": "throttle", "for": "5s", "cpu_percent": 20}, {"kind": "throttle", "for": "9s", "cpu_percent": 20}]`}, "then number 2: it is no more than the one before: the milder one comes first"},
+		{"a rung with a limit on a freeze", th, []string{"cpu_percent", "50", "then", `[{"kind": "freeze", "for": "5s", "pids_max": 9}]`}, "then number 1: a freeze has no limits: cpu_percent, memory_high, io_percent and pids_max belong to a throttle"},
 		{"a priority of null", fz, []string{"priority", "null"}, "priority is null, not a number"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			a, err := readAction(base(t, tt.kind, tt.changes...))
-			if err == nil || err.Error() != tt.want || a != (model.Action{}) {
+			if err == nil || err.Error() != tt.want || !reflect.ValueOf(a).IsZero() {
 				t.Errorf("got  %+v, %v\nwant %s", a, err, tt.want)
 			}
 		})
@@ -89,6 +103,24 @@ func TestAnActionCarriesAllThatWasSaid(t *testing.T) {
 	want := model.Action{
 		Kind: model.Throttle, Scope: model.ScopeCgroup, ForMS: 90_000, Reason: "storm", Priority: -7,
 		CPUPercent: 12.5, MemoryHigh: 1e9, IOPercent: 100, PIDsMax: 64,
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestALadderHasTheScopeAndTheReasonOfItsFirstActionUnlessItSaysOthers(t *testing.T) {
+	got, err := readAction(base(t, "throttle", "scope", `"tree"`, "for", `"30s"`, "cpu_percent", "50", "approval", `"5m"`,
+		"then", `[{"kind": "throttle", "for": "20s", "cpu_percent": 20}, {"kind": "freeze", "scope": "cgroup", "for": "10s", "reason": "all else failed", "approval": "1m"}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := model.Action{
+		Kind: model.Throttle, Scope: model.ScopeTree, ForMS: 30_000, Reason: "storm", CPUPercent: 50, ApprovalMS: 300_000,
+		Then: []model.Action{
+			{Kind: model.Throttle, Scope: model.ScopeTree, ForMS: 20_000, Reason: "storm", CPUPercent: 20},
+			{Kind: model.Freeze, Scope: model.ScopeCgroup, ForMS: 10_000, Reason: "all else failed", ApprovalMS: 60_000},
+		},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -112,6 +144,7 @@ func FuzzAction(f *testing.F) {
 		freezeTree,
 		`{"kind": "throttle", "scope": "cgroup", "for": "10m", "reason": "x", "cpu_percent": 50.5, "priority": 3}`,
 		`{"kind": "throttle", "scope": "tree", "for": "1s", "reason": "x", "memory_high": 1e12, "io_percent": 1, "pids_max": 1}`,
+		`{"kind": "throttle", "scope": "tree", "for": "1s", "reason": "x", "cpu_percent": 9, "then": [{"kind": "freeze", "for": "2s", "approval": "1h"}]}`,
 		`{"kind": "freeze", "scope": "tree", "for": "9999999h", "reason": "\u202e\u0000"}`,
 		`{"cpu_percent": 1e308, "priority": -1e308}`, `[]`, `"freeze"`, `null`, `{"": {}}`,
 	} {
@@ -124,7 +157,7 @@ func FuzzAction(f *testing.F) {
 		}
 		a, err := readAction(ast.NewTerm(v))
 		if err != nil {
-			if a != (model.Action{}) {
+			if !reflect.ValueOf(a).IsZero() {
 				t.Errorf("an action beside the error %v: %+v", err, a)
 			}
 			return
@@ -146,7 +179,7 @@ func FuzzAction(f *testing.F) {
 		b.Reason += "."
 		rs := []Request{{"breaker.y", b}, {"breaker.y", a}, {"breaker.x", b}}
 		sortRequests(rs)
-		if rs[0].Policy != "breaker.x" || rs[1].Action != a {
+		if rs[0].Policy != "breaker.x" || !reflect.DeepEqual(rs[1].Action, a) {
 			t.Errorf("the order is %+v", rs)
 		}
 	})

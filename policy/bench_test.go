@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/breakerd/breakerd/model"
 )
 
 // The limit is 100 µs at the 99th percentile with the shipped rules.
@@ -43,7 +45,7 @@ func benchmarkDecide(b *testing.B, s *Set) {
 	b.ReportAllocs()
 	for b.Loop() {
 		start := time.Now()
-		v := s.Decide(b.Context(), InputOf(inc, host, at))
+		v := s.Decide(b.Context(), InputOf(inc, model.Breaker{}, host, at))
 		took = append(took, time.Since(start))
 		if v.Error != "" {
 			b.Fatal(v.Error)

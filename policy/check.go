@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+
+	"github.com/breakerd/breakerd/model"
 )
 
 // checkModule finds what OPA's compiler accepts and a policy must not have, in a
@@ -48,6 +50,31 @@ func checkLiteral(t *ast.Term, at func(*ast.Location, string, ...any)) {
 		}
 		return
 	}
+	checkKeys(o, at)
+	then := o.Get(ast.StringTerm("then"))
+	if then == nil {
+		return
+	}
+	rungs, ok := then.Value.(*ast.Array)
+	if !ok {
+		return // a rule gives it
+	}
+	rungs.Foreach(func(rung *ast.Term) {
+		o, ok := rung.Value.(ast.Object)
+		switch {
+		case !ok:
+		case ast.IsConstant(o):
+			// Scope and reason may be those of the first, which are not known yet.
+			if _, err := readRung(rung, model.Action{Scope: model.ScopeTree, Reason: "given by a rule"}); err != nil {
+				at(rung.Location, "action: then: %v", err)
+			}
+		default:
+			checkKeys(o, at)
+		}
+	})
+}
+
+func checkKeys(o ast.Object, at func(*ast.Location, string, ...any)) {
 	for _, k := range o.Keys() {
 		if s, ok := k.Value.(ast.String); ok {
 			if err := knownKey(string(s)); err != nil {

@@ -227,7 +227,7 @@ action contains {"kind": "freeze", "scope": "tree", "for": "60s", "reason": reas
 	} {
 		inc := stormIncident()
 		inc.Culprit.Root.Cmdline = cmdline
-		v := s.Decide(t.Context(), InputOf(inc, stormHost(), inc.OpenedAt))
+		v := s.Decide(t.Context(), InputOf(inc, model.Breaker{}, stormHost(), inc.OpenedAt))
 		if v.Action.Kind != model.Freeze || v.Error != "" {
 			t.Errorf("%s: got %+v", name, v)
 		}

@@ -45,9 +45,18 @@ func stormHost() model.Host {
 	return model.Host{CPUs: 2, Processes: 655, MemTotalBytes: 8 << 30, MemAvailBytes: 5 << 30}
 }
 
+// stormBreaker is that of one which was held twice, and to no use.
+func stormBreaker(now time.Time) model.Breaker {
+	return model.Breaker{
+		Cgroup: "/user.slice/user-1000.slice/session-4.scope", State: model.BreakerHalfOpen, Generation: 5,
+		Since: now.Add(-3 * time.Second), Opened: 2, Rung: 1, LastEffect: model.EffectNone, LastEnd: model.EndNoRelief,
+		Resting: []model.Rest{{Kind: model.ForkStorm, Until: now.Add(time.Minute), Refuted: true}},
+	}
+}
+
 func stormInput() Input {
 	inc := stormIncident()
-	return InputOf(inc, stormHost(), inc.OpenedAt.Add(750*time.Millisecond))
+	return InputOf(inc, stormBreaker(inc.OpenedAt), stormHost(), inc.OpenedAt.Add(750*time.Millisecond))
 }
 
 // files is a folder of policies; a name without an ending becomes a .rego file.

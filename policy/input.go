@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -12,6 +13,7 @@ import (
 // published schema, input.schema.json.
 type Input struct {
 	Incident Incident `json:"incident" doc:"What goes wrong, because of whom, and who suffers from it."`
+	Breaker  Breaker  `json:"breaker" doc:"What is known of holding this culprit, which is the cgroup by its path: its history."`
 	Host     Host     `json:"host" doc:"The machine as a whole."`
 	Time     string   `json:"time" doc:"Wall clock of the sample that this is decided on. A policy has no other clock." unit:"RFC 3339, UTC"`
 	TimeNS   int64    `json:"time_ns" doc:"The same as time, for time.clock, time.weekday and their like." unit:"ns since 1970"`
@@ -61,6 +63,18 @@ type Victim struct {
 	StallMS  float64        `json:"stall_ms" doc:"How long it waited because of the culprit's cgroup, since shortly before the incident opened." unit:"ms"`
 }
 
+// Breaker is the culprit's history.
+type Breaker struct {
+	State      model.BreakerState `json:"state" doc:"Whether the culprit is held (open), was let go a moment ago and is watched (half_open), or neither (closed)." enum:"closed,open,half_open"`
+	Generation uint64             `json:"generation" doc:"How often the state has changed. 0 of one of whom nothing is known." unit:"changes"`
+	SinceMS    int64              `json:"since_ms" doc:"How long the state has lasted." unit:"ms"`
+	Opened     int                `json:"opened" doc:"How often it was held of late. Each time doubles how long it is held next." unit:"times"`
+	Rung       int                `json:"rung" doc:"Which action of the ladder it is at, 0 for the first." unit:"actions before it"`
+	Refuted    bool               `json:"refuted" doc:"Whether holding it for this kind of trouble did not help the victims, not long ago. It is not held then, whatever is asked for."`
+	LastEffect model.Effect       `json:"last_effect" doc:"Whether it helped the victims when it was held last." enum:"unknown,relieved,partial,none"`
+	LastEnd    model.EndReason    `json:"last_end" doc:"Why the last lease ended, empty if there was none or nobody knows." enum:",expired,released,heartbeat,shutdown,recovered,unconfirmed,refused,failed,yielded,no_relief,replaced"`
+}
+
 // Host is the machine as a whole.
 type Host struct {
 	CPUs              int    `json:"cpus" doc:"CPUs that are online." unit:"CPUs"`
@@ -76,9 +90,9 @@ const (
 	maxVictims = 256
 )
 
-// InputOf is the input for an incident, seen on a host at the time of a sample.
-// The same values give the same input.
-func InputOf(inc *model.Incident, host model.Host, at time.Time) Input {
+// InputOf is the input for an incident and its culprit's breaker, seen on a host at the time
+// of a sample. The same values give the same input.
+func InputOf(inc *model.Incident, b model.Breaker, host model.Host, at time.Time) Input {
 	c := inc.Culprit
 	in := Input{
 		Incident: Incident{
@@ -97,12 +111,19 @@ func InputOf(inc *model.Incident, host model.Host, at time.Time) Input {
 			Victims:  make([]Victim, 0, min(len(inc.Victims), maxVictims)),
 			Evidence: inc.Evidence,
 		},
+		Breaker: Breaker{
+			State: cmp.Or(b.State, model.BreakerClosed), Generation: b.Generation, Opened: b.Opened, Rung: b.Rung,
+			Refuted: b.Refuted(inc.Kind, at), LastEffect: cmp.Or(b.LastEffect, model.EffectUnknown), LastEnd: b.LastEnd,
+		},
 		Host: Host{
 			CPUs: host.CPUs, Processes: host.Processes,
 			MemTotalBytes: host.MemTotalBytes, MemAvailableBytes: host.MemAvailBytes,
 		},
 		Time:   stamp(at),
 		TimeNS: at.UnixNano(),
+	}
+	if !b.Since.IsZero() {
+		in.Breaker.SinceMS = max(0, at.Sub(b.Since).Milliseconds())
 	}
 	if in.Incident.Evidence == nil {
 		in.Incident.Evidence = map[string]float64{}

@@ -47,6 +47,8 @@ func describe(t reflect.Type) *schema {
 	switch t.Kind() {
 	case reflect.String:
 		return &schema{Type: "string"}
+	case reflect.Bool:
+		return &schema{Type: "boolean"}
 	case reflect.Float64:
 		return &schema{Type: "number"}
 	case reflect.Int, reflect.Int32, reflect.Int64, reflect.Uint32, reflect.Uint64:

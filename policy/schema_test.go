@@ -102,6 +102,27 @@ func TestEveryFieldIsFilledFromTheIncident(t *testing.T) {
 	walk("Input", reflect.ValueOf(stormInput()))
 }
 
+func TestTheWordsOfABreakerAreAllThereAre(t *testing.T) {
+	all := func(words ...string) string { return strings.Join(words, ",") }
+	want := map[string]string{
+		"State": all(textsOf(model.BreakerStates)...), "LastEffect": all(textsOf(model.Effects)...),
+		"LastEnd": all(append([]string{""}, textsOf(model.EndReasons)...)...),
+	}
+	for name, words := range want {
+		field, _ := reflect.TypeFor[Breaker]().FieldByName(name)
+		if got := field.Tag.Get("enum"); got != words {
+			t.Errorf("%s is one of %s, want %s", name, got, words)
+		}
+	}
+}
+
+func textsOf[T ~string](all []T) (texts []string) {
+	for _, v := range all {
+		texts = append(texts, string(v))
+	}
+	return texts
+}
+
 func TestTheKindsOfTheInputAreAllKinds(t *testing.T) {
 	field, _ := reflect.TypeFor[Incident]().FieldByName("Kind")
 	var want []string

@@ -47,6 +47,17 @@ func (in *Input) value() (ast.Value, error) {
 		v.whole("outside", int64(c.Outside)),
 		v.figure("share", c.Share),
 	)
+	b := &in.Breaker
+	breaker := v.object(
+		v.text("state", string(b.State)),
+		v.count("generation", b.Generation),
+		v.whole("since_ms", b.SinceMS),
+		v.whole("opened", int64(b.Opened)),
+		v.whole("rung", int64(b.Rung)),
+		v.term("refuted", ast.BooleanTerm(b.Refuted)),
+		v.text("last_effect", string(b.LastEffect)),
+		v.text("last_end", string(b.LastEnd)),
+	)
 	incident := v.object(
 		v.text("id", inc.ID),
 		v.text("kind", string(inc.Kind)),
@@ -67,6 +78,7 @@ func (in *Input) value() (ast.Value, error) {
 	)
 	all := v.object(
 		v.term("incident", incident),
+		v.term("breaker", breaker),
 		v.term("host", host),
 		v.text("time", in.Time),
 		v.whole("time_ns", in.TimeNS),

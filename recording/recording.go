@@ -1,7 +1,7 @@
 // Package recording keeps what breakerd saw, so that it can be judged again: on
 // another machine, with other thresholds or policies, without root.
 //
-// A recording is a file of JSON lines: a header, then samples and outcomes in the
+// A recording is a file of JSON lines: a header, then samples, outcomes and ends of leases in the
 // order in which breakerd took them in, and an end that counts them, so that a
 // recording that was cut off is told from a whole one. Where the name of the file
 // ends in .gz it is compressed with gzip.
@@ -21,9 +21,9 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
-// Version is the version of the form of recordings that this program writes. It reads
-// no others.
-const Version = 1
+// Version is the version of the form of recordings that this program writes. It reads those
+// since 1 as well, which have no ends of leases and no breakers.
+const Version = 2
 
 // maxLine bounds one line: a keyframe of 20,000 processes takes 8 MB.
 const maxLine = 64 << 20
@@ -33,6 +33,8 @@ type Header struct {
 	Version  int               `json:"version"`
 	Detect   json.RawMessage   `json:"detect"`             // thresholds, as detect.Config
 	Policies map[string]string `json:"policies,omitempty"` // sources, by file name
+	Learning json.RawMessage   `json:"learning,omitempty"` // as breaker.Config
+	Breakers json.RawMessage   `json:"breakers,omitempty"` // as they were when it began
 }
 
 // Record is one line of a recording: exactly one of its fields is set.
@@ -40,7 +42,9 @@ type Record struct {
 	Header  *Header        `json:"header,omitempty"`
 	Sample  *model.Sample  `json:"sample,omitempty"`
 	Outcome *model.Outcome `json:"outcome,omitempty"`
-	End     *End           `json:"end,omitempty"`
+	// Ended is the end of a lease.
+	Ended *model.LeaseEnd `json:"lease_end,omitempty"`
+	End   *End            `json:"end,omitempty"`
 }
 
 // End is the last line.
@@ -154,7 +158,7 @@ func NewDecoder(r io.Reader, name string) (*Decoder, error) {
 		return nil, err
 	case rec.Header == nil:
 		return nil, fmt.Errorf("%s:1: not a recording of breakerd: its first line has no header", name)
-	case rec.Header.Version != Version:
+	case rec.Header.Version < 1:
 		return nil, foreign(name, rec.Header.Version)
 	}
 	d.header = *rec.Header
@@ -162,7 +166,7 @@ func NewDecoder(r io.Reader, name string) (*Decoder, error) {
 }
 
 func foreign(name string, version int) error {
-	return fmt.Errorf("%s:1: the recording has version %d, and this program reads version %d: use the breakerctl that recorded it", name, version, Version)
+	return fmt.Errorf("%s:1: the recording has version %d, and this program reads versions up to %d: use the breakerctl that recorded it", name, version, Version)
 }
 
 // first reads the first line, and the version of its header alone, whatever else a later
@@ -197,11 +201,21 @@ func (d *Decoder) Next() (Record, error) {
 		return Record{}, err
 	case rec.End != nil:
 		return Record{}, d.end(rec.End)
-	case (rec.Sample == nil) == (rec.Outcome == nil):
-		return Record{}, fmt.Errorf("%s:%d: neither a sample nor an outcome", d.name, d.number)
+	case count(rec.Sample != nil, rec.Outcome != nil, rec.Ended != nil) != 1:
+		return Record{}, fmt.Errorf("%s:%d: neither a sample nor an outcome nor the end of a lease", d.name, d.number)
 	}
 	d.records++
 	return rec, nil
+}
+
+// count counts what is there.
+func count(there ...bool) (n int) {
+	for _, is := range there {
+		if is {
+			n++
+		}
+	}
+	return n
 }
 
 // end checks that nothing is missing and that nothing follows. What follows is asked

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/breakerd/breakerd/breaker"
 	"github.com/breakerd/breakerd/config"
 	"github.com/breakerd/breakerd/detect"
 	"github.com/breakerd/breakerd/model"
@@ -33,6 +34,8 @@ type Settings struct {
 	Policies []string `yaml:"policies" doc:"Folders of .rego files, or files. The default one may be missing; no policy means that nothing is ever done."`
 	// Detect holds the thresholds.
 	Detect detect.Config `yaml:"detect" doc:"The thresholds: when an incident opens, and when it closes. See breakerd-incidents(7)."`
+	// Breaker says how breakers learn.
+	Breaker breaker.Config `yaml:"breaker" doc:"How it is learned whether holding a culprit helps: by its victims."`
 }
 
 // Default watches and does nothing.
@@ -43,6 +46,7 @@ func Default() Settings {
 		RuntimeDir: "/run/breakerd",
 		Policies:   []string{DefaultPolicies},
 		Detect:     detect.DefaultConfig(),
+		Breaker:    breaker.DefaultConfig(),
 	}
 }
 

@@ -35,6 +35,12 @@ const (
 	FieldPending    Field = "BREAKER_PENDING"     // keys that need a restart
 	FieldLeftOut    Field = "BREAKER_LEFT_OUT"    // entries
 	FieldLeftOutID  Field = "BREAKER_LEFT_OUT_ID" // of this MESSAGE_ID
+	FieldApproval   Field = "BREAKER_APPROVAL"    // the question to a person
+	FieldBy         Field = "BREAKER_BY"          // who said yes
+	FieldState      Field = "BREAKER_STATE"       // of a breaker: closed, open, half_open
+	FieldGeneration Field = "BREAKER_GENERATION"  // of a breaker
+	FieldOpened     Field = "BREAKER_OPENED"      // how often it opened of late
+	FieldEffect     Field = "BREAKER_EFFECT"      // unknown, relieved, partial, none
 	FieldMissing    Field = "BREAKER_MISSING"     // what cannot be seen on this machine
 )
 

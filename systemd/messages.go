@@ -27,6 +27,11 @@ const (
 	MsgEnforcerBack        MessageID = "03a7070cffa7416da8720256ed950658" // it answers again
 	MsgConfigLoaded        MessageID = "897c6dc9ecd44c2f8bace22eaa412a2e" // the configuration was read again
 	MsgConfigRefused       MessageID = "f21a92535e2b4291b56b6535ac18d0ef" // it was refused, and the old one stays
+	MsgApprovalAsked       MessageID = "b347eca8703b481392e49683b2fe2ce7" // a policy wants something done only with a person's yes
+	MsgApprovalGiven       MessageID = "1f203c092e654d7aa4bb5611e2e64164" // a person has said yes
+	MsgApprovalExpired     MessageID = "74f28df55154491ebbdfc31c34ea989d" // nobody did in time
+	MsgBreakerSwitched     MessageID = "d31428744191425384bd04abae5b8873" // a breaker opened, is half-open, or closed
+	MsgBreakerMeasured     MessageID = "c9b065d5036943eb8f232827065deae0" // it was seen whether holding a culprit helps its victims
 	MsgEntriesLeftOut      MessageID = "317175a6a53d4be9b256f8ba916392d7" // there were too many entries of one kind
 )
 
@@ -53,6 +58,11 @@ func MessageIDs() []MessageID {
 		MsgEnforcerBack,
 		MsgConfigLoaded,
 		MsgConfigRefused,
+		MsgApprovalAsked,
+		MsgApprovalGiven,
+		MsgApprovalExpired,
+		MsgBreakerSwitched,
+		MsgBreakerMeasured,
 		MsgEntriesLeftOut,
 	}
 }

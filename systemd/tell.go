@@ -158,6 +158,75 @@ func note(l model.Lease) string {
 	return ""
 }
 
+// ApprovalAsked tells that a person is asked.
+func ApprovalAsked(a model.Approval) Entry {
+	return entry(MsgApprovalAsked, Warning, fmt.Sprintf("%s of %s waits for a person's yes until %s: breakerctl approve %s",
+		a.Decision.Action.Kind, or(a.Decision.Target.Cgroup), a.ExpiresAt.UTC().Format(time.RFC3339), a.ID), approvalFields(a))
+}
+
+// ApprovalGiven tells that somebody has said yes.
+func ApprovalGiven(a model.Approval) Entry {
+	return entry(MsgApprovalGiven, Notice, fmt.Sprintf("%s of %s is approved by %s",
+		a.Decision.Action.Kind, or(a.Decision.Target.Cgroup), or(a.By)), approvalFields(a))
+}
+
+// ApprovalExpired tells that nobody has said yes while it would have helped.
+func ApprovalExpired(a model.Approval) Entry {
+	return entry(MsgApprovalExpired, Notice, fmt.Sprintf("nobody is asked about %s of %s any more: its time is up, or the trouble has passed",
+		a.Decision.Action.Kind, or(a.Decision.Target.Cgroup)), approvalFields(a))
+}
+
+func approvalFields(a model.Approval) map[Field]string {
+	d := &a.Decision
+	return map[Field]string{
+		FieldApproval: a.ID, FieldDecision: d.ID, FieldIncident: or(d.IncidentID), FieldKind: string(d.Kind),
+		FieldAction: or(string(d.Action.Kind)), FieldScope: string(d.Target.Scope), FieldCgroup: or(d.Target.Cgroup),
+		FieldForMS: strconv.FormatInt(d.Action.ForMS, 10), FieldPolicy: or(d.Policy), FieldReason: or(d.Action.Reason),
+		FieldExpires: a.ExpiresAt.UTC().Format(time.RFC3339), FieldBy: or(a.By),
+	}
+}
+
+// BreakerSwitched tells that the breaker of a culprit has another state.
+func BreakerSwitched(b model.Breaker) Entry {
+	message := fmt.Sprintf("the breaker of %s is closed again: its victims did not suffer from it", or(b.Cgroup))
+	switch b.State {
+	case model.BreakerOpen:
+		message = fmt.Sprintf("the breaker of %s is open; it opened %s of late", or(b.Cgroup), times(b.Opened))
+	case model.BreakerHalfOpen:
+		message = fmt.Sprintf("the breaker of %s is half-open: it was let go (%s), and its victims are watched", or(b.Cgroup), or(string(b.LastEnd)))
+	}
+	return entry(MsgBreakerSwitched, Info, message, breakerFields(b))
+}
+
+func times(n int) string {
+	if n == 1 {
+		return "once"
+	}
+	return strconv.Itoa(n) + " times"
+}
+
+// BreakerMeasured tells whether it helps the victims that a culprit is held.
+func BreakerMeasured(b model.Breaker) Entry {
+	priority, what := Info, "it is not known whether that helps anybody: nothing could be measured"
+	switch b.LastEffect {
+	case model.EffectRelieved:
+		what = "its victims are relieved"
+	case model.EffectPartial:
+		what = "its victims are relieved in part, and it makes them wait still"
+	case model.EffectNone:
+		priority, what = Warning, "that does not help its victims"
+	}
+	return entry(MsgBreakerMeasured, priority, fmt.Sprintf("%s is held, and %s: %.0f ms/s of waiting before, %.0f now", or(b.Cgroup), what, b.Before.OthersMS, b.After.OthersMS), breakerFields(b))
+}
+
+func breakerFields(b model.Breaker) map[Field]string {
+	return map[Field]string{
+		FieldCgroup: or(b.Cgroup), FieldState: string(b.State), FieldGeneration: strconv.FormatUint(b.Generation, 10),
+		FieldOpened: strconv.Itoa(b.Opened), FieldEffect: or(string(b.LastEffect)), FieldEndReason: or(string(b.LastEnd)),
+		FieldKind: or(string(b.Kind)), FieldIncident: or(b.IncidentID), FieldLease: or(b.LeaseID), FieldDryRun: strconv.FormatBool(b.DryRun),
+	}
+}
+
 // PoliciesLoaded tells that a set of policies is in force.
 func PoliciesLoaded(hash string, modules int) Entry {
 	return entry(MsgPoliciesLoaded, Info, fmt.Sprintf("policies loaded: %d modules, %s", modules, hash), map[Field]string{FieldPolicyHash: hash})

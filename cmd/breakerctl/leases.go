@@ -11,7 +11,7 @@ import (
 
 func (a *app) leases() *cobra.Command {
 	return &cobra.Command{
-		Use: "leases", Short: "List what is held now, and until when", Args: cobra.NoArgs,
+		Use: "leases", Short: "List what is held now, and what waits for a person's yes", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			all, err := a.client().Leases(c.Context())
 			if err != nil {
@@ -20,7 +20,11 @@ func (a *app) leases() *cobra.Command {
 			if a.output == jsonText {
 				return writeJSON(c.OutOrStdout(), all)
 			}
-			if len(all) == 0 {
+			status, err := a.client().Status(c.Context())
+			if err != nil {
+				return err
+			}
+			if len(all)+len(status.Enforcer.Approvals) == 0 {
 				fmt.Fprintln(c.OutOrStdout(), "nothing is held")
 				return nil
 			}
@@ -28,6 +32,7 @@ func (a *app) leases() *cobra.Command {
 			for _, l := range all {
 				r.add(l.ID, state(l), string(l.Decision.Action.Kind), l.Decision.Target.Cgroup, span(time.Until(l.ExpiresAt)), string(l.Decision.Kind), l.Decision.Policy)
 			}
+			waiting(r, status.Enforcer.Approvals)
 			return r.flush()
 		},
 	}

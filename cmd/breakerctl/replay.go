@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/breakerd/breakerd/breaker"
 	"github.com/breakerd/breakerd/detect"
 	"github.com/breakerd/breakerd/judge"
 	"github.com/breakerd/breakerd/model"
@@ -72,6 +73,11 @@ func replay(ctx context.Context, path string, o replayOptions) ([]model.Incident
 		judge: judge.New(thresholds, set, workload.Name),
 		other: o.policies != nil || o.config != "",
 	}
+	breakers, err := o.breakers(dec.Header())
+	if err != nil {
+		return nil, err
+	}
+	r.judge.Remember(breakers)
 	for {
 		rec, err := dec.Next()
 		switch {
@@ -102,6 +108,30 @@ func (o *replayOptions) thresholds(h recording.Header) (detect.Config, error) {
 	return cfg, cfg.Check()
 }
 
+// breakers are as they were when the recording began; with other thresholds or policies they
+// begin anew.
+func (o *replayOptions) breakers(h recording.Header) (*breaker.Set, error) {
+	cfg := breaker.DefaultConfig()
+	if o.config != "" {
+		c, _, err := settings.Load(o.config)
+		if err != nil {
+			return nil, err
+		}
+		cfg = c.Breaker
+	} else if len(h.Learning) > 0 {
+		if err := json.Unmarshal(h.Learning, &cfg); err != nil {
+			return nil, fmt.Errorf("the recording's breaker: %w", err)
+		}
+		if err := cfg.Check(); err != nil {
+			return nil, fmt.Errorf("the recording's breaker: %w", err)
+		}
+	}
+	if o.policies != nil || o.config != "" || len(h.Breakers) == 0 {
+		return breaker.New(cfg), nil
+	}
+	return breaker.Load(cfg, h.Breakers)
+}
+
 func (o *replayOptions) set(h recording.Header) (*policy.Set, error) {
 	if o.policies != nil {
 		return policy.Load(o.policies...)
@@ -129,11 +159,16 @@ func (r *replayer) take(ctx context.Context, rec recording.Record) {
 		}
 	case rec.Outcome != nil && !r.other:
 		r.events(r.judge.Outcome(*rec.Outcome))
+	case rec.Ended != nil && !r.other:
+		r.events(r.judge.Ended(*rec.Ended))
 	}
 }
 
 func (r *replayer) events(events []judge.Event) {
 	for _, e := range events {
+		if e.Incident.ID == "" {
+			continue // about a breaker
+		}
 		r.keep(e.Incident)
 		if e.Type == judge.Wanted && r.other {
 			r.events(r.judge.Outcome(model.Outcome{DecisionID: e.Decision.ID, DryRun: true}))

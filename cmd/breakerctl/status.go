@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/model"
 	"github.com/breakerd/breakerd/safetext"
 )
 
@@ -47,10 +48,23 @@ func statusFacts(s api.Status) []string {
 		"policies", policies(s.Policies),
 		"enforcer", safetext.Printable(strings.TrimSpace(strings.Join([]string{s.Enforcer.State, s.Enforcer.Error, s.Enforcer.Paused}, " "))),
 		"incidents", fmt.Sprintf("%d open, %d since the start", s.OpenIncidents, s.Incidents),
-		"leases", fmt.Sprint(s.Leases),
+		"leases", leasesLine(s),
 		"privileges", or(s.Privileges, "not settled yet"),
 		"own cost", fmt.Sprintf("%.2f %% of one CPU since the start, %d MB", s.Cost.CPUPercent, s.Cost.RSSBytes>>20),
 	}
+}
+
+func leasesLine(s api.Status) string {
+	n := 0
+	for _, q := range s.Enforcer.Approvals {
+		if q.State == model.ApprovalWaiting {
+			n++
+		}
+	}
+	if n == 0 {
+		return fmt.Sprint(s.Leases)
+	}
+	return fmt.Sprintf("%d, and %d waiting for a person's yes: breakerctl leases", s.Leases, n)
 }
 
 func lost(s api.Status) string {

@@ -1,0 +1,80 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/breakerd/breakerd/breaker"
+)
+
+// memory keeps the breakers on disk, so that they outlive a restart. Without it everybody
+// begins anew, which holds nobody for longer.
+type memory struct {
+	dir string // "" keeps nothing
+
+	err error // why they could not be kept, or read
+}
+
+// memoryDir lies within the state directory, whose records are the enforcer's.
+const memoryDir = "daemon"
+
+// breakersFile holds the breakers.
+const breakersFile = "breakers.json"
+
+// maxBreakersFile is more than a full set takes.
+const maxBreakersFile = 16 << 20
+
+// recall reads the breakers of before, as they are after a restart.
+func (m *memory) recall(cfg breaker.Config) *breaker.Set {
+	s := breaker.New(cfg)
+	if m.dir != "" {
+		kept, err := m.read(cfg)
+		if m.err = err; err == nil && kept != nil {
+			s = kept
+		}
+	}
+	s.Restart(time.Now().UTC())
+	return s
+}
+
+func (m *memory) read(cfg breaker.Config) (*breaker.Set, error) {
+	name := filepath.Join(m.dir, breakersFile)
+	info, err := os.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err == nil && info.Size() > maxBreakersFile:
+		err = fmt.Errorf("it has %d bytes, and %d is the most", info.Size(), maxBreakersFile)
+	}
+	var text []byte
+	if err == nil {
+		text, err = os.ReadFile(name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read breakers: %w", err)
+	}
+	return breaker.Load(cfg, text)
+}
+
+// keep writes the breakers, whole or not at all.
+func (m *memory) keep(text []byte) error {
+	if m.dir == "" {
+		return nil
+	}
+	name := filepath.Join(m.dir, breakersFile)
+	err := os.MkdirAll(m.dir, 0o750)
+	if err == nil {
+		err = os.WriteFile(name+".new", text, 0o640)
+	}
+	if err == nil {
+		err = os.Rename(name+".new", name)
+	}
+	if err != nil {
+		err = fmt.Errorf("keep breakers: %w", err)
+	}
+	return err
+}
