@@ -166,6 +166,26 @@ func TestSomebodyElseWritesWhatIsHeld(t *testing.T) {
 	}
 }
 
+func TestSomebodyElseThawsWhatIsHeld(t *testing.T) {
+	run(t, func(t *testing.T, w *world) {
+		d := w.decide(w.tree("/a", 100), 100, time.Minute)
+		w.mustHold(d)
+		for range maxAsserts {
+			w.fake.SetFreeze("/a", "0")
+			time.Sleep(2 * lookEvery)
+			synctest.Wait()
+			w.wantHeld("/a", true)
+		}
+		w.fake.SetFreeze("/a", "0")
+		time.Sleep(2 * lookEvery)
+		synctest.Wait()
+		w.wantHeld("/a", false)
+		if l := w.log.last(); l.EndReason != model.EndYielded || !strings.Contains(l.Note, "cgroup.freeze") {
+			t.Errorf("it ended %q: %s", l.EndReason, l.Note)
+		}
+	})
+}
+
 // An undo that comes while a write is made again waits for it: the last write is the undo's.
 func TestAnAssertNeverOutlivesItsLease(t *testing.T) {
 	w := newWorld(t)

@@ -213,7 +213,7 @@ func TestAClockThatJumps(t *testing.T) {
 		}
 	}
 	for _, by := range []time.Duration{time.Hour, -2 * time.Hour} {
-		const long = 4 * time.Second
+		const long = 3 * time.Second
 		began := time.Now() // counted by the clock that does not jump
 		hold(t, cgroup, 0, long)
 		jump(by)
@@ -225,6 +225,10 @@ func TestAClockThatJumps(t *testing.T) {
 			t.Errorf("with a jump by %s it was held for %s", by, took)
 		}
 		asBefore(t, unit, cgroup)
+		if by > 0 {
+			jump(-by)
+			continue
+		}
 		hold(t, cgroup, 0, 5*time.Minute)
 		jump(-by)
 		run(t, "systemctl", "kill", "-s", "KILL", "breaker-enforcer.service")
@@ -251,9 +255,11 @@ func pressure(resource string) int {
 // The enforcer on a machine whose CPU and memory are fought for, with little memory for itself.
 func TestTheEnforcerUnderPressure(t *testing.T) {
 	unit, cgroup := start(t, busy)
-	run(t, "systemctl", "set-property", "--runtime", "breaker-enforcer.service", "MemoryHigh=8M")
-	t.Cleanup(func() { _, _ = try("systemctl", "revert", "breaker-enforcer.service") })
-	start(t, "for i in 1 2 3 4 5 6 7 8; do "+busy+" & done; wait")
+	// systemd writes it again when it starts the enforcer again.
+	if err := os.WriteFile(cgroupfs+prop(t, "breaker-enforcer.service", "ControlGroup")+"/memory.high", []byte("8M"), 0); err != nil {
+		t.Fatal(err)
+	}
+	start(t, "for i in 1 2 3 4 5 6; do "+busy+" & done; wait")
 	// Somebody who touches three times what he may have is reclaimed from all the time.
 	start(t, "exec stress-ng --quiet --vm 2 --vm-bytes 96M --vm-keep", "-p", "MemoryHigh=32M", "-p", "MemorySwapMax=0")
 	cpu, memory := 0, 0
