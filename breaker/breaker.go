@@ -225,6 +225,10 @@ func (s *Set) Outcome(o model.Outcome) (changed *model.Breaker, release *Release
 			b.Kind, b.IncidentID, b.LeaseID, b.Until, b.DryRun = d.Kind, d.IncidentID, cmp.Or(o.LeaseID, d.ID), &until, o.DryRun
 			b.Left, b.Measured, b.climbing = len(d.Action.Then), false, time.Time{}
 			b.turn(model.BreakerOpen, s.now)
+		case climbed && b.State == model.BreakerOpen && o.RefusedBy == "approval":
+			// A person is asked. The rung before goes on meanwhile, to its end at the latest.
+			b.climbing = b.Since.Add(time.Duration(d.Action.ApprovalMS)*time.Millisecond + climbBound)
+			return nil, nil
 		case climbed && b.State == model.BreakerOpen:
 			// The rung before goes on, unless it gave nothing.
 			return nil, s.stay(b)

@@ -369,6 +369,31 @@ func TestWhereTheNextRungIsRefusedOneThatGaveNothingIsUndoneAndOneThatGaveSomeGo
 	}
 }
 
+func TestARungThatNeedsAYesIsWaitedForWhileTheOneBeforeRuns(t *testing.T) {
+	ladder, approved := half, freeze
+	ladder.ForMS, approved.ApprovalMS = 600_000, 60_000
+	ladder.Then = []model.Action{approved}
+	s := newStory(t, much)
+	first := s.open("/a", ladder)
+	s.pass(4 * time.Second)
+	s.feel("/a", much)
+	for range 40 {
+		d, answer := s.want("/a", ladder)
+		if d == nil {
+			t.Fatalf("not asked for any more: %s", answer.Refused)
+		}
+		if _, r := s.Outcome(model.Outcome{DecisionID: d.ID, RefusedBy: "approval"}); r != nil {
+			t.Fatal("undone while a person is asked")
+		}
+		s.pass(time.Second)
+	}
+	s.is("/a", model.BreakerOpen)
+	_, releases := s.pass(40 * time.Second)
+	if len(releases) != 1 || releases[0] != (Release{first.ID, model.EndNoRelief}) {
+		t.Errorf("released %+v once nobody has said yes", releases)
+	}
+}
+
 func TestInADryRunNothingIsMeasuredAndItOpensAgainAllTheSame(t *testing.T) {
 	s := newStory(t, much)
 	d, _ := s.want("/a", freeze)

@@ -47,6 +47,9 @@ func (v *view) Status(ctx context.Context) api.Status {
 		Config:        v.conf.state(),
 		Problems:      []string{},
 	}
+	if s.Enforcer.Approvals == nil {
+		s.Enforcer.Approvals = []model.Approval{}
+	}
 	for _, m := range v.observer.Missing() {
 		s.Missing = append(s.Missing, api.Missing(m))
 	}

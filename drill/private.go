@@ -47,8 +47,9 @@ func StartPrivate(ctx context.Context, policy []byte) (_ *Private, err error) {
 	if err := errors.Join(os.Mkdir(policies, 0o755), os.WriteFile(filepath.Join(policies, "drill.rego"), policy, 0o644)); err != nil {
 		return nil, err
 	}
-	config := filepath.Join(dir, "empty.yaml") // the drill is not about the machine's configuration
-	if err := os.WriteFile(config, nil, 0o644); err != nil {
+	// The drill is not about the machine's configuration, nor does it wait after a start.
+	config := filepath.Join(dir, "breakerd.yaml")
+	if err := os.WriteFile(config, []byte("breaker: {start_quiet: 0s}\n"), 0o644); err != nil {
 		return nil, err
 	}
 	// Nor does it wait until the enforcer would be asked anything on a machine that lives.

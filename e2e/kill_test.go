@@ -40,7 +40,7 @@ rate:
   per_target: {every: 1ms, burst: 1000}
   overall: {every: 1ms, burst: 1000}
 `)
-	quick := h.file("quick.yaml", "tick: 100ms\ndetect: {fork_storm: {hold: 100ms}, hysteresis: {close_after: 300ms}}\n")
+	quick := h.file("quick.yaml", "tick: 100ms\ndetect: {fork_storm: {hold: 100ms}, hysteresis: {close_after: 300ms}}\nbreaker: {start_quiet: 0s}\n")
 	breakerd := func() *program {
 		p := h.start("breakerd", "--config", quick, "--mode", "enforce", "--policy", h.rules)
 		h.ready()

@@ -136,7 +136,7 @@ func (p *program) signal(s syscall.Signal) {
 func (h *house) enforcer() *program { return h.start("breaker-enforcer", "--config", h.enforcerConfig) }
 
 func (h *house) breakerd(mode string, args ...string) *program {
-	return h.start("breakerd", append(args, "--config", h.file("breakerd.yaml", ""), "--mode", mode, "--policy", h.rules)...)
+	return h.start("breakerd", append(args, "--config", h.file("breakerd.yaml", "breaker: {start_quiet: 0s}\n"), "--mode", mode, "--policy", h.rules)...)
 }
 
 // ready waits until breakerd sees, and the enforcer answers it where it has to.

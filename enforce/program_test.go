@@ -253,18 +253,18 @@ func TestRecordsOfANewerEnforcerAreRefusedAndLeaveNothingFrozen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	newer := bytes.Replace(text, []byte(`"version": 2,`), []byte(`"version": 3, "thaw_slowly": true,`), 1)
+	newer := bytes.Replace(text, fmt.Appendf(nil, `"version": %d,`, model.LeaseVersion), fmt.Appendf(nil, `"version": %d, "thaw_slowly": true,`, model.LeaseVersion+1), 1)
 	if bytes.Equal(newer, text) {
 		t.Fatalf("no version in %s", text)
 	}
-	for name, b := range map[string][]byte{record: newer, version: []byte("3\n")} {
+	for name, b := range map[string][]byte{record: newer, version: fmt.Appendf(nil, "%d\n", model.LeaseVersion+1)} {
 		if err := os.WriteFile(name, b, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	args := []string{"--config", k.config, "--runtime-dir", k.run, "--state-dir", k.state}
 	out, err := exec.Command(k.program, args...).CombinedOutput()
-	if err == nil || !bytes.Contains(out, []byte("of version 3, from a newer breaker-enforcer")) || bytes.Contains(out, []byte("is ready")) {
+	if err == nil || !bytes.Contains(out, fmt.Appendf(nil, "of version %d, from a newer breaker-enforcer", model.LeaseVersion+1)) || bytes.Contains(out, []byte("is ready")) {
 		t.Errorf("%v: %s", err, out)
 	}
 	if g.Frozen() {

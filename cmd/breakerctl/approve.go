@@ -14,7 +14,7 @@ import (
 
 func (a *app) approve() *cobra.Command {
 	return &cobra.Command{
-		Use: "approve ID", Short: "Say yes to what a policy wants done only with a person's yes", Args: cobra.ExactArgs(1),
+		Use: "approve ID", Short: "Say yes to what a policy wants done only with a person's yes", Args: cobra.ExactArgs(1), ValidArgsFunction: a.completeApprovals,
 		Long: `Say yes to an action for which a policy asks with "approval". breakerctl leases lists what waits,
 and the journal says so when it begins to. Only root may, and whom allow.approvers names in
 enforcer.yaml. To say no, do nothing: the question expires.

@@ -28,6 +28,24 @@ func (a *app) completeIncidents(c *cobra.Command, args []string, _ string) ([]st
 	return ids, cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeApprovals offers what waits for a person's yes.
+func (a *app) completeApprovals(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(c.Context(), completeBound)
+	defer cancel()
+	s, err := a.client().Status(ctx)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var ids []string
+	for _, q := range s.Enforcer.Approvals {
+		ids = append(ids, q.ID+"\t"+string(q.Decision.Action.Kind)+" of "+q.Decision.Target.Cgroup)
+	}
+	return ids, cobra.ShellCompDirectiveNoFileComp
+}
+
 // completeLeases offers what is held.
 func (a *app) completeLeases(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	if len(args) > 0 {
