@@ -33,6 +33,8 @@ var rooms = map[string]struct {
 	"judge":    {[]string{"model", "detect", "policy"}, "what decides only joins pure functions, so that a recording replays"},
 
 	"recording":      {[]string{"model"}, "a recording is samples and outcomes"},
+	"history":        {[]string{"model"}, "keeping is not deciding: what is kept are values"},
+	"report":         {[]string{"model"}, "a report is a pure function of what history keeps"},
 	"systemd":        {[]string{"model", "safetext"}, "telling is not doing"},
 	"cgroupctl":      {[]string{"model"}, "the only writer of cgroups must be small enough to read"},
 	"cgroupctl/unit": {[]string{"model", "cgroupctl"}, "what is asked of systemd is asked for a writer of cgroups"},

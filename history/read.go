@@ -1,0 +1,340 @@
+package history
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+)
+
+// background is for what the writer does: it ends when it is done.
+var background = context.Background()
+
+// Bounds of what a report is made of.
+const (
+	maxStories = 20_000
+	maxRead    = 200_000 // verdicts and leases
+	// maxDetailed is how many stories of a report have their moments and triages.
+	maxDetailed = 50
+)
+
+// readers are the connections of those who ask.
+type readers struct{ db *sql.DB }
+
+func openReaders(dir string) (*readers, error) {
+	// The writer has the file open already, so that nothing is made here.
+	db, err := openDB(filepath.Join(dir, fileName), "rw", "query_only(on)")
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(2)
+	db.SetMaxIdleConns(0) // a connection takes 2 MB and is asked once in a while
+	return &readers{db}, nil
+}
+
+func (r *readers) close() { _ = r.db.Close() }
+
+// ask puts a question to the file, once what was told before is in it.
+func (s *Store) ask(ctx context.Context, question func(context.Context, *sql.DB) error) error {
+	done := make(chan struct{})
+	bound := time.NewTimer(readBound)
+	defer bound.Stop()
+	select {
+	case s.asks <- done:
+		select {
+		case <-done:
+		case <-bound.C: // a disk that takes its time: what is there is told
+		}
+	case <-bound.C:
+	case <-s.ended:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	s.mu.Lock()
+	r, problem := s.readers, s.state.Problem
+	s.mu.Unlock()
+	if r == nil {
+		if problem == "" {
+			problem = "it is not open"
+		}
+		return fmt.Errorf("%w: %s", model.ErrNoHistory, problem)
+	}
+	err := question(ctx, r.db)
+	if damaged(err) {
+		s.mu.Lock()
+		s.damage = err
+		s.mu.Unlock()
+		s.ring()
+		return fmt.Errorf("%w: the file is damaged, is set aside, and a new one begins: %w", model.ErrNoHistory, err)
+	}
+	return err
+}
+
+// Incidents are the incidents that a filter asks for, the newest first, without their
+// triages and with the last of their decisions.
+func (s *Store) Incidents(ctx context.Context, f model.IncidentFilter) (all []model.Incident, err error) {
+	err = s.ask(ctx, func(ctx context.Context, db *sql.DB) error {
+		text, args := where(f, time.Now().Add(-time.Duration(s.maxAge.Load())))
+		limit := ""
+		if f.Most > 0 {
+			limit = fmt.Sprintf(" LIMIT %d", f.Most)
+		}
+		// Which are meant is found out in the small table, and only their bodies are read.
+		var u unpacker
+		return each(ctx, db, "SELECT b.body FROM (SELECT row, opened FROM incidents i WHERE "+text+" ORDER BY opened DESC, row DESC"+limit+
+			") i JOIN bodies b ON b.incident = i.row ORDER BY i.opened DESC, i.row DESC", args, func(scan func(...any) error) error {
+			var body []byte
+			if err := scan(&body); err != nil {
+				return err
+			}
+			var b incidentBody
+			if err := u.unpack(body, &b); err != nil {
+				return err
+			}
+			all = append(all, b.Incident)
+			return nil
+		})
+	})
+	return all, err
+}
+
+func where(f model.IncidentFilter, oldest time.Time) (string, []any) {
+	since := oldest
+	if f.Since.After(since) {
+		since = f.Since
+	}
+	where, args := []string{"seen >= ?"}, []any{since.UnixMilli()}
+	and := func(text string, values ...any) {
+		where, args = append(where, text), append(args, values...)
+	}
+	if !f.Until.IsZero() {
+		and("opened <= ?", f.Until.UnixMilli())
+	}
+	if f.Kind != "" {
+		and("kind = ?", string(f.Kind))
+	}
+	if f.Cgroup != "" {
+		below := strings.TrimSuffix(f.Cgroup, "/")
+		and("(cgroup = ? OR substr(cgroup, 1, ?) = ?)", f.Cgroup, len([]rune(below))+1, below+"/")
+	}
+	if f.Unit != "" {
+		and("unit = ?", f.Unit)
+	}
+	return strings.Join(where, " AND "), args
+}
+
+// Story is all that is kept of one incident.
+func (s *Store) Story(ctx context.Context, id string) (story model.Story, err error) {
+	err = s.ask(ctx, func(ctx context.Context, db *sql.DB) error {
+		var row int64
+		var body []byte
+		err := db.QueryRowContext(ctx, "SELECT i.row, b.body FROM incidents i JOIN bodies b ON b.incident = i.row WHERE i.id = ?", id).Scan(&row, &body)
+		if errors.Is(err, sql.ErrNoRows) {
+			return fmt.Errorf("incident %q: %w", id, model.ErrNotKept)
+		}
+		if err != nil {
+			return err
+		}
+		t := teller{ctx: ctx, q: db}
+		if story, err = t.begin(body); err != nil {
+			return err
+		}
+		if err := t.rest(row, &story); err != nil {
+			return err
+		}
+		return t.details(row, &story)
+	})
+	return story, err
+}
+
+// teller puts stories together.
+type teller struct {
+	ctx context.Context
+	q   querier
+	u   unpacker
+}
+
+func (t *teller) begin(body []byte) (model.Story, error) {
+	var b incidentBody
+	err := t.u.unpack(body, &b)
+	return model.Story{Incident: b.Incident, Host: b.Host}, err
+}
+
+func (t *teller) rest(row int64, story *model.Story) error {
+	if err := unpackEach(t, "SELECT body FROM verdicts WHERE incident = ? ORDER BY part", row, func(part []model.Verdict) { story.Verdicts = append(story.Verdicts, part...) }); err != nil {
+		return err
+	}
+	story.Decisions = decisionsOf(story)
+	return unpackEach(t, "SELECT body FROM holds WHERE incident = ? ORDER BY id", row, func(h model.Hold) { story.Holds = append(story.Holds, h) })
+}
+
+// keptDecisions is how many decisions an incident tells, the first and the last of them.
+const keptDecisions = 16
+
+func decisionsOf(story *model.Story) []model.DecisionRecord {
+	if len(story.Verdicts) == 0 {
+		return story.Decisions
+	}
+	var all []model.DecisionRecord
+	for i := range story.Verdicts {
+		all = append(all, story.Verdicts[i].DecisionRecord)
+	}
+	if old := len(all) - keptDecisions; old > 0 {
+		all = append(all[:keptDecisions/2], all[keptDecisions/2+old:]...)
+	}
+	return all
+}
+
+func (t *teller) details(row int64, story *model.Story) error {
+	if err := unpackEach(t, "SELECT body FROM triages WHERE incident = ?", row, func(triage model.Triage) { story.Triage = &triage }); err != nil {
+		return err
+	}
+	return unpackEach(t, "SELECT body FROM moments WHERE incident = ? ORDER BY part", row, func(part []model.Moment) { story.Moments = append(story.Moments, part...) })
+}
+
+func unpackEach[T any](t *teller, query string, row int64, take func(T)) error {
+	return each(t.ctx, t.q, query, []any{row}, func(scan func(...any) error) error {
+		var body []byte
+		if err := scan(&body); err != nil {
+			return err
+		}
+		var v T
+		if err := t.u.unpack(body, &v); err != nil {
+			return err
+		}
+		take(v)
+		return nil
+	})
+}
+
+// Chronicle is what is kept of a stretch of time.
+func (s *Store) Chronicle(ctx context.Context, since, until time.Time) (c model.Chronicle, err error) {
+	c.Since, c.Until, c.Stories = since, until, []model.Story{}
+	err = s.ask(ctx, func(ctx context.Context, db *sql.DB) error {
+		// One moment of the file, whatever is written meanwhile.
+		tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		return s.chronicle(ctx, tx, &c)
+	})
+	return c, err
+}
+
+func (s *Store) chronicle(ctx context.Context, tx *sql.Tx, c *model.Chronicle) error {
+	var began sql.NullInt64
+	if err := tx.QueryRowContext(ctx, "SELECT min(opened) FROM (SELECT opened FROM incidents ORDER BY seen LIMIT 100)").Scan(&began); err != nil {
+		return err
+	}
+	c.Began = c.Until
+	if began.Valid {
+		c.Began = time.UnixMilli(began.Int64).UTC()
+	}
+	f := model.IncidentFilter{Since: c.Since, Until: c.Until}
+	text, args := where(f, time.Now().Add(-time.Duration(s.maxAge.Load())))
+	which := "SELECT row FROM incidents WHERE " + text + fmt.Sprintf(" ORDER BY opened DESC, row DESC LIMIT %d", maxStories)
+	t := teller{ctx: ctx, q: tx}
+	at := make(map[int64]int) // rows, in c.Stories
+	err := each(ctx, tx, "SELECT i.row, b.body FROM incidents i JOIN bodies b ON b.incident = i.row WHERE i.row IN ("+which+") ORDER BY i.opened, i.row", args, func(scan func(...any) error) error {
+		var row int64
+		var body []byte
+		if err := scan(&row, &body); err != nil {
+			return err
+		}
+		story, err := t.begin(body)
+		at[row] = len(c.Stories)
+		c.Stories = append(c.Stories, story)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if len(c.Stories) == maxStories {
+		c.Cut = fmt.Sprintf("only the newest %d incidents are in it", maxStories)
+	}
+	read := 0
+	err = each(ctx, tx, "SELECT incident, body FROM verdicts WHERE incident IN ("+which+") ORDER BY incident, part", args, func(scan func(...any) error) error {
+		var row int64
+		var body []byte
+		var part []model.Verdict
+		if err := scan(&row, &body); err != nil || read >= maxRead {
+			return err
+		}
+		if err := t.u.unpack(body, &part); err != nil {
+			return err
+		}
+		read += len(part)
+		story := &c.Stories[at[row]]
+		story.Verdicts = append(story.Verdicts, part...)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if read >= maxRead {
+		c.Cut = fmt.Sprintf("only %d decisions are in it", read)
+	}
+	err = each(ctx, tx, "SELECT incident, body FROM holds WHERE incident IN ("+which+") ORDER BY incident, id", args, func(scan func(...any) error) error {
+		var row int64
+		var body []byte
+		var h model.Hold
+		if err := scan(&row, &body); err != nil {
+			return err
+		}
+		if err := t.u.unpack(body, &h); err != nil {
+			return err
+		}
+		story := &c.Stories[at[row]]
+		story.Holds = append(story.Holds, h)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return t.detailsOfHeld(c, at)
+}
+
+// detailsOfHeld adds the moments and triages to the newest stories in which something was held.
+func (t *teller) detailsOfHeld(c *model.Chronicle, at map[int64]int) error {
+	rows := make([]int64, len(c.Stories))
+	for row, i := range at {
+		rows[i] = row
+	}
+	detailed := 0
+	for i := len(c.Stories) - 1; i >= 0 && detailed < maxDetailed; i-- {
+		if len(c.Stories[i].Holds) == 0 {
+			continue
+		}
+		detailed++
+		if err := t.details(rows[i], &c.Stories[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// querier is a connection or a transaction.
+type querier interface {
+	QueryContext(context.Context, string, ...any) (*sql.Rows, error)
+}
+
+// each runs a query, and hands out its rows.
+func each(ctx context.Context, q querier, query string, args []any, take func(scan func(...any) error) error) error {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := take(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
