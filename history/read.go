@@ -15,14 +15,6 @@ import (
 // background is for what the writer does: it ends when it is done.
 var background = context.Background()
 
-// Bounds of what a report is made of.
-const (
-	maxStories = 20_000
-	maxRead    = 200_000 // verdicts and leases
-	// maxDetailed is how many stories of a report have their moments and triages.
-	maxDetailed = 50
-)
-
 // readers are the connections of those who ask.
 type readers struct{ db *sql.DB }
 
@@ -212,9 +204,14 @@ func unpackEach[T any](t *teller, query string, row int64, take func(T)) error {
 	})
 }
 
-// Chronicle is what is kept of a stretch of time.
-func (s *Store) Chronicle(ctx context.Context, since, until time.Time) (c model.Chronicle, err error) {
-	c.Since, c.Until, c.Stories = since, until, []model.Story{}
+// storiesAtOnce are read together: enough that a query is worth it, and few enough that a
+// report over weeks takes no memory.
+const storiesAtOnce = 256
+
+// Stories hands out all that is kept of the incidents that were open in a stretch of time,
+// in the order in which they were told. Their triages and moments are those of incidents
+// about which something was held. It says how far back history reaches.
+func (s *Store) Stories(ctx context.Context, since, until time.Time, take func(*model.Story)) (began time.Time, err error) {
 	err = s.ask(ctx, func(ctx context.Context, db *sql.DB) error {
 		// One moment of the file, whatever is written meanwhile.
 		tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
@@ -222,101 +219,87 @@ func (s *Store) Chronicle(ctx context.Context, since, until time.Time) (c model.
 			return err
 		}
 		defer tx.Rollback()
-		return s.chronicle(ctx, tx, &c)
-	})
-	return c, err
-}
-
-func (s *Store) chronicle(ctx context.Context, tx *sql.Tx, c *model.Chronicle) error {
-	var began sql.NullInt64
-	if err := tx.QueryRowContext(ctx, "SELECT min(opened) FROM (SELECT opened FROM incidents ORDER BY seen LIMIT 100)").Scan(&began); err != nil {
-		return err
-	}
-	c.Began = c.Until
-	if began.Valid {
-		c.Began = time.UnixMilli(began.Int64).UTC()
-	}
-	f := model.IncidentFilter{Since: c.Since, Until: c.Until}
-	text, args := where(f, time.Now().Add(-time.Duration(s.maxAge.Load())))
-	which := "SELECT row FROM incidents WHERE " + text + fmt.Sprintf(" ORDER BY opened DESC, row DESC LIMIT %d", maxStories)
-	t := teller{ctx: ctx, q: tx}
-	at := make(map[int64]int) // rows, in c.Stories
-	err := each(ctx, tx, "SELECT i.row, b.body FROM incidents i JOIN bodies b ON b.incident = i.row WHERE i.row IN ("+which+") ORDER BY i.opened, i.row", args, func(scan func(...any) error) error {
-		var row int64
-		var body []byte
-		if err := scan(&row, &body); err != nil {
+		var first sql.NullInt64
+		if err := tx.QueryRowContext(ctx, "SELECT min(opened) FROM (SELECT opened FROM incidents ORDER BY seen LIMIT 100)").Scan(&first); err != nil {
 			return err
 		}
+		if first.Valid {
+			began = time.UnixMilli(first.Int64).UTC()
+		}
+		where, args := where(model.IncidentFilter{Since: since, Until: until}, time.Now().Add(-time.Duration(s.maxAge.Load())))
+		t := teller{ctx: ctx, q: tx}
+		for after := int64(0); ; {
+			rows, stories, err := t.chapter(where+" AND row > ?", append(args[:len(args):len(args)], after))
+			if err != nil || len(rows) == 0 {
+				return err
+			}
+			for i := range stories {
+				stories[i].Decisions = decisionsOf(&stories[i])
+				take(&stories[i])
+			}
+			after = rows[len(rows)-1]
+		}
+	})
+	return began, err
+}
+
+// chapter puts the next few stories together.
+func (t *teller) chapter(where string, args []any) (rows []int64, stories []model.Story, err error) {
+	which := "SELECT row FROM incidents WHERE " + where + fmt.Sprintf(" ORDER BY row LIMIT %d", storiesAtOnce)
+	at := make(map[int64]int)
+	err = t.each("SELECT i.row, b.body FROM incidents i JOIN bodies b ON b.incident = i.row WHERE i.row IN ("+which+") ORDER BY i.row", args, func(row int64, body []byte) error {
 		story, err := t.begin(body)
-		at[row] = len(c.Stories)
-		c.Stories = append(c.Stories, story)
+		at[row] = len(stories)
+		rows, stories = append(rows, row), append(stories, story)
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	if len(c.Stories) == maxStories {
-		c.Cut = fmt.Sprintf("only the newest %d incidents are in it", maxStories)
-	}
-	read := 0
-	err = each(ctx, tx, "SELECT incident, body FROM verdicts WHERE incident IN ("+which+") ORDER BY incident, part", args, func(scan func(...any) error) error {
-		var row int64
-		var body []byte
-		var part []model.Verdict
-		if err := scan(&row, &body); err != nil || read >= maxRead {
-			return err
-		}
-		if err := t.u.unpack(body, &part); err != nil {
-			return err
-		}
-		read += len(part)
-		story := &c.Stories[at[row]]
-		story.Verdicts = append(story.Verdicts, part...)
-		return nil
+	err = t.each("SELECT incident, body FROM verdicts WHERE incident IN ("+which+") ORDER BY incident, part", args, func(row int64, body []byte) error {
+		story := &stories[at[row]]
+		return unpackOnto(t, body, &story.Verdicts)
 	})
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	if read >= maxRead {
-		c.Cut = fmt.Sprintf("only %d decisions are in it", read)
-	}
-	err = each(ctx, tx, "SELECT incident, body FROM holds WHERE incident IN ("+which+") ORDER BY incident, id", args, func(scan func(...any) error) error {
-		var row int64
-		var body []byte
+	err = t.each("SELECT incident, body FROM holds WHERE incident IN ("+which+") ORDER BY incident, id", args, func(row int64, body []byte) error {
 		var h model.Hold
-		if err := scan(&row, &body); err != nil {
-			return err
-		}
-		if err := t.u.unpack(body, &h); err != nil {
-			return err
-		}
-		story := &c.Stories[at[row]]
+		err := t.u.unpack(body, &h)
+		story := &stories[at[row]]
 		story.Holds = append(story.Holds, h)
-		return nil
+		return err
 	})
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	return t.detailsOfHeld(c, at)
-}
-
-// detailsOfHeld adds the moments and triages to the newest stories in which something was held.
-func (t *teller) detailsOfHeld(c *model.Chronicle, at map[int64]int) error {
-	rows := make([]int64, len(c.Stories))
-	for row, i := range at {
-		rows[i] = row
-	}
-	detailed := 0
-	for i := len(c.Stories) - 1; i >= 0 && detailed < maxDetailed; i-- {
-		if len(c.Stories[i].Holds) == 0 {
+	for i := range stories {
+		if len(stories[i].Holds) == 0 {
 			continue
 		}
-		detailed++
-		if err := t.details(rows[i], &c.Stories[i]); err != nil {
-			return err
+		if err := t.details(rows[i], &stories[i]); err != nil {
+			return nil, nil, err
 		}
 	}
-	return nil
+	return rows, stories, nil
+}
+
+func (t *teller) each(query string, args []any, take func(row int64, body []byte) error) error {
+	return each(t.ctx, t.q, query, args, func(scan func(...any) error) error {
+		var row int64
+		var body []byte
+		if err := scan(&row, &body); err != nil {
+			return err
+		}
+		return take(row, body)
+	})
+}
+
+func unpackOnto[T any](t *teller, body []byte, all *[]T) error {
+	var part []T
+	err := t.u.unpack(body, &part)
+	*all = append(*all, part...)
+	return err
 }
 
 // querier is a connection or a transaction.

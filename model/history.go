@@ -92,9 +92,6 @@ type Chronicle struct {
 	Until time.Time `json:"until"`
 	// Began is how far back history reaches; nothing is known of what was before.
 	Began time.Time `json:"began"`
-	// Stories are the incidents that were open in it, the oldest first, without their
-	// moments and triages but for some of those about which something was held.
+	// Stories are the incidents that were open in it, the oldest first.
 	Stories []Story `json:"stories"`
-	// Cut says what was left out because there was too much of it; "" if nothing was.
-	Cut string `json:"cut"`
 }
