@@ -29,6 +29,7 @@ type pipeline struct {
 	board    *board
 	enforcer enforcer
 	teller   *teller
+	past     keeper
 	log      *slog.Logger
 
 	outcomes chan model.Outcome
@@ -38,6 +39,7 @@ type pipeline struct {
 	running  sync.WaitGroup
 
 	playing []*tape
+	wanted  map[string]model.Decision // whose outcomes have not come yet, by ID
 	samples atomic.Uint64
 	latest  atomic.Pointer[model.Sample]
 	lost    lostSum
@@ -106,6 +108,7 @@ func (p *pipeline) run(ctx context.Context) error {
 			p.sample(ctx, s)
 		case o := <-p.outcomes:
 			p.record(recording.Record{Outcome: &o})
+			p.keepOutcome(&o)
 			p.events(ctx, p.judge.Outcome(o))
 		case r := <-p.rulings:
 			p.judge.SetPolicies(r.policies)
@@ -132,9 +135,19 @@ func (p *pipeline) sample(ctx context.Context, s *model.Sample) {
 	p.markLimited(s)
 	p.record(recording.Record{Sample: s})
 	p.board.sample(s)
+	p.past.Sample(s)
 	p.events(ctx, p.judge.Sample(ctx, s))
 	for _, in := range p.judge.Open() {
 		p.board.incident(in)
+		p.past.Incident(in)
+	}
+}
+
+// keepOutcome keeps what became of a decision.
+func (p *pipeline) keepOutcome(o *model.Outcome) {
+	if d, known := p.wanted[o.DecisionID]; known {
+		delete(p.wanted, o.DecisionID)
+		p.past.Verdict(verdictOf(&d, o))
 	}
 }
 
@@ -171,9 +184,14 @@ func (p *pipeline) tellLost(s *model.Sample) {
 func (p *pipeline) events(ctx context.Context, events []judge.Event) {
 	for _, e := range events {
 		p.board.incident(e.Incident)
+		p.past.Incident(e.Incident)
 		switch e.Type {
 		case judge.Wanted:
 			d := *e.Decision
+			if p.wanted == nil {
+				p.wanted = make(map[string]model.Decision)
+			}
+			p.wanted[d.ID] = d
 			p.running.Go(func() {
 				o := p.enforcer.propose(ctx, d)
 				select {
@@ -182,6 +200,9 @@ func (p *pipeline) events(ctx context.Context, events []judge.Event) {
 				}
 			})
 		default:
+			if e.Record != nil && e.Record.ID == "" { // it was never proposed
+				p.past.Verdict(model.Verdict{IncidentID: e.Incident.ID, DecisionRecord: *e.Record})
+			}
 			p.teller.event(e)
 		}
 	}

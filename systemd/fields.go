@@ -36,6 +36,7 @@ const (
 	FieldLeftOut    Field = "BREAKER_LEFT_OUT"    // entries
 	FieldLeftOutID  Field = "BREAKER_LEFT_OUT_ID" // of this MESSAGE_ID
 	FieldMissing    Field = "BREAKER_MISSING"     // what cannot be seen on this machine
+	FieldFile       Field = "BREAKER_FILE"
 )
 
 // Unknown stands where an entry must say something and nothing is known.

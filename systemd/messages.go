@@ -27,6 +27,9 @@ const (
 	MsgEnforcerBack        MessageID = "03a7070cffa7416da8720256ed950658" // it answers again
 	MsgConfigLoaded        MessageID = "897c6dc9ecd44c2f8bace22eaa412a2e" // the configuration was read again
 	MsgConfigRefused       MessageID = "f21a92535e2b4291b56b6535ac18d0ef" // it was refused, and the old one stays
+	MsgHistoryStopped      MessageID = "5c2b17bdbfcc4e8db22b125964726e1a" // what happens cannot be kept
+	MsgHistoryBack         MessageID = "07f8baed00804a3fb599c698cd1c0d20" // it is kept again
+	MsgHistorySetAside     MessageID = "da41627fd77745d3b41303d0266e91c4" // what was kept is damaged, and a new file begins
 	MsgEntriesLeftOut      MessageID = "317175a6a53d4be9b256f8ba916392d7" // there were too many entries of one kind
 )
 
@@ -53,6 +56,9 @@ func MessageIDs() []MessageID {
 		MsgEnforcerBack,
 		MsgConfigLoaded,
 		MsgConfigRefused,
+		MsgHistoryStopped,
+		MsgHistoryBack,
+		MsgHistorySetAside,
 		MsgEntriesLeftOut,
 	}
 }
