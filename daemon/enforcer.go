@@ -160,6 +160,9 @@ func (r *remote) learn(l model.Lease) {
 		r.held[l.ID] = l
 	}
 	r.mu.Unlock()
+	if l.State == model.LeaseEnded && !known {
+		return // it was told already
+	}
 	if !known || before.State != l.State || !before.ExpiresAt.Equal(l.ExpiresAt) {
 		r.past.Lease(l)
 	}

@@ -27,12 +27,12 @@ func BenchmarkHistory(b *testing.B) {
 	began := time.Now()
 	middle := fillMonth(b, dir)
 	filled := time.Since(began)
+	r := run(b, dir)
+	r.written() // and has forgotten what is kept of the newest only
 	info, err := os.Stat(dir + "/" + fileName)
 	if err != nil {
 		b.Fatal(err)
 	}
-	r := run(b, dir)
-	r.written()
 	ctx := context.Background()
 	day := time.Now().Add(-24 * time.Hour)
 	debug.FreeOSMemory()
@@ -86,7 +86,7 @@ func fillMonth(b *testing.B, dir string) (middle string) {
 	first := time.Now().AddDate(0, 0, -benchDays)
 	for n := range benchIncidents {
 		in := incident(n)
-		in.OpenedAt = first.Add(time.Duration(n) * benchDays * 24 * time.Hour / benchIncidents)
+		in.OpenedAt = first.Add(time.Duration(n) * (benchDays * 24 * time.Hour / benchIncidents))
 		r.Incident(in)
 		for i := range benchDecisions {
 			r.Verdict(verdict(&in, i))

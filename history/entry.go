@@ -233,7 +233,8 @@ func stallOf(victims []model.Victim) (sum float64) {
 type hold struct {
 	revision
 	model.Hold
-	of *entry // nil where its incident is not known
+	row int64  // 0 until it is written
+	of  *entry // nil where its incident is not known
 }
 
 // begin notes what the victims had waited before.

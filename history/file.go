@@ -34,7 +34,8 @@ const Version = 1
 const application = 0x62726b72
 
 // schema is the tables of version 1. Times are in ms since 1970, bodies are packed. What
-// is long lies apart from what is searched.
+// is long lies apart from what is searched. Keys are integers that grow, so that pages are
+// filled to their end: a key of two columns leaves a third of each empty.
 const schema = `
 CREATE TABLE incidents (
 	row    INTEGER PRIMARY KEY,
@@ -57,24 +58,21 @@ CREATE TABLE triages (
 	body     BLOB NOT NULL
 ) STRICT;
 CREATE TABLE verdicts (
-	incident INTEGER NOT NULL,
-	part     INTEGER NOT NULL,
-	body     BLOB NOT NULL,
-	PRIMARY KEY (incident, part)
-) STRICT, WITHOUT ROWID;
+	part INTEGER PRIMARY KEY, -- the incident's row, and 20 bits of a number
+	body BLOB NOT NULL
+) STRICT;
 CREATE TABLE moments (
-	incident INTEGER NOT NULL,
-	part     INTEGER NOT NULL,
-	body     BLOB NOT NULL,
-	PRIMARY KEY (incident, part)
-) STRICT, WITHOUT ROWID;
+	part INTEGER PRIMARY KEY, -- likewise
+	body BLOB NOT NULL
+) STRICT;
 CREATE TABLE holds (
-	id       TEXT PRIMARY KEY,
+	row      INTEGER PRIMARY KEY,
 	incident INTEGER NOT NULL,
 	ended    INTEGER NOT NULL, -- 1 if it has
 	body     BLOB NOT NULL
-) STRICT, WITHOUT ROWID;
+) STRICT;
 CREATE INDEX holds_incident ON holds (incident);
+CREATE INDEX holds_going_on ON holds (row) WHERE ended = 0;
 `
 
 // errForGood says that trying again would not help.
@@ -224,7 +222,7 @@ func (f *file) migrate(version int) error {
 	// With a log (WAL) a transaction is whole or not at all, also where breakerd is killed.
 	// synchronous = normal waits for the disk once in a checkpoint and not for each second:
 	// power that fails may cost the last seconds, and never the file.
-	for _, pragma := range []string{"auto_vacuum = incremental", "journal_mode = wal", "synchronous = normal", "journal_size_limit = 4194304"} {
+	for _, pragma := range []string{"page_size = 8192", "auto_vacuum = incremental", "journal_mode = wal", "synchronous = normal", "journal_size_limit = 4194304"} {
 		if _, err := f.conn.ExecContext(background, "PRAGMA "+pragma); err != nil {
 			return err
 		}
@@ -286,7 +284,7 @@ func (f *file) closeOpen() error {
 	if err := rows.Err(); err != nil {
 		return err
 	}
-	holds, err := f.heldStill()
+	holds, rowsOf, err := f.heldStill()
 	if err != nil || len(all)+len(holds) == 0 {
 		return err
 	}
@@ -305,12 +303,12 @@ func (f *file) closeOpen() error {
 				return err
 			}
 		}
-		for _, h := range holds {
+		for i, h := range holds {
 			body, err := f.packs.pack(h)
 			if err != nil {
 				return err
 			}
-			if _, err := tx.Exec("UPDATE holds SET ended = 1, body = ? WHERE id = ?", body, h.ID); err != nil {
+			if _, err := tx.Exec("UPDATE holds SET ended = 1, body = ? WHERE row = ?", body, rowsOf[i]); err != nil {
 				return err
 			}
 		}
@@ -319,32 +317,31 @@ func (f *file) closeOpen() error {
 }
 
 // heldStill are the leases that ran when breakerd stopped, as they must have ended.
-func (f *file) heldStill() ([]model.Hold, error) {
-	rows, err := f.conn.QueryContext(background, "SELECT h.body, coalesce(i.seen, 0) FROM holds h LEFT JOIN incidents i ON i.row = h.incident WHERE h.ended = 0")
+func (f *file) heldStill() (all []model.Hold, rowsOf []int64, err error) {
+	rows, err := f.conn.QueryContext(background, "SELECT h.row, h.body, coalesce(i.seen, 0) FROM holds h LEFT JOIN incidents i ON i.row = h.incident WHERE h.ended = 0")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer rows.Close()
-	var all []model.Hold
 	var u unpacker
 	for rows.Next() {
 		var body []byte
-		var seen int64
+		var row, seen int64
 		var h model.Hold
-		if err := rows.Scan(&body, &seen); err != nil {
-			return nil, err
+		if err := rows.Scan(&row, &body, &seen); err != nil {
+			return nil, nil, err
 		}
 		if err := u.unpack(body, &h); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		at := h.ExpiresAt
 		if h.DryRun && seen > 0 && time.UnixMilli(seen).Before(at) {
 			at = time.UnixMilli(seen).UTC() // it lived and died with breakerd
 		}
 		h.State, h.EndedAt, h.Note = model.LeaseEnded, &at, "breakerd stopped meanwhile, so that its end was not seen"
-		all = append(all, h)
+		all, rowsOf = append(all, h), append(rowsOf, row)
 	}
-	return all, rows.Err()
+	return all, rowsOf, rows.Err()
 }
 
 func (f *file) bytes() (sum int64) {

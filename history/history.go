@@ -317,6 +317,7 @@ func (s *Store) open() error {
 		s.changed[e.id] = e
 	}
 	for id, h := range s.holds {
+		h.row = 0
 		s.stale[id] = h
 	}
 	s.mu.Unlock()

@@ -84,11 +84,19 @@ func (f *file) deleteOlder(than int64) (deleted int64, err error) {
 	}
 }
 
+// partOf joins the parts p of verdicts or moments to the rows i of incidents.
+const partOf = "p.part BETWEEN i.row << 20 AND (i.row << 20) + 1048575"
+
 // deleteRows deletes the incidents that a query names, with all that hangs on them.
 func (f *file) deleteRows(which string, args ...any) (deleted int64, err error) {
 	err = f.transact(func(tx *sql.Tx) error {
-		for _, table := range []string{"bodies", "triages", "verdicts", "moments", "holds"} {
+		for _, table := range []string{"bodies", "triages", "holds"} {
 			if _, err := tx.Exec("DELETE FROM "+table+" WHERE incident IN ("+which+")", args...); err != nil {
+				return err
+			}
+		}
+		for _, table := range []string{"verdicts", "moments"} {
+			if _, err := tx.Exec("DELETE FROM "+table+" WHERE part IN (SELECT p.part FROM ("+which+") i JOIN "+table+" p ON "+partOf+")", args...); err != nil {
 				return err
 			}
 		}
@@ -105,8 +113,9 @@ func (f *file) deleteRows(which string, args ...any) (deleted int64, err error) 
 // deleteDetails forgets what was seen around incidents that are not among the newest.
 func (f *file) deleteDetails() (deleted int64, err error) {
 	err = f.transact(func(tx *sql.Tx) error {
-		for _, table := range []string{"triages", "moments"} {
-			r, err := tx.Exec("DELETE FROM "+table+" WHERE incident <= (SELECT row FROM incidents ORDER BY row DESC LIMIT 1 OFFSET ?)", detailsOf)
+		const oldest = "(SELECT row FROM incidents ORDER BY row DESC LIMIT 1 OFFSET ?)"
+		for _, which := range []string{"triages WHERE incident <= " + oldest, "moments WHERE part < (1 + " + oldest + ") << 20"} {
+			r, err := tx.Exec("DELETE FROM "+which, detailsOf)
 			if err != nil {
 				return err
 			}

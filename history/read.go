@@ -32,7 +32,7 @@ func openReaders(dir string) (*readers, error) {
 func (r *readers) close() { _ = r.db.Close() }
 
 // ask puts a question to the file, once what was told before is in it.
-func (s *Store) ask(ctx context.Context, question func(context.Context, *sql.DB) error) error {
+func (s *Store) ask(ctx context.Context, question func(context.Context, *sql.Conn) error) error {
 	done := make(chan struct{})
 	bound := time.NewTimer(readBound)
 	defer bound.Stop()
@@ -56,7 +56,10 @@ func (s *Store) ask(ctx context.Context, question func(context.Context, *sql.DB)
 		}
 		return fmt.Errorf("%w: %s", model.ErrNoHistory, problem)
 	}
-	err := question(ctx, r.db)
+	conn, err := r.db.Conn(ctx)
+	if err == nil {
+		err = errors.Join(question(ctx, conn), conn.Close())
+	}
 	if damaged(err) {
 		s.mu.Lock()
 		s.damage = err
@@ -70,27 +73,29 @@ func (s *Store) ask(ctx context.Context, question func(context.Context, *sql.DB)
 // Incidents are the incidents that a filter asks for, the newest first, without their
 // triages and with the last of their decisions.
 func (s *Store) Incidents(ctx context.Context, f model.IncidentFilter) (all []model.Incident, err error) {
-	err = s.ask(ctx, func(ctx context.Context, db *sql.DB) error {
+	err = s.ask(ctx, func(ctx context.Context, conn *sql.Conn) error {
 		text, args := where(f, time.Now().Add(-time.Duration(s.maxAge.Load())))
 		limit := ""
 		if f.Most > 0 {
 			limit = fmt.Sprintf(" LIMIT %d", f.Most)
 		}
 		// Which are meant is found out in the small table, and only their bodies are read.
-		var u unpacker
-		return each(ctx, db, "SELECT b.body FROM (SELECT row, opened FROM incidents i WHERE "+text+" ORDER BY opened DESC, row DESC"+limit+
-			") i JOIN bodies b ON b.incident = i.row ORDER BY i.opened DESC, i.row DESC", args, func(scan func(...any) error) error {
-			var body []byte
-			if err := scan(&body); err != nil {
-				return err
-			}
-			var b incidentBody
-			if err := u.unpack(body, &b); err != nil {
-				return err
-			}
-			all = append(all, b.Incident)
-			return nil
+		t := teller{ctx: ctx, q: conn}
+		var rows []int64
+		err := t.each("SELECT i.row, b.body FROM (SELECT row, opened FROM incidents i WHERE "+text+" ORDER BY opened DESC, row DESC"+limit+
+			") i JOIN bodies b ON b.incident = i.row ORDER BY i.opened DESC, i.row DESC", args, func(row int64, body []byte) error {
+			story, err := t.begin(body)
+			rows, all = append(rows, row), append(all, story.Incident)
+			return err
 		})
+		for i := 0; i < len(rows) && err == nil; i++ {
+			in := &all[i]
+			err = unpackEach(&t, "SELECT body FROM verdicts WHERE part BETWEEN ?1 << 20 AND (?1 << 20) + 1048575 ORDER BY part DESC LIMIT 1", rows[i], func(part []leanVerdict) {
+				verdicts := whole(in.ID, part)
+				in.Decisions = []model.DecisionRecord{verdicts[len(verdicts)-1].DecisionRecord}
+			})
+		}
+		return err
 	})
 	return all, err
 }
@@ -122,17 +127,17 @@ func where(f model.IncidentFilter, oldest time.Time) (string, []any) {
 
 // Story is all that is kept of one incident.
 func (s *Store) Story(ctx context.Context, id string) (story model.Story, err error) {
-	err = s.ask(ctx, func(ctx context.Context, db *sql.DB) error {
+	err = s.ask(ctx, func(ctx context.Context, conn *sql.Conn) error {
 		var row int64
 		var body []byte
-		err := db.QueryRowContext(ctx, "SELECT i.row, b.body FROM incidents i JOIN bodies b ON b.incident = i.row WHERE i.id = ?", id).Scan(&row, &body)
+		err := conn.QueryRowContext(ctx, "SELECT i.row, b.body FROM incidents i JOIN bodies b ON b.incident = i.row WHERE i.id = ?", id).Scan(&row, &body)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("incident %q: %w", id, model.ErrNotKept)
 		}
 		if err != nil {
 			return err
 		}
-		t := teller{ctx: ctx, q: db}
+		t := teller{ctx: ctx, q: conn}
 		if story, err = t.begin(body); err != nil {
 			return err
 		}
@@ -158,11 +163,11 @@ func (t *teller) begin(body []byte) (model.Story, error) {
 }
 
 func (t *teller) rest(row int64, story *model.Story) error {
-	if err := unpackEach(t, "SELECT body FROM verdicts WHERE incident = ? ORDER BY part", row, func(part []model.Verdict) { story.Verdicts = append(story.Verdicts, part...) }); err != nil {
+	if err := unpackEach(t, "SELECT body FROM verdicts WHERE part BETWEEN ?1 << 20 AND (?1 << 20) + 1048575 ORDER BY part", row, func(part []leanVerdict) { story.Verdicts = append(story.Verdicts, whole(story.ID, part)...) }); err != nil {
 		return err
 	}
 	story.Decisions = decisionsOf(story)
-	return unpackEach(t, "SELECT body FROM holds WHERE incident = ? ORDER BY id", row, func(h model.Hold) { story.Holds = append(story.Holds, h) })
+	return unpackEach(t, "SELECT body FROM holds WHERE incident = ? ORDER BY row", row, func(h model.Hold) { story.Holds = append(story.Holds, wholeHold(story.ID, h, story.Verdicts)) })
 }
 
 // keptDecisions is how many decisions an incident tells, the first and the last of them.
@@ -186,7 +191,7 @@ func (t *teller) details(row int64, story *model.Story) error {
 	if err := unpackEach(t, "SELECT body FROM triages WHERE incident = ?", row, func(triage model.Triage) { story.Triage = &triage }); err != nil {
 		return err
 	}
-	return unpackEach(t, "SELECT body FROM moments WHERE incident = ? ORDER BY part", row, func(part []model.Moment) { story.Moments = append(story.Moments, part...) })
+	return unpackEach(t, "SELECT body FROM moments WHERE part BETWEEN ?1 << 20 AND (?1 << 20) + 1048575 ORDER BY part", row, func(part []model.Moment) { story.Moments = append(story.Moments, part...) })
 }
 
 func unpackEach[T any](t *teller, query string, row int64, take func(T)) error {
@@ -212,9 +217,9 @@ const storiesAtOnce = 256
 // in the order in which they were told. Their triages and moments are those of incidents
 // about which something was held. It says how far back history reaches.
 func (s *Store) Stories(ctx context.Context, since, until time.Time, take func(*model.Story)) (began time.Time, err error) {
-	err = s.ask(ctx, func(ctx context.Context, db *sql.DB) error {
+	err = s.ask(ctx, func(ctx context.Context, conn *sql.Conn) error {
 		// One moment of the file, whatever is written meanwhile.
-		tx, err := db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+		tx, err := conn.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 		if err != nil {
 			return err
 		}
@@ -228,7 +233,12 @@ func (s *Store) Stories(ctx context.Context, since, until time.Time, take func(*
 		}
 		where, args := where(model.IncidentFilter{Since: since, Until: until}, time.Now().Add(-time.Duration(s.maxAge.Load())))
 		t := teller{ctx: ctx, q: tx}
-		for after := int64(0); ; {
+		// Rows were told in the order of time, and nearly closed in it.
+		var oldest sql.NullInt64
+		if err := tx.QueryRowContext(ctx, "SELECT min(row) FROM incidents WHERE seen >= ?", args[0]).Scan(&oldest); err != nil || !oldest.Valid {
+			return err
+		}
+		for after := oldest.Int64 - 1; ; {
 			rows, stories, err := t.chapter(where+" AND row > ?", append(args[:len(args):len(args)], after))
 			if err != nil || len(rows) == 0 {
 				return err
@@ -256,18 +266,21 @@ func (t *teller) chapter(where string, args []any) (rows []int64, stories []mode
 	if err != nil {
 		return nil, nil, err
 	}
-	err = t.each("SELECT incident, body FROM verdicts WHERE incident IN ("+which+") ORDER BY incident, part", args, func(row int64, body []byte) error {
+	err = t.each("SELECT i.row, p.body FROM ("+which+") i CROSS JOIN verdicts p ON "+partOf+" ORDER BY p.part", args, func(row int64, body []byte) error {
 		story := &stories[at[row]]
-		return unpackOnto(t, body, &story.Verdicts)
+		var part []leanVerdict
+		err := t.u.unpack(body, &part)
+		story.Verdicts = append(story.Verdicts, whole(story.ID, part)...)
+		return err
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	err = t.each("SELECT incident, body FROM holds WHERE incident IN ("+which+") ORDER BY incident, id", args, func(row int64, body []byte) error {
+	err = t.each("SELECT incident, body FROM holds WHERE incident IN ("+which+") ORDER BY incident, row", args, func(row int64, body []byte) error {
 		var h model.Hold
 		err := t.u.unpack(body, &h)
 		story := &stories[at[row]]
-		story.Holds = append(story.Holds, h)
+		story.Holds = append(story.Holds, wholeHold(story.ID, h, story.Verdicts))
 		return err
 	})
 	if err != nil {
@@ -293,13 +306,6 @@ func (t *teller) each(query string, args []any, take func(row int64, body []byte
 		}
 		return take(row, body)
 	})
-}
-
-func unpackOnto[T any](t *teller, body []byte, all *[]T) error {
-	var part []T
-	err := t.u.unpack(body, &part)
-	*all = append(*all, part...)
-	return err
 }
 
 // querier is a connection or a transaction.

@@ -124,11 +124,11 @@ func verdict(in *model.Incident, n int) model.Verdict {
 	}
 	switch n % 4 {
 	case 0:
-		v.RefusedBy, v.Reason = "grace", fmt.Sprintf("the incident is open for %d ms, and 15 s are asked for", 100*n)
+		v.RefusedBy, v.Reason = "grace", fmt.Sprintf("the incident has been open for %.2fs, and nothing is done before 15s (grace)", float64(n)*1.27)
 	case 1:
-		v.RefusedBy, v.Reason = "cooldown", fmt.Sprintf("it was held %d s ago, and is left alone for 10m", 7*n)
+		v.RefusedBy, v.Reason = "cooldown", fmt.Sprintf("%s was let go %.2fs ago, and is left in peace for 1m (cooldown)", in.Culprit.Cgroup, float64(n)*3.17)
 	case 2:
-		v.RefusedBy, v.Reason = "bystanders", fmt.Sprintf("%d processes of the cgroup are not of the tree", n)
+		v.RefusedBy, v.Reason = "bystanders", fmt.Sprintf("%d of the %d processes in %s are not of the tree of %d: %d (bash)", n, 17+n, in.Culprit.Cgroup, in.Culprit.Root.PID, 900+7*n)
 	case 3:
 		v.LeaseID, v.Reason = v.ID, "a storm"
 	}

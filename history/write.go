@@ -10,8 +10,8 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
-// incidentBody is what is packed of an incident. Its triage lies apart, and of what was
-// decided only the last is in it: the rest are its verdicts.
+// incidentBody is what is packed of an incident. Its triage lies apart, and what was
+// decided are its verdicts.
 type incidentBody struct {
 	model.Incident
 	Host *model.Host `json:"host,omitempty"`
@@ -44,6 +44,7 @@ type takenPart[T any] struct {
 type takenHold struct {
 	of       *hold
 	revision uint64
+	row      int64
 	hold     model.Hold
 	incident *entry
 }
@@ -66,7 +67,12 @@ func (s *Store) take() *batch {
 				t.triage = e.incident.Triage
 			}
 			t.body.Triage = nil
-			t.body.Decisions = t.body.Decisions[max(0, len(t.body.Decisions)-1):]
+			t.body.OpenedAt = kept(t.body.OpenedAt)
+			if t.body.ClosedAt != nil {
+				at := kept(*t.body.ClosedAt)
+				t.body.ClosedAt = &at
+			}
+			t.body.Decisions = nil
 		}
 		t.verdicts = takeParts(&e.verdicts)
 		t.moments = takeParts(&e.moments)
@@ -74,7 +80,7 @@ func (s *Store) take() *batch {
 	}
 	for _, id := range slices.Sorted(maps.Keys(s.stale)) {
 		h := s.stale[id]
-		b.holds = append(b.holds, takenHold{of: h, revision: h.now, hold: h.Hold, incident: s.entries[h.Decision.IncidentID]})
+		b.holds = append(b.holds, takenHold{of: h, revision: h.now, row: h.row, hold: h.Hold, incident: s.entries[h.Decision.IncidentID]})
 	}
 	s.changed, s.stale = make(map[string]*entry), make(map[string]*hold)
 	return b
@@ -128,6 +134,7 @@ func (s *Store) settle(b *batch) {
 	}
 	for _, t := range b.holds {
 		t.of.wrote(t.revision)
+		t.of.row = t.row
 		if t.of.State == model.LeaseEnded && t.of.isWritten() {
 			delete(s.holds, t.of.ID)
 			if e := s.entries[t.of.Decision.IncidentID]; e != nil && e.done() {
@@ -181,10 +188,10 @@ func (w writer) entry(t *taken) error {
 		}
 		t.row = row
 	}
-	if err := writeParts(w, "verdicts", t.row, &t.numbered.verdicts, t.verdicts); err != nil {
+	if err := writeParts(w, "verdicts", t.row, &t.numbered.verdicts, t.verdicts, func(part []model.Verdict) any { return lean(t.of.id, part) }); err != nil {
 		return err
 	}
-	return writeParts(w, "moments", t.row, &t.numbered.moments, t.moments)
+	return writeParts(w, "moments", t.row, &t.numbered.moments, t.moments, func(part []model.Moment) any { return part })
 }
 
 func (w writer) incident(t *taken) error {
@@ -226,23 +233,30 @@ func (w writer) rowOf(id string) (row int64, err error) {
 	return row, err
 }
 
+// A part's key is the row of its incident, and a number.
+const (
+	partBits = 20
+	maxPart  = 1<<partBits - 1
+)
+
 // writeParts writes parts of verdicts or moments.
-func writeParts[T any](w writer, table string, row int64, n *numbering, parts []takenPart[T]) error {
+func writeParts[T any](w writer, table string, row int64, n *numbering, parts []takenPart[T], form func([]T) any) error {
 	if len(parts) == 0 {
 		return nil
 	}
 	if !n.found {
-		if err := w.tx.QueryRow("SELECT coalesce(max(part) + 1, 0) FROM "+table+" WHERE incident = ?", row).Scan(&n.offset); err != nil {
+		if err := w.tx.QueryRow("SELECT coalesce(max(part) + 1 - ?1, 0) FROM "+table+" WHERE part BETWEEN ?1 AND ?1 + ?2", row<<partBits, maxPart).Scan(&n.offset); err != nil {
 			return err
 		}
 		n.found = true
 	}
 	for _, p := range parts {
-		body, err := w.packs.pack(p.items)
+		body, err := w.packs.pack(form(p.items))
 		if err != nil {
 			return err
 		}
-		if err := w.exec("INSERT INTO "+table+" (incident, part, body) VALUES (?, ?, ?) ON CONFLICT (incident, part) DO UPDATE SET body = excluded.body", row, n.offset+p.of.no, body); err != nil {
+		number := min(n.offset+p.of.no, maxPart) // which takes 33 million of them
+		if err := w.exec("INSERT INTO "+table+" (part, body) VALUES (?, ?) ON CONFLICT (part) DO UPDATE SET body = excluded.body", row<<partBits+int64(number), body); err != nil {
 			return err
 		}
 	}
@@ -261,11 +275,12 @@ func (w writer) hold(t *takenHold, entries []taken) error {
 	}
 	if row == 0 {
 		var err error
-		if row, err = w.rowOf(t.hold.Decision.IncidentID); err != nil {
+		// A lease of an incident that is not kept would never be deleted with it.
+		if row, err = w.rowOf(t.hold.Decision.IncidentID); err != nil || row == 0 {
 			return err
 		}
 	}
-	body, err := w.packs.pack(t.hold)
+	body, err := w.packs.pack(leanHold(t.hold))
 	if err != nil {
 		return err
 	}
@@ -273,7 +288,10 @@ func (w writer) hold(t *takenHold, entries []taken) error {
 	if t.hold.State == model.LeaseEnded {
 		ended = 1
 	}
-	return w.exec("INSERT INTO holds (id, incident, ended, body) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, body = excluded.body, incident = excluded.incident", t.hold.ID, row, ended, body)
+	if t.row != 0 {
+		return w.exec("UPDATE holds SET incident = ?, ended = ?, body = ? WHERE row = ?", row, ended, body, t.row)
+	}
+	return w.tx.QueryRow("INSERT INTO holds (incident, ended, body) VALUES (?, ?, ?) RETURNING row", row, ended, body).Scan(&t.row)
 }
 
 func (w writer) exec(text string, args ...any) error {
