@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/report"
 )
 
 // SocketName is the socket's name within the runtime directory.
@@ -43,6 +44,7 @@ type Status struct {
 	Leases        int        `json:"leases"`
 	Cost          Cost       `json:"cost"`
 	Config        Config     `json:"config"`
+	History       History    `json:"history"`
 	Journal       Journal    `json:"journal"`
 	// Privileges says what became of the capabilities that were needed to attach the
 	// programs: "given up", or why they are kept.
@@ -70,6 +72,16 @@ type Config struct {
 	LoadedAt     time.Time `json:"loaded_at"`
 	Error        string    `json:"error"`         // why a newer one is not in force
 	NeedsRestart []string  `json:"needs_restart"` // keys that were changed and are not in force
+}
+
+// History says how what happens is kept.
+type History struct {
+	Enabled  bool   `json:"enabled"`
+	Dir      string `json:"dir"`
+	Problem  string `json:"problem"`   // why nothing is kept now; "" if it is
+	SetAside string `json:"set_aside"` // where a damaged file is; "" if there was none since the start
+	Bytes    int64  `json:"bytes"`     // on the disk
+	Dropped  uint64 `json:"dropped"`   // records that found no room while nothing could be written
 }
 
 // Missing is something that a machine does not have.
@@ -170,6 +182,9 @@ type Ranking struct {
 // MaxRanked is how many a ranking lists at the most.
 const MaxRanked = 1000
 
+// MaxIncidents is how many incidents are listed at the most.
+const MaxIncidents = 1000
+
 // Subject is what is asked about: a process where PID is not 0, or else a cgroup, by its
 // path below the cgroup2 mount.
 type Subject struct {
@@ -182,6 +197,12 @@ type Source interface {
 	Status(context.Context) Status
 	// Incidents are all that are remembered, the newest first.
 	Incidents() []model.Incident
+	// Past are those that are kept, too, the newest first; as far as there is a history.
+	Past(context.Context, model.IncidentFilter) ([]model.Incident, error)
+	// Story is all that is kept of one incident.
+	Story(ctx context.Context, id string) (model.Story, error)
+	// Report says what was decided, and what came of it.
+	Report(ctx context.Context, since, until time.Time) (*report.Report, error)
 	// Blame sums over the last window; 0 is since breakerd started.
 	Blame(window time.Duration) (Blame, error)
 	// Processes and Cgroups are those that weigh most, the heaviest first.

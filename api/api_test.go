@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/report"
 )
 
 // source is a breakerd that says what it is told to say.
@@ -40,6 +41,26 @@ func (s *source) Status(context.Context) Status {
 
 func (s *source) Incidents() []model.Incident {
 	return []model.Incident{{ID: "b2", Kind: model.ForkStorm, OpenedAt: at, Severity: s.severity}, {ID: "a1", Kind: model.CPUContention, OpenedAt: at}}
+}
+
+func (s *source) Past(_ context.Context, f model.IncidentFilter) ([]model.Incident, error) {
+	return []model.Incident{{ID: fmt.Sprintf("%s %s %s %d %s", f.Kind, f.Cgroup, f.Unit, f.Most, f.Since.Format(time.RFC3339)), Triage: &model.Triage{}}}, nil
+}
+
+func (s *source) Story(_ context.Context, id string) (model.Story, error) {
+	for _, in := range s.Incidents() {
+		if in.ID == id {
+			return model.Story{Incident: in, Verdicts: []model.Verdict{{Times: 7}}}, nil
+		}
+	}
+	return model.Story{}, fmt.Errorf("incident %q: %w", id, ErrNotFound)
+}
+
+func (s *source) Report(_ context.Context, since, until time.Time) (*report.Report, error) {
+	if since.Year() < 2000 {
+		return nil, fmt.Errorf("%w: history.enabled is false", model.ErrNoHistory)
+	}
+	return report.New(since, until).Report(at), nil
 }
 
 func (s *source) Blame(window time.Duration) (Blame, error) {
@@ -185,6 +206,14 @@ func TestRoutes(t *testing.T) {
 		{"why not, of too large a number", "GET", "/whynot?pid=4294967296", 400, jsonText, `is no process id`},
 		{"leases", "GET", "/leases", 200, jsonText, `[{"version":0,"id":"a1-1","state":"held"`},
 		{"release one", "POST", "/leases/a1-1/release", 200, jsonText, "{}\n"},
+		{"what is kept", "GET", "/incidents?since=2026-01-02T03:04:05Z&kind=fork_storm&cgroup=/a&unit=b.service&most=5", 200, jsonText, `[{"id":"fork_storm /a b.service 5 2026-01-02T03:04:05Z"`},
+		{"a kind that there is not", "GET", "/incidents?kind=x", 400, jsonText, `kind \"x\" is none of`},
+		{"a time that is none", "GET", "/incidents?since=yesterday", 400, jsonText, `since \"yesterday\" is no time: write one such as`},
+		{"too many", "GET", "/incidents?most=1001", 400, jsonText, "is not between 1 and 1000"},
+		{"the wrong way round", "GET", "/report?since=2026-01-02T03:04:05Z&until=2025-01-02T03:04:05Z", 400, jsonText, "since is not before until"},
+		{"a story", "GET", "/incidents/a1", 200, jsonText, `"times":7`},
+		{"a report", "GET", "/report?since=2026-01-02T03:04:05Z", 200, jsonText, `{"since":"2026-01-02T03:04:05Z","until":`},
+		{"a report without a history", "GET", "/report", 500, jsonText, "there is no history: history.enabled is false"},
 		{"release all", "POST", "/leases/release", 200, jsonText, "{}\n"},
 		{"release what there is not", "POST", "/leases/unknown/release", 404, jsonText, `{"error":"release \"unknown\": not found"}` + "\n"},
 		{"release what does not go", "POST", "/leases/stuck/release", 500, jsonText, `{"error":"release stuck: not thawed yet"}` + "\n"},
@@ -240,6 +269,15 @@ func TestTheClientReadsWhatTheServerSays(t *testing.T) {
 	}
 	if got, err := c.Breakers(ctx); err != nil || len(got) != 1 || got[0].LastEffect != model.EffectNone {
 		t.Errorf("breakers %+v, %v", got, err)
+	}
+	if got, err := c.Past(ctx, model.IncidentFilter{Since: at, Kind: model.ForkStorm, Unit: "u"}); err != nil || got[0].ID != "fork_storm  u 1000 2026-03-01T12:00:00Z" || got[0].Triage != nil {
+		t.Errorf("past %+v, error %v", got, err)
+	}
+	if got, err := c.Story(ctx, "b2"); err != nil || got.ID != "b2" || len(got.Verdicts) != 1 {
+		t.Errorf("story %+v, error %v", got, err)
+	}
+	if got, err := c.Report(ctx, at, at.Add(time.Hour)); err != nil || !got.Until.Equal(at.Add(time.Hour)) {
+		t.Errorf("report %+v, error %v", got, err)
 	}
 	if got, err := c.Leases(ctx); err != nil || len(got) != 1 || got[0].ID != "a1-1" {
 		t.Errorf("leases %+v, error %v", got, err)

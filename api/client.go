@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/report"
 )
 
 // Client asks a running breakerd.
@@ -48,6 +50,34 @@ func (c *Client) Ready(ctx context.Context) error {
 	return body.Close()
 }
 
+// Past asks for those that are kept, too, the newest first.
+func (c *Client) Past(ctx context.Context, f model.IncidentFilter) ([]model.Incident, error) {
+	q := stretch(f.Since, f.Until)
+	for name, value := range map[string]string{"kind": string(f.Kind), "cgroup": f.Cgroup, "unit": f.Unit} {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	q.Set("most", strconv.Itoa(cmp.Or(f.Most, MaxIncidents)))
+	return get[[]model.Incident](ctx, c, "/incidents?"+q.Encode())
+}
+
+// Report asks what was decided since a time, and what came of it.
+func (c *Client) Report(ctx context.Context, since, until time.Time) (report.Report, error) {
+	return get[report.Report](ctx, c, "/report?"+stretch(since, until).Encode())
+}
+
+func stretch(since, until time.Time) url.Values {
+	q := url.Values{}
+	if !since.IsZero() {
+		q.Set("since", since.Format(time.RFC3339Nano))
+	}
+	if !until.IsZero() {
+		q.Set("until", until.Format(time.RFC3339Nano))
+	}
+	return q
+}
+
 // Incidents asks for all that are remembered, the newest first.
 func (c *Client) Incidents(ctx context.Context) ([]model.Incident, error) {
 	return get[[]model.Incident](ctx, c, "/incidents")
@@ -62,9 +92,9 @@ func (c *Client) Blame(ctx context.Context, window time.Duration) (Blame, error)
 	return get[Blame](ctx, c, path)
 }
 
-// Incident asks for one incident, with its triage.
-func (c *Client) Incident(ctx context.Context, id string) (model.Incident, error) {
-	return get[model.Incident](ctx, c, "/incidents/"+url.PathEscape(id))
+// Story asks for all that is known of one incident.
+func (c *Client) Story(ctx context.Context, id string) (model.Story, error) {
+	return get[model.Story](ctx, c, "/incidents/"+url.PathEscape(id))
 }
 
 // Processes asks for the processes that weigh most.

@@ -121,8 +121,25 @@ func Handler(src Source) http.Handler {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /status", answer(func(r *http.Request) (any, error) { return src.Status(r.Context()), nil }))
-	mux.HandleFunc("GET /incidents", answer(func(*http.Request) (any, error) { return brief(src.Incidents()), nil }))
-	mux.HandleFunc("GET /incidents/{id}", answer(func(r *http.Request) (any, error) { return incident(src, r.PathValue("id")) }))
+	mux.HandleFunc("GET /incidents", answer(func(r *http.Request) (any, error) {
+		if r.URL.RawQuery == "" {
+			return brief(src.Incidents()), nil
+		}
+		filter, err := filterOf(r)
+		if err != nil {
+			return nil, err
+		}
+		all, err := src.Past(r.Context(), filter)
+		return brief(all), err
+	}))
+	mux.HandleFunc("GET /incidents/{id}", answer(func(r *http.Request) (any, error) { return src.Story(r.Context(), r.PathValue("id")) }))
+	mux.HandleFunc("GET /report", answer(func(r *http.Request) (any, error) {
+		since, until, err := stretchOf(r)
+		if err != nil {
+			return nil, err
+		}
+		return src.Report(r.Context(), since, until)
+	}))
 	mux.HandleFunc("GET /blame", answer(func(r *http.Request) (any, error) {
 		window, err := windowOf(r)
 		if err != nil {
@@ -167,22 +184,48 @@ func Handler(src Source) http.Handler {
 	return mux
 }
 
-func incident(src Source, id string) (*model.Incident, error) {
-	all := src.Incidents()
-	for i := range all {
-		if all[i].ID == id {
-			return &all[i], nil
-		}
-	}
-	return nil, fmt.Errorf("incident %q: %w", id, ErrNotFound)
-}
-
 // brief leaves the triage to the answer about one incident: a list would be megabytes.
 func brief(all []model.Incident) []model.Incident {
 	for i := range all {
 		all[i].Triage = nil
 	}
-	return all
+	return slices.Concat([]model.Incident{}, all) // [] and not null where there is none
+}
+
+func filterOf(r *http.Request) (f model.IncidentFilter, err error) {
+	q := r.URL.Query()
+	f = model.IncidentFilter{Kind: model.Kind(q.Get("kind")), Cgroup: q.Get("cgroup"), Unit: q.Get("unit"), Most: MaxIncidents}
+	if f.Kind != "" && !slices.Contains(model.Kinds, f.Kind) {
+		return f, fmt.Errorf("%w: kind %q is none of %v", ErrBadRequest, f.Kind, model.Kinds)
+	}
+	if text := q.Get("most"); text != "" {
+		if f.Most, err = strconv.Atoi(text); err != nil || f.Most < 1 || f.Most > MaxIncidents {
+			return f, fmt.Errorf("%w: most %q is not between 1 and %d", ErrBadRequest, text, MaxIncidents)
+		}
+	}
+	f.Since, f.Until, err = stretchOf(r)
+	return f, err
+}
+
+// stretchOf reads since and until, each a time; until is now where it is not said.
+func stretchOf(r *http.Request) (since, until time.Time, err error) {
+	until = time.Now()
+	for _, of := range []struct {
+		name string
+		at   *time.Time
+	}{{"since", &since}, {"until", &until}} {
+		text := r.URL.Query().Get(of.name)
+		if text == "" {
+			continue
+		}
+		if *of.at, err = time.Parse(time.RFC3339Nano, text); err != nil {
+			return since, until, fmt.Errorf("%w: %s %q is no time: write one such as 2026-01-02T03:04:05Z", ErrBadRequest, of.name, text)
+		}
+	}
+	if !since.Before(until) {
+		return since, until, fmt.Errorf("%w: since is not before until", ErrBadRequest)
+	}
+	return since, until, nil
 }
 
 func rankingOf(r *http.Request) (Ranking, error) {

@@ -193,6 +193,18 @@ func (b *board) all() []model.Incident {
 	return all
 }
 
+// find is one incident.
+func (b *board) find(id string) (model.Incident, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for i := range slices.Backward(b.incidents) {
+		if b.incidents[i].ID == id {
+			return b.incidents[i].Clone(), true
+		}
+	}
+	return model.Incident{}, false
+}
+
 // counts are the open incidents and all there were.
 func (b *board) counts() (open, total int) {
 	b.mu.Lock()

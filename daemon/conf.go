@@ -91,6 +91,7 @@ func (d *Daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
 		d.status("reading the configuration and the policies again")
 		tick := d.conf.get().Tick
 		d.teller.write(d.conf.again())
+		d.past.SetBounds(d.conf.get().History.MaxAge.D(), int64(d.conf.get().History.MaxSize))
 		if now := d.conf.get().Tick; now != tick {
 			d.observer.SetTick(now.D())
 		}
@@ -132,6 +133,9 @@ func (d *Daemon) statusLine() string {
 	}
 	if len(state.NeedsRestart) > 0 {
 		parts = append(parts, "needs a restart: "+strings.Join(state.NeedsRestart, ", "))
+	}
+	if d.past.State().Problem != "" {
+		parts = append(parts, "no history")
 	}
 	if d.enforcer.state().State == "unreachable" {
 		parts = append(parts, "breaker-enforcer does not answer")

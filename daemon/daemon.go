@@ -47,7 +47,10 @@ type Daemon struct {
 	shelf    shelf
 	memory   memory
 	kept     keptError
-	guards   error // why the guards of a dry run are not those of enforcer.yaml
+	past     History
+	// pastState is what was told of it last; its writer alone changes it.
+	pastState model.HistoryState
+	guards    error // why the guards of a dry run are not those of enforcer.yaml
 }
 
 // keptError is why the breakers could not be kept the last time; nil if they were.
@@ -90,7 +93,7 @@ type shelf struct {
 
 // Run runs breakerd until the context ends. A reload reads the settings and the policies
 // again.
-func Run(ctx context.Context, load Load, stateDir, version string, log *slog.Logger, reload <-chan os.Signal) (err error) {
+func Run(ctx context.Context, load Load, stateDir string, history OpenHistory, version string, log *slog.Logger, reload <-chan os.Signal) (err error) {
 	beFrugal()
 	cfg, err := load()
 	if err != nil {
@@ -101,6 +104,7 @@ func Run(ctx context.Context, load Load, stateDir, version string, log *slog.Log
 	d := &Daemon{version: version, log: log, journal: journal, teller: &teller{journal: journal, log: log}, started: time.Now().UTC(), kernel: kernelRelease()}
 	d.memory.dir = filepath.Join(stateDir, memoryDir)
 	d.conf.load, d.conf.now, d.conf.loadedAt = load, cfg, d.started
+	defer d.startHistory(history)()
 	if err := d.open(); err != nil {
 		return err
 	}
@@ -129,14 +133,14 @@ func (d *Daemon) open() (err error) {
 	}
 	switch cfg.Mode {
 	case model.Enforce:
-		d.enforcer = newRemote(cfg.RuntimeDir, d.enforcerChanged)
+		d.enforcer = newRemote(cfg.RuntimeDir, d.enforcerChanged, d.past)
 	default:
 		// The same guards as breaker-enforcer's, or a dry run would say something else.
 		var guards enforce.Config
 		if guards, d.guards = enforce.LoadConfig(""); d.guards != nil {
 			guards = enforce.DefaultConfig()
 		}
-		if d.enforcer, err = newLocal(cfg.Mode, guards, d.observer.Reader().CgroupRoot, enforce.NewJournalRecorder(d.journal, d.log)); err != nil {
+		if d.enforcer, err = newLocal(cfg.Mode, guards, d.observer.Reader().CgroupRoot, recorders{enforce.NewJournalRecorder(d.journal, d.log), leasesOnly{d.past}}); err != nil {
 			return errors.Join(err, d.observer.Close())
 		}
 	}
@@ -150,6 +154,7 @@ func (d *Daemon) open() (err error) {
 		board:    d.board,
 		enforcer: d.enforcer,
 		teller:   d.teller,
+		past:     d.past,
 		log:      d.log,
 		outcomes: make(chan model.Outcome),
 		ends:     make(chan model.LeaseEnd),

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -118,18 +118,20 @@ type remote struct {
 	client *enforce.Client
 	tell   func(err error) // called when it stops or begins to answer; nil where it answers
 
+	past keeper
+
 	mu     sync.Mutex
 	err    error  // of the last heartbeat
 	paused string // why nothing is begun
 	asked  []model.Approval
-	limits []string // paths of the cgroups whose CPU time is limited, as far as is known
+	held   map[string]model.Lease // as far as is known, by ID
 }
 
 // errNotYet is the state before the first heartbeat.
 var errNotYet = errors.New("not asked yet")
 
-func newRemote(runtimeDir string, tell func(error)) *remote {
-	return &remote{client: enforce.NewClient(runtimeDir), tell: tell, err: errNotYet}
+func newRemote(runtimeDir string, tell func(error), past keeper) *remote {
+	return &remote{client: enforce.NewClient(runtimeDir), tell: tell, past: past, err: errNotYet, held: make(map[string]model.Lease)}
 }
 
 // propose asks the enforcer. Its silence is an outcome too: nothing is known to be held,
@@ -141,48 +143,85 @@ func (r *remote) propose(ctx context.Context, d model.Decision) model.Outcome {
 	if err != nil {
 		return model.Outcome{DecisionID: d.ID, Error: err.Error()}
 	}
-	if o.ConfirmedAt != nil && !o.DryRun && d.Action.CPUPercent != 0 {
-		r.mu.Lock()
-		r.limits = append(slices.Clone(r.limits), d.Target.Cgroup)
-		r.mu.Unlock()
+	if o.ConfirmedAt != nil && o.Error == "" && o.RefusedBy == "" {
+		// As the enforcer has it within a second: learnLeases asks.
+		r.learn(model.Lease{
+			Version: model.LeaseVersion, ID: o.LeaseID, State: model.LeaseHeld, DryRun: o.DryRun, Decision: d,
+			CreatedAt: d.At, HeldAt: o.ConfirmedAt, ExpiresAt: o.ConfirmedAt.Add(d.Action.For()),
+		})
 	}
 	return o
 }
 
-func (r *remote) limited() []string {
+func (r *remote) limited() (paths []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.limits
+	for _, l := range r.held {
+		if l.Decision.Action.CPUPercent != 0 && !l.DryRun {
+			paths = append(paths, l.Decision.Target.Cgroup)
+		}
+	}
+	return paths
 }
 
-// learnLimits finds out whether what was limited is so still.
-func (r *remote) learnLimits(ctx context.Context) {
-	if len(r.limited()) == 0 {
+// learn takes in a lease that is held, or has ended.
+func (r *remote) learn(l model.Lease) {
+	r.mu.Lock()
+	before, known := r.held[l.ID]
+	if l.State == model.LeaseEnded {
+		delete(r.held, l.ID)
+	} else {
+		r.held[l.ID] = l
+	}
+	r.mu.Unlock()
+	if l.State == model.LeaseEnded && !known {
+		return // it was told already
+	}
+	if !known || before.State != l.State || !before.ExpiresAt.Equal(l.ExpiresAt) {
+		r.past.Lease(l)
+	}
+}
+
+// learnLeases finds out whether what was held is so still.
+func (r *remote) learnLeases(ctx context.Context) {
+	r.mu.Lock()
+	before := maps.Clone(r.held)
+	r.mu.Unlock()
+	if len(before) == 0 {
 		return
 	}
 	leases, err := r.client.Leases(ctx)
 	if err != nil {
 		return
 	}
-	var limits []string
 	for _, l := range leases {
-		if l.Decision.Action.CPUPercent != 0 && !l.DryRun {
-			limits = append(limits, l.Decision.Target.Cgroup)
-		}
+		r.learn(l)
+		delete(before, l.ID)
 	}
-	r.mu.Lock()
-	r.limits = limits
-	r.mu.Unlock()
+	now := time.Now().UTC()
+	for _, l := range before { // it has ended since, nobody said why
+		l.State, l.EndedAt = model.LeaseEnded, &now
+		if !now.Before(l.ExpiresAt) {
+			l.EndReason = model.EndExpired
+		}
+		r.learn(l)
+	}
 }
 
 func (r *remote) leases(ctx context.Context) ([]model.Lease, error) { return r.client.Leases(ctx) }
 
 func (r *remote) release(ctx context.Context, id string) error {
 	if id == "" {
-		_, err := r.client.ReleaseAll(ctx)
+		all, err := r.client.ReleaseAll(ctx)
+		for _, l := range all {
+			r.learn(l)
+		}
 		return err
 	}
-	_, err := r.client.Release(ctx, id)
+	l, err := r.client.Release(ctx, id)
+	if err == nil {
+		r.learn(l)
+	}
 	return err
 }
 
@@ -220,7 +259,7 @@ func (r *remote) heartbeat(ctx context.Context) {
 	err := r.client.Heartbeat(ctx)
 	paused, asked := "", []model.Approval(nil)
 	if err == nil {
-		r.learnLimits(ctx)
+		r.learnLeases(ctx)
 		// One that does not say has nothing to say.
 		if st, serr := r.client.Status(ctx); serr == nil {
 			paused, asked = st.Paused, st.Approvals

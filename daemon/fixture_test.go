@@ -135,6 +135,7 @@ type stage struct {
 	doer    *doer
 	diary   *diary
 	eyes    *fakeEyes
+	past    pages
 	boot    time.Duration
 	nextPID int32
 	ended   chan error // what the pipeline returned
@@ -160,14 +161,14 @@ func newStage(t testing.TB, policies string) *stage {
 	tell := &teller{journal: s.diary, log: log}
 	b := newBoard(unit)
 	s.eyes = &fakeEyes{script: s.script}
-	s.Daemon = &Daemon{log: log, teller: tell, enforcer: s.doer, board: b, observer: s.eyes}
+	s.Daemon = &Daemon{log: log, teller: tell, enforcer: s.doer, board: b, observer: s.eyes, past: &s.past}
 	s.conf.now = settings.Default()
 	s.conf.load = func() (settings.Settings, error) { return s.conf.now, nil }
 	if set != nil {
 		s.shelf.set, s.shelf.sources = set, set.Sources()
 	}
 	s.pipeline = &pipeline{
-		source: s.script, judge: judge.New(detect.DefaultConfig(), set, unit), board: b, enforcer: s.doer, teller: tell, log: log,
+		source: s.script, judge: judge.New(detect.DefaultConfig(), set, unit), board: b, enforcer: s.doer, teller: tell, past: &s.past, log: log,
 		outcomes: make(chan model.Outcome), ends: make(chan model.LeaseEnd), rulings: make(chan ruling), tapes: make(chan *tape), asks: make(chan func(*judge.Judge)),
 	}
 	return s
@@ -235,3 +236,56 @@ action contains {"kind": "freeze", "scope": "tree", "for": "10s", "reason": "a s
 	input.incident.kind == "fork_storm"
 }
 `
+
+// pages keep what is told, and answer with what a test puts there.
+type pages struct {
+	noHistory
+	mu        sync.Mutex
+	incidents map[string]model.Incident
+	verdicts  []model.Verdict
+	leases    []model.Lease
+	samples   int
+	is        model.HistoryState
+	kept      []model.Incident
+	story     *model.Story
+}
+
+func (p *pages) Sample(*model.Sample) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.samples++
+}
+
+func (p *pages) Incident(in model.Incident) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.incidents == nil {
+		p.incidents = make(map[string]model.Incident)
+	}
+	p.incidents[in.ID] = in
+}
+
+func (p *pages) Verdict(v model.Verdict) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.verdicts = append(p.verdicts, v)
+}
+
+func (p *pages) Lease(l model.Lease) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.leases = append(p.leases, l)
+}
+
+func (p *pages) State() model.HistoryState { return p.is }
+
+func (p *pages) Incidents(context.Context, model.IncidentFilter) ([]model.Incident, error) {
+	return p.kept, nil
+}
+
+func (p *pages) Story(_ context.Context, id string) (model.Story, error) {
+	if p.story == nil {
+		return model.Story{}, model.ErrNotKept
+	}
+	return *p.story, nil
+}

@@ -29,6 +29,7 @@ type pipeline struct {
 	board    *board
 	enforcer enforcer
 	teller   *teller
+	past     keeper
 	log      *slog.Logger
 
 	outcomes chan model.Outcome
@@ -40,6 +41,7 @@ type pipeline struct {
 	running  sync.WaitGroup
 
 	playing []*tape
+	wanted  map[string]model.Decision // whose outcomes have not come yet, by ID
 	samples atomic.Uint64
 	latest  atomic.Pointer[model.Sample]
 	lost    lostSum
@@ -108,6 +110,7 @@ func (p *pipeline) run(ctx context.Context) error {
 			p.sample(ctx, s)
 		case o := <-p.outcomes:
 			p.record(recording.Record{Outcome: &o})
+			p.keepOutcome(&o)
 			p.events(ctx, p.judge.Outcome(o))
 		case end := <-p.ends:
 			p.ended(ctx, end)
@@ -137,9 +140,19 @@ func (p *pipeline) sample(ctx context.Context, s *model.Sample) {
 	p.markLimited(s)
 	p.record(recording.Record{Sample: s})
 	p.board.sample(s)
+	p.past.Sample(s)
 	p.events(ctx, p.judge.Sample(ctx, s))
 	for _, in := range p.judge.Open() {
 		p.board.incident(in)
+		p.past.Incident(in)
+	}
+}
+
+// keepOutcome keeps what became of a decision.
+func (p *pipeline) keepOutcome(o *model.Outcome) {
+	if d, known := p.wanted[o.DecisionID]; known {
+		delete(p.wanted, o.DecisionID)
+		p.past.Verdict(verdictOf(&d, o))
 	}
 }
 
@@ -187,9 +200,14 @@ func (p *pipeline) events(ctx context.Context, events []judge.Event) {
 			continue
 		}
 		p.board.incident(e.Incident)
+		p.past.Incident(e.Incident)
 		switch e.Type {
 		case judge.Wanted:
 			d := *e.Decision
+			if p.wanted == nil {
+				p.wanted = make(map[string]model.Decision)
+			}
+			p.wanted[d.ID] = d
 			p.running.Go(func() {
 				o := p.enforcer.propose(ctx, d)
 				select {
@@ -202,6 +220,9 @@ func (p *pipeline) events(ctx context.Context, events []judge.Event) {
 				}
 			})
 		default:
+			if e.Record != nil && e.Record.ID == "" { // it was never proposed
+				p.past.Verdict(model.Verdict{IncidentID: e.Incident.ID, DecisionRecord: *e.Record})
+			}
 			p.teller.event(e)
 		}
 	}

@@ -71,6 +71,7 @@ func (v *view) Status(ctx context.Context) api.Status {
 	if leases, err := v.enforcer.leases(ctx); err == nil {
 		s.Leases = len(leases)
 	}
+	s.History = v.history()
 	s.Problems = append(s.Problems, problems(&s)...)
 	return s
 }
@@ -86,6 +87,11 @@ func (v *view) policies() api.Policies {
 		p.Error = v.shelf.err.Error()
 	}
 	return p
+}
+
+func (v *view) history() api.History {
+	cfg, is := v.conf.get().History, v.past.State()
+	return api.History{Enabled: cfg.Enabled, Dir: cfg.Dir, Problem: is.Problem, SetAside: is.SetAside, Bytes: is.Bytes, Dropped: is.Dropped}
 }
 
 // problems says what is missing or wrong, and what to do about it.
@@ -105,6 +111,12 @@ func problems(s *api.Status) []string {
 	}
 	if s.Enforcer.State == "unreachable" {
 		all = append(all, "the enforcer does not answer, so that nothing can be done: "+s.Enforcer.Error)
+	}
+	if s.History.Problem != "" {
+		all = append(all, "what happens is not kept: "+s.History.Problem)
+	}
+	if s.History.SetAside != "" {
+		all = append(all, "the history was damaged, and a new one began; the damaged file is "+s.History.SetAside)
 	}
 	if l := s.LostSinceBoot; l.Cells+l.Cgroups > 0 {
 		all = append(all, fmt.Sprintf("kernel tables were full: %d waits and %d cgroup counts are missing", l.Cells, l.Cgroups))

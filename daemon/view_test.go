@@ -163,7 +163,7 @@ func TestAReloadPutsNewPoliciesInForceAndKeepsTheOldOnesWhereTheNewAreBad(t *tes
 
 func TestAnEnforcerThatDoesNotAnswerIsAnOutcomeAndAProblem(t *testing.T) {
 	var told []error
-	r := newRemote(t.TempDir(), func(err error) { told = append(told, err) })
+	r := newRemote(t.TempDir(), func(err error) { told = append(told, err) }, noHistory{})
 	defer r.close()
 	o := r.propose(t.Context(), model.Decision{ID: "d-1"})
 	if o.DecisionID != "d-1" || !strings.Contains(o.Error, "connect to breaker-enforcer") || o.LeaseID != "" {

@@ -205,17 +205,22 @@ func (j *Judge) Outcome(o model.Outcome) []Event {
 		if o.Error != "" {
 			d.next = w.At.Add(askAfterError)
 		}
-		reason := o.Reason
-		if reason == "" {
-			reason = w.Action.Reason
-		}
-		return append(j.record(d, model.DecisionRecord{
-			ID: w.ID, At: w.At, Action: w.Action.Kind, Scope: w.Target.Scope, ForMS: w.Action.ForMS,
-			DryRun: o.DryRun, RefusedBy: o.RefusedBy, Reason: reason, Policy: w.Policy,
-			LeaseID: o.LeaseID, Error: o.Error,
-		}), learned...)
+		return append(j.record(d, RecordOf(w, &o)), learned...)
 	}
 	return learned
+}
+
+// RecordOf is a decision and what became of it, as an incident tells it.
+func RecordOf(d *model.Decision, o *model.Outcome) model.DecisionRecord {
+	r := model.DecisionRecord{
+		ID: d.ID, At: d.At, Action: d.Action.Kind, Scope: d.Target.Scope, ForMS: d.Action.ForMS,
+		DryRun: o.DryRun, RefusedBy: o.RefusedBy, Reason: o.Reason, Policy: d.Policy,
+		LeaseID: o.LeaseID, Error: o.Error,
+	}
+	if r.Reason == "" {
+		r.Reason = d.Action.Reason
+	}
+	return r
 }
 
 // record adds to an incident what was decided, unless the same was decided before:

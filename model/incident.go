@@ -69,9 +69,12 @@ type Incident struct {
 	State    State      `json:"state"`
 	OpenedAt time.Time  `json:"opened_at"`
 	ClosedAt *time.Time `json:"closed_at"`
-	Severity float64    `json:"severity"` // 0 to 1, the highest that it reached
-	Level    Level      `json:"level"`
-	Summary  string     `json:"summary"` // one paragraph in plain words
+	// Unfinished says that breakerd stopped while it was open: ClosedAt is when it was last
+	// seen.
+	Unfinished bool    `json:"unfinished,omitempty"`
+	Severity   float64 `json:"severity"` // 0 to 1, the highest that it reached
+	Level      Level   `json:"level"`
+	Summary    string  `json:"summary"` // one paragraph in plain words
 	// Estimated says that the blame was worked out from circumstances and not measured:
 	// always for memory and io, never for cpu.
 	Estimated bool `json:"estimated"`

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -21,6 +22,13 @@ const DefaultFile = "/etc/breakerd/breakerd.yaml"
 // DefaultPolicies is the folder of the operator's policies; it may be missing.
 const DefaultPolicies = "/etc/breakerd/policies"
 
+// DefaultStateDir is what outlives the programs. It belongs to root: the enforcer's
+// records are in it, and breakerd has a folder of its own there.
+const (
+	DefaultStateDir = "/var/lib/breakerd"
+	HistoryDir      = "history"
+)
+
 // Settings are the keys of breakerd.yaml.
 type Settings struct {
 	// Mode is how far breakerd may go.
@@ -32,10 +40,24 @@ type Settings struct {
 	RuntimeDir string `yaml:"runtime_dir" doc:"Folder of the sockets; breaker-enforcer and breakerctl must be told of another one with --runtime-dir."`
 	// Policies are directories of .rego files, or files.
 	Policies []string `yaml:"policies" doc:"Folders of .rego files, or files. The default one may be missing; no policy means that nothing is ever done."`
+	// History is what is kept of what happened.
+	History History `yaml:"history" doc:"What is kept of what happened: incidents, what was decided about them, and leases. See breakerctl incidents --since, why and report."`
 	// Detect holds the thresholds.
 	Detect detect.Config `yaml:"detect" doc:"The thresholds: when an incident opens, and when it closes. See breakerd-incidents(7)."`
 	// Breaker says how breakers learn.
 	Breaker breaker.Config `yaml:"breaker" doc:"How it is learned whether holding a culprit helps: by its victims."`
+}
+
+// History is how much is kept, and where.
+type History struct {
+	// Enabled keeps it at all.
+	Enabled bool `yaml:"enabled" doc:"Whether anything is kept on the disk. Without it incidents are remembered until breakerd stops."`
+	// Dir is breakerd's own folder.
+	Dir string `yaml:"dir" doc:"Folder of the file; breakerd's own, and made if missing."`
+	// MaxAge is how long something is kept.
+	MaxAge config.Duration `yaml:"max_age" doc:"How long an incident is kept after its end." range:"1h..87600h"`
+	// MaxSize bounds the file.
+	MaxSize config.Size `yaml:"max_size" doc:"How large the file may become; the oldest goes first." range:"4MiB..1TiB"`
 }
 
 // Default watches and does nothing.
@@ -45,8 +67,14 @@ func Default() Settings {
 		Tick:       config.Duration(250 * time.Millisecond),
 		RuntimeDir: "/run/breakerd",
 		Policies:   []string{DefaultPolicies},
-		Detect:     detect.DefaultConfig(),
-		Breaker:    breaker.DefaultConfig(),
+		History: History{
+			Enabled: true,
+			Dir:     filepath.Join(DefaultStateDir, HistoryDir),
+			MaxAge:  config.Duration(30 * 24 * time.Hour),
+			MaxSize: 256 << 20,
+		},
+		Detect:  detect.DefaultConfig(),
+		Breaker: breaker.DefaultConfig(),
 	}
 }
 
@@ -72,6 +100,9 @@ func (c *Settings) Check() error {
 	}
 	if c.RuntimeDir == "" {
 		return &config.BadValue{Key: "runtime_dir", What: "it must name a directory"}
+	}
+	if c.History.Enabled && c.History.Dir == "" {
+		return &config.BadValue{Key: "history.dir", What: "it must name a directory"}
 	}
 	return config.CheckRanges("", c)
 }

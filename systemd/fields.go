@@ -42,6 +42,7 @@ const (
 	FieldOpened     Field = "BREAKER_OPENED"      // how often it opened of late
 	FieldEffect     Field = "BREAKER_EFFECT"      // unknown, relieved, partial, none
 	FieldMissing    Field = "BREAKER_MISSING"     // what cannot be seen on this machine
+	FieldFile       Field = "BREAKER_FILE"
 )
 
 // Unknown stands where an entry must say something and nothing is known.

@@ -32,6 +32,9 @@ const (
 	MsgApprovalExpired     MessageID = "74f28df55154491ebbdfc31c34ea989d" // nobody did in time
 	MsgBreakerSwitched     MessageID = "d31428744191425384bd04abae5b8873" // a breaker opened, is half-open, or closed
 	MsgBreakerMeasured     MessageID = "c9b065d5036943eb8f232827065deae0" // it was seen whether holding a culprit helps its victims
+	MsgHistoryStopped      MessageID = "5c2b17bdbfcc4e8db22b125964726e1a" // what happens cannot be kept
+	MsgHistoryBack         MessageID = "07f8baed00804a3fb599c698cd1c0d20" // it is kept again
+	MsgHistorySetAside     MessageID = "da41627fd77745d3b41303d0266e91c4" // what was kept is damaged, and a new file begins
 	MsgEntriesLeftOut      MessageID = "317175a6a53d4be9b256f8ba916392d7" // there were too many entries of one kind
 )
 
@@ -63,6 +66,9 @@ func MessageIDs() []MessageID {
 		MsgApprovalExpired,
 		MsgBreakerSwitched,
 		MsgBreakerMeasured,
+		MsgHistoryStopped,
+		MsgHistoryBack,
+		MsgHistorySetAside,
 		MsgEntriesLeftOut,
 	}
 }

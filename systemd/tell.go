@@ -281,6 +281,25 @@ func ConfigRefused(program string, err error) Entry {
 	})
 }
 
+// HistoryStopped tells that what happens cannot be kept, and why.
+func HistoryStopped(problem string) Entry {
+	return entry(MsgHistoryStopped, Warning, "what happens is not kept: "+problem, map[Field]string{FieldReason: problem})
+}
+
+// HistoryBack tells that it is kept again, and how much found no room meanwhile.
+func HistoryBack(dropped uint64) Entry {
+	lost := "nothing is missing"
+	if dropped > 0 {
+		lost = fmt.Sprintf("%d records found no room meanwhile", dropped)
+	}
+	return entry(MsgHistoryBack, Notice, "what happens is kept again: "+lost, map[Field]string{FieldLeftOut: strconv.FormatUint(dropped, 10)})
+}
+
+// HistorySetAside tells that the file was damaged, and where it is now.
+func HistorySetAside(where string) Entry {
+	return entry(MsgHistorySetAside, Warning, "the history was damaged: it is set aside as "+where+", and a new one begins", map[Field]string{FieldFile: where})
+}
+
 // leftOut tells that there were too many entries of one kind.
 func leftOut(of MessageID, count uint64) Entry {
 	return entry(MsgEntriesLeftOut, Warning, fmt.Sprintf("%d entries of kind %s were left out: there were too many", count, of), map[Field]string{

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/breakerd/breakerd/model"
 )
 
 // completeBound is how long a shell may wait for breakerd while somebody types.
@@ -17,7 +19,7 @@ func (a *app) completeIncidents(c *cobra.Command, args []string, _ string) ([]st
 	}
 	ctx, cancel := context.WithTimeout(c.Context(), completeBound)
 	defer cancel()
-	all, err := a.client().Incidents(ctx)
+	all, err := a.client().Past(ctx, model.IncidentFilter{Since: time.Now().Add(-24 * time.Hour), Most: 100})
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -3,20 +3,28 @@ package main
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/breakerd/breakerd/api"
 	"github.com/breakerd/breakerd/model"
 	"github.com/breakerd/breakerd/safetext"
 )
 
 func (a *app) incidents() *cobra.Command {
-	return &cobra.Command{
+	var f pastFlags
+	var kind string
+	c := &cobra.Command{
 		Use: "incidents [ID]", Short: "List the incidents, or tell all about one", Args: cobra.MaximumNArgs(1), ValidArgsFunction: a.completeIncidents,
 		Long: `List what went wrong, the newest first: the kind, because of whom, who was made to wait,
 and what the policies decided about it. With an ID, everything about that one.
+
+Those of the last day are listed, or of the time that --since and --until say, as far as
+breakerd keeps them (history.max_age in breakerd.yaml(5)), also from before it was started
+again; 1000 at the most. Those count that were open at some time of it.
 
 An incident that is informational hurts nobody: a build, or a script.`,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -25,14 +33,99 @@ An incident that is informational hurts nobody: a build, or a script.`,
 				if err != nil {
 					return err
 				}
-				return a.writeIncident(c.OutOrStdout(), in)
+				return a.writeIncident(c.OutOrStdout(), in.Incident)
 			}
-			all, err := a.client().Incidents(c.Context())
+			since, until, err := f.stretch(time.Now())
 			if err != nil {
 				return err
 			}
+			if f.filter.Most < 1 {
+				return fmt.Errorf("--most %d: it must be 1 or more", f.filter.Most)
+			}
+			f.filter.Since, f.filter.Until, f.filter.Kind = since, until, model.Kind(kind)
+			all, err := a.client().Past(c.Context(), f.filter)
+			if err != nil {
+				return err
+			}
+			a.warnNoHistory(c)
 			return a.writeIncidents(c.OutOrStdout(), all)
 		},
+	}
+	f.add(c)
+	c.Flags().StringVar(&kind, "kind", "", "only those of a `KIND`, such as fork_storm")
+	c.Flags().StringVar(&f.filter.Cgroup, "cgroup", "", "only those whose culprit is in a `CGROUP` or below it (/system.slice)")
+	c.Flags().StringVar(&f.filter.Unit, "unit", "", "only those whose culprit is in a systemd `UNIT` (nginx.service)")
+	c.Flags().IntVar(&f.filter.Most, "most", api.MaxIncidents, "at most the newest `N`")
+	completeValues(c, "kind", kindNames()...)
+	return c
+}
+
+func kindNames() (names []string) {
+	for _, k := range model.Kinds {
+		names = append(names, string(k))
+	}
+	return names
+}
+
+// pastFlags say which stretch of time is meant.
+type pastFlags struct {
+	since, until string
+	filter       model.IncidentFilter
+}
+
+func (f *pastFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.since, "since", "24h", "`WHEN` it begins: so long ago (30m, 24h, 7d), or a time (2006-01-02, 2006-01-02 15:04)")
+	c.Flags().StringVar(&f.until, "until", "", "`WHEN` it ends, written likewise (default now)")
+}
+
+func (f *pastFlags) stretch(now time.Time) (since, until time.Time, err error) {
+	if since, err = when("since", f.since, now); err != nil {
+		return since, until, err
+	}
+	if f.until != "" {
+		if until, err = when("until", f.until, now); err != nil {
+			return since, until, err
+		}
+		if !since.Before(until) {
+			return since, until, fmt.Errorf("--until %s is not after --since %s", f.until, f.since)
+		}
+	}
+	return since, until, nil
+}
+
+// when reads a moment in the past, as people write it: so long ago, or a time here.
+func when(flag, text string, now time.Time) (time.Time, error) {
+	bad := fmt.Errorf("--%s %q: write so long ago (30m, 24h, 7d), or a time (2006-01-02, 2006-01-02 15:04)", flag, text)
+	if days, found := strings.CutSuffix(text, "d"); found {
+		n, err := strconv.Atoi(days)
+		if err != nil || n < 0 || n > 36500 {
+			return now, bad
+		}
+		return now.AddDate(0, 0, -n), nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil {
+		if ago < 0 {
+			return now, bad
+		}
+		return now.Add(-ago), nil
+	}
+	for _, layout := range []string{time.RFC3339, time.DateOnly, "2006-01-02 15:04", "2006-01-02T15:04", time.DateTime} {
+		if at, err := time.ParseInLocation(layout, text, now.Location()); err == nil {
+			return at, nil
+		}
+	}
+	return now, bad
+}
+
+// warnNoHistory says that a list holds less than was asked for.
+func (a *app) warnNoHistory(c *cobra.Command) {
+	s, err := a.client().Status(c.Context())
+	switch {
+	case err != nil: // the list was answered
+	case !s.History.Enabled:
+		fmt.Fprintln(c.ErrOrStderr(), "breakerctl: nothing is kept (history.enabled is false): these are those since breakerd started")
+	case s.History.Problem != "":
+		fmt.Fprintln(c.ErrOrStderr(), "breakerctl: what happens is not kept, and these may not be all:", safetext.Printable(s.History.Problem))
 	}
 }
 
@@ -82,6 +175,9 @@ func (a *app) writeIncident(w io.Writer, in model.Incident) error {
 func lasted(in model.Incident) string {
 	if in.ClosedAt == nil {
 		return span(time.Since(in.OpenedAt)) + ", open"
+	}
+	if in.Unfinished {
+		return "at least " + span(in.ClosedAt.Sub(in.OpenedAt))
 	}
 	return span(in.ClosedAt.Sub(in.OpenedAt))
 }

@@ -49,6 +49,7 @@ func statusFacts(s api.Status) []string {
 		"enforcer", safetext.Printable(strings.TrimSpace(strings.Join([]string{s.Enforcer.State, s.Enforcer.Error, s.Enforcer.Paused}, " "))),
 		"incidents", fmt.Sprintf("%d open, %d since the start", s.OpenIncidents, s.Incidents),
 		"leases", leasesLine(s),
+		"history", historyState(s.History),
 		"privileges", or(s.Privileges, "not settled yet"),
 		"own cost", fmt.Sprintf("%.2f %% of one CPU since the start, %d MB", s.Cost.CPUPercent, s.Cost.RSSBytes>>20),
 	}
@@ -65,6 +66,20 @@ func leasesLine(s api.Status) string {
 		return fmt.Sprint(s.Leases)
 	}
 	return fmt.Sprintf("%d, and %d waiting for a person's yes: breakerctl leases", s.Leases, n)
+}
+
+func historyState(h api.History) string {
+	switch {
+	case !h.Enabled:
+		return "none: history.enabled is false"
+	case h.Problem != "":
+		return "not written: see below"
+	}
+	text := fmt.Sprintf("%s, %s", h.Dir, size(uint64(max(0, h.Bytes))))
+	if h.Dropped > 0 {
+		text += fmt.Sprintf(", %d records found no room", h.Dropped)
+	}
+	return text
 }
 
 func lost(s api.Status) string {

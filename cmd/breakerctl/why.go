@@ -19,7 +19,8 @@ func (a *app) why() *cobra.Command {
 		Long: `Say what an incident is about, what caused it, and what was seen when it opened: the
 processes and cgroups that weighed most, who waited for whom, the pressures, the limits,
 and the programs that were started last. That was captured once, when it opened; the
-newest 200 incidents keep it.`,
+newest 5000 incidents keep it. Then what was decided about it, how often, and what was
+held, with how long its victims waited meanwhile.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			in, err := a.incident(c, args[0])
 			if err != nil {
@@ -28,14 +29,14 @@ newest 200 incidents keep it.`,
 			if a.output == jsonText {
 				return writeJSON(c.OutOrStdout(), in)
 			}
-			writeWhy(c.OutOrStdout(), in)
+			writeStory(c.OutOrStdout(), in)
 			return nil
 		},
 	}
 }
 
-func (a *app) incident(c *cobra.Command, id string) (model.Incident, error) {
-	in, err := a.client().Incident(c.Context(), id)
+func (a *app) incident(c *cobra.Command, id string) (model.Story, error) {
+	in, err := a.client().Story(c.Context(), id)
 	if errors.Is(err, api.ErrNotFound) {
 		return in, fmt.Errorf("no incident %s: breakerctl incidents lists those that are remembered%w", id, silent{api.ErrNotFound})
 	}
@@ -47,6 +48,46 @@ type silent struct{ error }
 
 func (silent) Error() string   { return "" }
 func (s silent) Unwrap() error { return s.error }
+
+// writeStory writes why an incident opened, and all that came of it.
+func writeStory(w io.Writer, s model.Story) {
+	if len(s.Verdicts) == 0 {
+		writeWhy(w, s.Incident)
+		return
+	}
+	in := s.Incident
+	in.Decisions = nil // the verdicts say more
+	writeWhy(w, in)
+	fmt.Fprintln(w, "\nDECISIONS")
+	for _, v := range s.Verdicts {
+		often := ""
+		if v.Times > 1 {
+			often = fmt.Sprintf(" (%d times, until %s)", v.Times, v.LastAt.Local().Format(time.TimeOnly))
+		}
+		paragraph(w, "  ", fmt.Sprintf("%s %s by %s: %s%s", clock(v.At), v.Action, or(v.Policy, "-"), told(v.DecisionRecord), often))
+	}
+	g := &grid{titles: []string{"AT", "FOR", "WAITED BEFORE", "MEANWHILE", "END", "VICTIM"}, texts: 2}
+	for _, h := range s.Holds {
+		held := h.CreatedAt
+		if h.HeldAt != nil {
+			held = *h.HeldAt
+		}
+		lasted := "?"
+		if h.EndedAt != nil {
+			lasted = span(h.EndedAt.Sub(held))
+		}
+		for _, v := range h.During {
+			before := 0.0
+			for _, b := range h.Before {
+				if b.CgroupID == v.CgroupID && b.Resource == v.Resource {
+					before = b.StallMS
+				}
+			}
+			g.add(held.Local().Format(time.TimeOnly), lasted, fmt.Sprintf("%.0f ms", before), fmt.Sprintf("%.0f ms", v.StallMS), or(string(h.EndReason), "-"), or(v.Cgroup, fmt.Sprint(v.CgroupID)))
+		}
+	}
+	section(w, "While it was held, or in a dry run would have been", g)
+}
 
 func writeWhy(w io.Writer, in model.Incident) {
 	fmt.Fprintf(w, "%s  %s, %s (severity %.2f), %s\n\n", safetext.Printable(in.ID), in.Kind, in.Level, in.Severity, lasted(in))

@@ -38,6 +38,7 @@ Files:
   /etc/breakerd/breakerd.yaml       configuration: see breakerd.yaml(5)
   /etc/breakerd/breakerd.yaml.d/    files that change it, in the order of their names
   /etc/breakerd/policies/           policies
+  /var/lib/breakerd/history/        what happened, in an SQLite file (in --state-dir)
   /run/breakerd/api.sock            for breakerctl and others: HTTP (in --runtime-dir)
   /run/breakerd/enforcer.sock       breaker-enforcer's
 

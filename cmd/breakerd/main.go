@@ -37,10 +37,12 @@ func command() *cobra.Command {
 		Use: "breakerd", Short: "Watch who stalls whom on this machine, and ask the policies what to do", Long: long,
 		Version: version, Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(c *cobra.Command, _ []string) error {
-			load := func() (settings.Settings, error) { return configure(c.Flags(), file, runtimeDir, mode, policies) }
+			load := func() (settings.Settings, error) {
+				return configure(c.Flags(), file, runtimeDir, stateDir, mode, policies)
+			}
 			reload := make(chan os.Signal, 1)
 			signal.Notify(reload, syscall.SIGHUP)
-			return daemon.Run(c.Context(), load, stateDir, version, slog.New(slog.NewJSONHandler(os.Stderr, nil)), reload)
+			return daemon.Run(c.Context(), load, stateDir, openHistory, version, slog.New(slog.NewJSONHandler(os.Stderr, nil)), reload)
 		},
 	}
 	c.CompletionOptions.DisableDefaultCmd = true
@@ -50,6 +52,6 @@ func command() *cobra.Command {
 	f.StringVar(&mode, "mode", string(model.Monitor), "`MODE`: monitor, dry-run or enforce")
 	f.StringArrayVar(&policies, "policy", nil, "`DIR` of .rego files, or one file, instead of the configuration's; may be given more than once")
 	f.StringVar(&runtimeDir, "runtime-dir", settings.Default().RuntimeDir, "`DIR` of the sockets; made if missing")
-	f.StringVar(&stateDir, "state-dir", "/var/lib/breakerd", "`DIR` of what is kept; breakerd itself keeps what it has learned of culprits in its folder daemon")
+	f.StringVar(&stateDir, "state-dir", settings.DefaultStateDir, "`DIR` of what is kept: history in its folder history, and what was learned of culprits in daemon")
 	return c
 }
