@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/breakerd/breakerd/cgroupctl"
 	"github.com/breakerd/breakerd/model"
 )
@@ -243,6 +245,25 @@ func FuzzRecord(f *testing.F) {
 			t.Errorf("salvaged %+v", r)
 		}
 	})
+}
+
+// Whatever lies among the records keeps nobody from undoing the others.
+func TestAFIFOAmongTheRecordsHoldsNothingUp(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	held := w.decide(w.tree("/a", 100), 100, time.Minute)
+	w.mustHold(held)
+	w.crash()
+	if err := unix.Mkfifo(filepath.Join(w.state, "leases", activeDir, "0"+suffix), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	if _, err := w.e.Recover(t.Context()); err == nil {
+		t.Error("nothing was said of it")
+	}
+	w.wantHeld("/a", false)
+	w.wantFiled("0", unreadableDir)
+	w.close()
 }
 
 // A record that was written by whoever did not bound it is undone like any other, and

@@ -33,19 +33,23 @@ func campaign(ctx context.Context, o options, temp string) (r Report, err error)
 	defer func() { err = errors.Join(err, g.clear()) }()
 	began := time.Now()
 	r = Report{Kernel: kernel(), Systemd: systemd(), CPUs: runtime.NumCPU(), Controllers: append([]string{}, g.controllers...)}
-	if r.Latency, err = latencies(ctx, &o, g, temp); err != nil {
-		return r, err
+	if !o.gentle {
+		if r.Latency, err = latencies(ctx, &o, g, temp); err != nil {
+			return r, err
+		}
 	}
 
-	load, err := hogs()
-	if err != nil {
-		return r, err
-	}
-	defer func() {
-		for _, p := range load {
-			send(p, syscall.SIGKILL)
+	if !o.gentle {
+		load, err := hogs()
+		defer func() {
+			for _, p := range load {
+				send(p, syscall.SIGKILL)
+			}
+		}()
+		if err != nil {
+			return r, err
 		}
-	}()
+	}
 	kinds := []kind{whole, apart}
 	if len(g.controllers) == 3 {
 		kinds = append(kinds, throttle)
@@ -60,8 +64,14 @@ func campaign(ctx context.Context, o options, temp string) (r Report, err error)
 	goOn, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	start := func(name string, f func(*lane) error, kinds ...kind) {
+		if !o.only.MatchString(name) {
+			return
+		}
+		if o.gentle {
+			work.Wait()
+		}
 		work.Go(func() {
-			l, err := newLane(&o, g, temp, name, kinds...)
+			l, err := newLane(&o, g, temp, strings.ReplaceAll(name, " ", "-"), kinds...)
 			if err == nil {
 				err = f(l)
 			}
@@ -70,17 +80,17 @@ func campaign(ctx context.Context, o options, temp string) (r Report, err error)
 			}
 		})
 	}
-	for i, k := range kinds {
-		start(fmt.Sprintf("labelled-%d", i), func(l *lane) error { return l.labelled(goOn, &all, t) }, k)
+	for _, k := range kinds {
+		start("labelled "+string(k), func(l *lane) error { return l.labelled(goOn, &all, t) }, k)
 	}
 	// A tenth of the random moments are of breakerd, which is not struck at more than once
 	// in two seconds or so.
 	breakerds := o.kills / 10
 	half := (o.kills - breakerds) / 2
-	start("random-0", func(l *lane) error { return l.enforcers(goOn, half, t) }, slices.Concat(kinds, []kind{whole})...)
-	start("random-1", func(l *lane) error { return l.enforcers(goOn, o.kills-breakerds-half, t) }, slices.Concat(kinds, []kind{apart})...)
-	start("breakerd-0", func(l *lane) error { return l.breakerds(goOn, breakerds/2, t) })
-	start("breakerd-1", func(l *lane) error { return l.breakerds(goOn, breakerds-breakerds/2, t) })
+	start("random 0", func(l *lane) error { return l.enforcers(goOn, half, t) }, slices.Concat(kinds, []kind{whole})...)
+	start("random 1", func(l *lane) error { return l.enforcers(goOn, o.kills-breakerds-half, t) }, slices.Concat(kinds, []kind{apart})...)
+	start("breakerd 0", func(l *lane) error { return l.breakerds(goOn, breakerds/2, t) })
+	start("breakerd 1", func(l *lane) error { return l.breakerds(goOn, breakerds-breakerds/2, t) })
 	work.Wait()
 	if ctx.Err() != nil {
 		return r, errors.New("interrupted")

@@ -66,9 +66,9 @@ func (l *labels) of(k kind) []string {
 
 // Times of a labelled moment.
 const (
-	shortHold = 300 * time.Millisecond // over while a program stands still
-	longHold  = time.Minute            // which only the heartbeat's end cuts short
-	standing  = 600 * time.Millisecond // of who was stopped
+	shortHold = time.Second             // over while a program stands still, and not before it is held
+	longHold  = time.Minute             // which only the heartbeat's end cuts short
+	standing  = 1200 * time.Millisecond // of who was stopped
 )
 
 // labelled strikes at each labelled moment, once for each round.
@@ -187,7 +187,7 @@ func (l *lane) strikeEnforcer(ctx context.Context, e *disposable.Program, a act)
 	case oom:
 		err = l.outOfMemory(ctx, e)
 	case stopKill:
-		time.Sleep(standing / 4)
+		time.Sleep(standing / 8)
 		err = send(e, syscall.SIGKILL)
 	case stopCont:
 		time.Sleep(standing) // the lease is over by then

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"syscall"
 )
 
@@ -21,6 +22,8 @@ import (
 type options struct {
 	kills        int
 	rounds       int
+	only         *regexp.Regexp
+	gentle       bool
 	breakerd     string
 	enforcer     string
 	enforcerTest string
@@ -50,6 +53,8 @@ func parse() (options, error) {
 	var o options
 	flag.IntVar(&o.kills, "kills", 1000, "so `many` random moments")
 	flag.IntVar(&o.rounds, "rounds", 1, "take each labelled moment so `often`")
+	only := flag.String("only", "", "strike only in the lanes whose name matches the `REGEX`: labelled freeze, random 0, breakerd 1, …")
+	flag.BoolVar(&o.gentle, "gentle", false, "one lane at a time, without load and without latencies: for an emulated processor")
 	flag.StringVar(&o.breakerd, "breakerd", "", "`PATH` of the breakerd to try (default: that of this checkout, built now)")
 	flag.StringVar(&o.enforcer, "enforcer", "", "`PATH` of the breaker-enforcer to try (likewise)")
 	flag.StringVar(&o.enforcerTest, "enforcer-test", "", "`PATH` of the tests of package enforce, which have the labelled moments (likewise)")
@@ -62,7 +67,9 @@ func parse() (options, error) {
 	if o.kills < 0 || o.rounds < 0 {
 		return o, fmt.Errorf("--kills %d --rounds %d: neither can be less than 0", o.kills, o.rounds)
 	}
-	return o, nil
+	var err error
+	o.only, err = regexp.Compile(*only)
+	return o, err
 }
 
 // run reports whether nothing was left behind; the error says that it could not be tried.

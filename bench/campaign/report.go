@@ -141,7 +141,9 @@ func figuresOf(all []time.Duration) Figures {
 func (r *Report) write(out io.Writer) error {
 	fmt.Fprintf(out, "Linux %s, systemd %s, %d CPUs, controllers %s: %.0f s\n\n", r.Kernel, r.Systemd, r.CPUs, strings.Join(append([]string{"freeze"}, r.Controllers...), " "), r.Seconds)
 	t := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "LATENCY\tN\tP50 MS\tP99 MS\tMAX MS\tLIMIT MS\t")
+	if len(r.Latency) > 0 {
+		fmt.Fprintln(t, "LATENCY\tN\tP50 MS\tP99 MS\tMAX MS\tLIMIT MS\t")
+	}
 	for _, l := range r.Latency {
 		fmt.Fprintf(t, "%s\t%d\t%.1f\t%.1f\t%.1f\t%.0f\t%s\n", l.What, l.N, l.P50MS, l.P99MS, l.MaxMS, l.LimitMS, verdict(l.Passed))
 	}
