@@ -21,6 +21,9 @@ const (
 	asHog      = "hog"      // takes a CPU
 )
 
+// hogged is what a hog computes.
+var hogged uint64
+
 func play(role string, args []string) error {
 	switch {
 	case role == asBreakerd && len(args) == 2:
@@ -30,7 +33,8 @@ func play(role string, args []string) error {
 		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, 5); err != nil {
 			return err
 		}
-		for {
+		for n := uint64(1); n != 0; n += 2 { // odd for ever: that is the point of it
+			hogged = n
 		}
 	}
 	return fmt.Errorf("no such role, or not with %q", args)
