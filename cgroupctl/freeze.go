@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -122,11 +121,11 @@ func confirmBelow(ctx context.Context, dir int, r Ref) error {
 		return fmt.Errorf("read directory of cgroup %s: %w", r, err)
 	}
 	for _, name := range names {
-		child := Ref{Path: path.Join(r.Path, name)}
 		fd, err := openBeneath(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
 		if err == nil {
-			if err = confirm(ctx, fd, child, true); err == nil {
-				err = confirmBelow(ctx, fd, child)
+			// It is told of under the name of the one above: see moveAll.
+			if err = confirm(ctx, fd, r, true); err == nil {
+				err = confirmBelow(ctx, fd, r)
 			}
 			unix.Close(fd)
 		}

@@ -31,7 +31,8 @@ type State struct {
 	// mounted so, as in a container.
 	ReadOnly bool
 	// Below are the paths of the cgroups below it.
-	Below []string
+	Below      []string
+	belowBytes int
 	// Omit is the path of this cgroup, or of one below it, that root marked to be
 	// left alone (user.oomd_omit or user.oomd_avoid); "" if there is none.
 	Omit string
@@ -40,6 +41,10 @@ type State struct {
 // maxBelow bounds the walk through the cgroups below one. A cgroup with more of
 // them is no culprit that could be judged, so the walk is an error.
 const maxBelow = 4096
+
+// maxBelowBytes bounds the bytes of their paths: whoever may make cgroups can nest them by the
+// thousand, with names of 255 bytes, so that 4,096 paths would take 2 GB.
+const maxBelowBytes = 1 << 20
 
 // Inspect reads the state of a cgroup.
 func (c *Controller) Inspect(r Ref) (State, error) {
@@ -108,6 +113,9 @@ func walk(dir int, p string, top bool, s *State) error {
 		child := path.Join(p, name)
 		if len(s.Below) == maxBelow {
 			return fmt.Errorf("walk cgroup: more than %d cgroups below", maxBelow)
+		}
+		if s.belowBytes += len(child); s.belowBytes > maxBelowBytes {
+			return fmt.Errorf("walk cgroup: the paths of the cgroups below have more than %d bytes", maxBelowBytes)
 		}
 		fd, err := openBeneath(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {

@@ -181,7 +181,9 @@ func moveAll(ctx context.Context, dir, to int, from, target Ref, until time.Time
 			}
 			return err
 		}
-		err = moveAll(ctx, sub, to, Ref{Path: path.Join(from.Path, name)}, target, until)
+		// It is told of under the name of the one above: paths of cgroups that are nested by the
+		// thousand would fill the memory.
+		err = moveAll(ctx, sub, to, from, target, until)
 		unix.Close(sub)
 		if err != nil && !errors.Is(err, ErrGone) {
 			return err

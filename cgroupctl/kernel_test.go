@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -326,5 +327,37 @@ func BenchmarkFreezeAndThawEightBusyProcesses(b *testing.B) {
 		if _, err := c.Restore(b.Context(), ref, cgroupctl.FreezeWrite()); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// Whoever may make cgroups can nest them as deep as he likes. It must not cost the memory of
+// whoever looks at them.
+func TestCgroupsThatAreNestedByTheHundredAreNotWalked(t *testing.T) {
+	g := kerneltest.ScratchCgroup(t)
+	const levels = 120 // of 250 bytes: 1.8 MB of paths
+	name := strings.Repeat("d", 250)
+	fds := []int{}
+	fd, err := unix.Open(g.Dir, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	for err == nil {
+		fds = append(fds, fd)
+		if len(fds) > levels {
+			break
+		}
+		if err = unix.Mkdirat(fd, name, 0o755); err == nil {
+			fd, err = unix.Openat(fd, name, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		}
+	}
+	t.Cleanup(func() {
+		for _, fd := range slices.Backward(fds) {
+			_ = unix.Unlinkat(fd, name, unix.AT_REMOVEDIR) // the deepest has none below it
+			unix.Close(fd)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = open(t, g.Mount).Inspect(g.Ref())
+	if err == nil || !strings.Contains(err.Error(), "have more than") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -3,11 +3,13 @@ package enforce
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -193,7 +195,29 @@ func (c *Client) conn(ctx context.Context) (conn *clientConn, fresh bool, err er
 	if err != nil {
 		return nil, false, err
 	}
+	if err := isEnforcer(raw); err != nil {
+		raw.Close()
+		return nil, false, err
+	}
 	return &clientConn{raw, bufio.NewReader(raw)}, true, nil
+}
+
+// isEnforcer refuses an answer of anybody else than root: the runtime directory is breakerd's,
+// who could put a socket of its own there, and tell an operator that everything is let go. The
+// kernel tells who listens, which is systemd where it opened the socket.
+func isEnforcer(c net.Conn) error {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return errors.New("it is no Unix socket")
+	}
+	p, err := peerOf(u)
+	if err != nil {
+		return err
+	}
+	if p.uid != 0 && int(p.uid) != os.Geteuid() { // the latter only in tests
+		return fmt.Errorf("whoever listens there has uid %d and is no breaker-enforcer: have somebody look how it came there, and use systemctl stop breaker-enforcer to let go of everything", p.uid)
+	}
+	return nil
 }
 
 func (c *clientConn) ask(ctx context.Context, line []byte) (response, error) {
@@ -203,11 +227,11 @@ func (c *clientConn) ask(ctx context.Context, line []byte) (response, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if _, err := c.Write(line); err != nil {
-		return response{}, err
-	}
+	// One that has no room for us answers at once and closes: what it said can be read still.
+	_, werr := c.Write(line)
 	b, err := readLine(c.in)
 	if err != nil {
+		err = cmp.Or(werr, err)
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}

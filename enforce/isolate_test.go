@@ -79,6 +79,30 @@ func TestWhoForksWhileItIsMovedIsCaughtWhole(t *testing.T) {
 	})
 }
 
+// A pid that is given out again between a pass and the move is somebody else's, of whatever
+// cgroup: it is not moved.
+func TestWhoGetsThePidOfOneThatWasToBeMovedIsNotMoved(t *testing.T) {
+	run(t, func(t *testing.T, w *world) {
+		d, p := w.session()
+		const reused = 102
+		first := true
+		w.fake.SetFault(func(op string, _ cgroupctl.Ref) error {
+			if op == "attach" && first {
+				first = false
+				w.process(reused, 1, newStart+50, "innocent", "/usr/bin/innocent")
+				w.fake.SetPIDs(p, slices.DeleteFunc(w.fake.PIDs(p), func(pid int32) bool { return pid == reused })...)
+			}
+			return nil
+		})
+		if out := w.e.Propose(t.Context(), d); out.ConfirmedAt == nil {
+			t.Fatalf("got %+v", out)
+		}
+		if got := w.fake.PIDs(p + "/" + cgroupctl.InsideName(d.ID)); slices.Contains(got, reused) || len(got) != 2 {
+			t.Errorf("%v were moved", got)
+		}
+	})
+}
+
 func TestAMoveThatFailsMovesEverybodyBack(t *testing.T) {
 	for _, op := range []string{"isolate", "attach", "confirm"} {
 		t.Run(op, func(t *testing.T) {

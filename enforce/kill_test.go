@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,6 +38,14 @@ const (
 // labelled moment. The real program has no such thing.
 const killPoint = "BREAKERD_TEST_KILL_AT"
 
+// stopPoint makes this test binary an enforcer that stops itself with SIGSTOP when it first
+// comes to a labelled moment, and listPoints has it print those moments: bench/campaign does
+// the rest.
+const (
+	stopPoint  = "BREAKERD_TEST_STOP_AT"
+	listPoints = "BREAKERD_TEST_POINTS"
+)
+
 // leaderless makes this test binary a process whose first thread has ended.
 const leaderless = "BREAKERD_TEST_LEADERLESS"
 
@@ -59,24 +68,51 @@ func TestMain(m *testing.M) {
 	if os.Getenv(vforker) != "" {
 		waitAfterVfork()
 	}
-	if point := os.Getenv(killPoint); point != "" {
-		p := Program{
-			ConfigFile: os.Args[1], RuntimeDir: os.Args[2], StateDir: os.Args[3],
-			Log: slog.New(slog.NewJSONHandler(os.Stderr, nil)),
-			at: func(at string) {
-				if at == point {
-					unix.Kill(os.Getpid(), unix.SIGKILL)
-					select {}
-				}
-			},
-		}
-		if err := p.Run(context.Background()); err != nil {
-			fmt.Fprintln(os.Stderr, err)
+	if os.Getenv(listPoints) != "" {
+		out := map[string][]string{"every": points, "throttle": pointsThrottle, "inside": pointsInside, "assert": pointsAssert}
+		if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
 			os.Exit(1)
 		}
 		os.Exit(0)
 	}
+	if point := os.Getenv(killPoint); point != "" {
+		runUntil(func(at string) {
+			if at == point {
+				unix.Kill(os.Getpid(), unix.SIGKILL)
+				select {}
+			}
+		})
+	}
+	if point := os.Getenv(stopPoint); point != "" {
+		var once sync.Once
+		runUntil(func(at string) {
+			if at == point {
+				once.Do(stopHere)
+			}
+		})
+	}
 	os.Exit(m.Run())
+}
+
+// runUntil is the enforcer, with something that happens at the labelled moments.
+func runUntil(at func(string)) {
+	p := Program{
+		ConfigFile: os.Args[1], RuntimeDir: os.Args[2], StateDir: os.Args[3],
+		Log: slog.New(slog.NewJSONHandler(os.Stderr, nil)), at: at,
+	}
+	if err := p.Run(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// stopHere stops the process at this instruction. A signal to the process could be taken by
+// another thread, while this one goes on for a while.
+func stopHere() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
 }
 
 // killer kills enforcers and looks at what is left behind.

@@ -135,8 +135,9 @@ func (r *records) readPause() *Pause {
 	return &p
 }
 
-// ReleaseFile is a file in the runtime directory: as long as it is there nothing is held and
-// nothing begun. It needs no socket and no program.
+// ReleaseFile is a file in the runtime directory, or in the state directory: as long as it is
+// there nothing is held and nothing begun. It needs no socket and no program. The runtime
+// directory is breakerd's, who could take it away there; the state directory is root's.
 const ReleaseFile = "RELEASE"
 
 // releaseFileEvery is how often it is looked for.
@@ -144,20 +145,17 @@ const releaseFileEvery = 250 * time.Millisecond
 
 // watchReleaseFile lets everything go while the file is there.
 func (p Program) watchReleaseFile(ctx context.Context, e *Engine) {
-	name := filepath.Join(p.RuntimeDir, ReleaseFile)
 	tick := time.NewTicker(releaseFileEvery)
 	defer tick.Stop()
-	there := false
+	found := ""
 	for {
-		_, err := os.Lstat(name)
-		if now := err == nil; now != there {
-			there = now
-			why := ""
-			if there {
-				why = fmt.Sprintf("the file %s is there, which lets everything go", name)
+		if now := p.releaseFile(); now != found {
+			why, name := "", found
+			if found = now; found != "" {
+				why, name = fmt.Sprintf("the file %s is there, which lets everything go", found), found
 			}
 			e.forbid(why)
-			p.Log.Warn("the release file has come or gone", keyPath, name, keyFound, there)
+			p.Log.Warn("the release file has come or gone", keyPath, name, keyFound, found != "")
 		}
 		select {
 		case <-ctx.Done():
@@ -165,4 +163,15 @@ func (p Program) watchReleaseFile(ctx context.Context, e *Engine) {
 		case <-tick.C:
 		}
 	}
+}
+
+// releaseFile is the one that is there; "" if none is.
+func (p Program) releaseFile() string {
+	for _, dir := range []string{p.StateDir, p.RuntimeDir} {
+		name := filepath.Join(dir, ReleaseFile)
+		if _, err := os.Lstat(name); err == nil {
+			return name
+		}
+	}
+	return ""
 }

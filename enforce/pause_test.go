@@ -1,6 +1,7 @@
 package enforce
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,11 +89,19 @@ func TestTheReleaseFileLetsEverythingGo(t *testing.T) {
 	if !g.Frozen() {
 		t.Fatal("not frozen")
 	}
-	file := filepath.Join(k.run, ReleaseFile)
-	if err := os.WriteFile(file, nil, 0o644); err != nil {
+	// Both are there: whoever owns the runtime directory takes away only his.
+	file, other := filepath.Join(k.state, ReleaseFile), filepath.Join(k.run, ReleaseFile)
+	if err := errors.Join(os.WriteFile(other, nil, 0o644), os.WriteFile(file, nil, 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "thawed", func() bool { return !g.Frozen() })
+	eventually(t, "it says why", func() bool {
+		st, err := k.client.Status(t.Context())
+		return err == nil && strings.Contains(st.Paused, file)
+	})
+	if err := os.Remove(other); err != nil {
+		t.Fatal(err)
+	}
 	out, err := k.client.Propose(t.Context(), about(t, g, "while-it-is-there", k.roots[0], time.Minute))
 	if err != nil || out.RefusedBy != "mode" || !strings.Contains(out.Reason, file) {
 		t.Errorf("got %+v, %v", out, err)

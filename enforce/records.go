@@ -316,11 +316,15 @@ func (r *records) read(dir, id string) (model.Lease, error) {
 // bytes is what a record holds. The error is one of reading, and may pass; a record that
 // is too long is cut off, which parseRecord will find.
 func (r *records) bytes(dir, id string) ([]byte, error) {
-	f, err := r.root.Open(dir + "/" + id + suffix)
+	// Without waiting: a FIFO would keep us from undoing anything until somebody writes to it.
+	f, err := r.root.OpenFile(dir+"/"+id+suffix, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("read record of lease %s: %w", id, err)
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Mode().Type()&fs.ModeNamedPipe != 0 {
+		return nil, nil // it says nothing, and is spoilt
+	}
 	b, err := io.ReadAll(io.LimitReader(f, maxRead))
 	if err != nil {
 		return nil, fmt.Errorf("read record of lease %s: %w", id, err)

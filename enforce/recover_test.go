@@ -7,23 +7,60 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/breakerd/breakerd/cgroupctl"
 	"github.com/breakerd/breakerd/model"
 )
 
-// points are the labelled moments of a lease's life.
-// pointsInside are those where a tree is moved into a cgroup of its own.
-var pointsInside = []string{"after isolate", "after first move"}
+// The labelled moments of a lease's life: of every one, of a throttle with several limits,
+// of a tree that is moved into a cgroup of its own, and of what somebody else writes over.
+var (
+	points = []string{
+		"before record", "after record", "after write", "after confirm", "after held",
+		"before restore", "after restore", "after end record", "after put away",
+	}
+	pointsThrottle = []string{"after first write"}
+	pointsInside   = []string{"after isolate", "after first move"}
+	pointsAssert   = []string{"before assert"}
+)
 
-var points = []string{
-	"before record", "after record", "after write", "after confirm", "after held",
-	"before restore", "after restore", "after end record", "after put away",
+// Whoever labels a moment has it killed at.
+func TestEveryLabelledMomentIsKilledAt(t *testing.T) {
+	label := regexp.MustCompile(`\.at\("([^"]+)"\)`)
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := slices.Concat(points, pointsThrottle, pointsInside, pointsAssert)
+	seen := map[string]bool{}
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range label.FindAllStringSubmatch(string(text), -1) {
+			seen[m[1]] = true
+			if !slices.Contains(known, m[1]) {
+				t.Errorf("%s labels the moment %q, at which nobody kills", file, m[1])
+			}
+		}
+	}
+	for _, point := range known {
+		if !seen[point] {
+			t.Errorf("no code comes to the moment %q", point)
+		}
+	}
 }
 
 type killed struct{}
@@ -32,7 +69,7 @@ type killed struct{}
 // record is put away once. (TestKill does this with real processes and SIGKILL.)
 func TestAKillAtEachMomentIsRecoveredFrom(t *testing.T) {
 	for _, kind := range []model.ActionKind{model.Freeze, model.Throttle} {
-		for _, point := range append(slices.Clone(points), "after first write") {
+		for _, point := range slices.Concat(points, pointsThrottle) {
 			t.Run(fmt.Sprintf("%s %s", kind, point), func(t *testing.T) { killedAt(t, kind, point) })
 		}
 	}
@@ -208,6 +245,25 @@ func FuzzRecord(f *testing.F) {
 			t.Errorf("salvaged %+v", r)
 		}
 	})
+}
+
+// Whatever lies among the records keeps nobody from undoing the others.
+func TestAFIFOAmongTheRecordsHoldsNothingUp(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	held := w.decide(w.tree("/a", 100), 100, time.Minute)
+	w.mustHold(held)
+	w.crash()
+	if err := unix.Mkfifo(filepath.Join(w.state, "leases", activeDir, "0"+suffix), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	if _, err := w.e.Recover(t.Context()); err == nil {
+		t.Error("nothing was said of it")
+	}
+	w.wantHeld("/a", false)
+	w.wantFiled("0", unreadableDir)
+	w.close()
 }
 
 // A record that was written by whoever did not bound it is undone like any other, and

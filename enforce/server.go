@@ -16,15 +16,14 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/breakerd/breakerd/model"
+	"golang.org/x/sys/unix"
 )
 
-// Bounds of the server. Those who may propose have connections of their own, so that
-// nobody else can crowd out a heartbeat.
+// Bounds of the server. Root, breakerd and all others have connections of their own, so that
+// nobody else can crowd out a heartbeat, and breakerd not whoever lets go of everything.
 const (
-	maxConns     = 16                     // of those who may propose, and of all others
+	maxConns     = 16                     // of each of them
 	idleTimeout  = time.Minute            // between two requests
 	writeTimeout = 5 * time.Second        // for an answer
 	undoTimeout  = 10 * time.Second       // for the wait on a release; the undo itself goes on
@@ -40,7 +39,8 @@ type Server struct {
 	version string
 	log     *slog.Logger
 	started time.Time
-	trusted chan struct{} // tokens, one a connection
+	root    chan struct{} // tokens, one a connection
+	trusted chan struct{}
 	others  chan struct{}
 	paces   paces
 }
@@ -49,7 +49,7 @@ type Server struct {
 func NewServer(e *Engine, allow AllowConfig, version string, log *slog.Logger) *Server {
 	return &Server{
 		engine: e, access: newAccess(allow), version: version, log: log, started: e.now(),
-		trusted: make(chan struct{}, maxConns), others: make(chan struct{}, maxConns),
+		root: make(chan struct{}, maxConns), trusted: make(chan struct{}, maxConns), others: make(chan struct{}, maxConns),
 	}
 }
 
@@ -208,10 +208,7 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 		s.log.Warn("connection refused", keyError, err)
 		return
 	}
-	room := s.others
-	if s.access.mayPropose(p) {
-		room = s.trusted
-	}
+	room := s.room(p)
 	select {
 	case room <- struct{}{}:
 		defer func() { <-room }()
@@ -252,6 +249,17 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 			return
 		}
 	}
+}
+
+// room is where a connection has its place.
+func (s *Server) room(p peer) chan struct{} {
+	switch {
+	case p.uid == 0:
+		return s.root
+	case s.access.mayPropose(p):
+		return s.trusted
+	}
+	return s.others
 }
 
 func (s *Server) answer(ctx context.Context, c *net.UnixConn, out response) error {

@@ -7,11 +7,15 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/breakerd/breakerd/internal/kerneltest"
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -178,6 +182,56 @@ func TestTheServerHasRoomForSoManyConnections(t *testing.T) {
 		conn.Close()
 	}
 	eventually(t, "room again", func() bool { return c.Heartbeat(t.Context()) == nil })
+}
+
+// Whoever may propose, and whoever may only release, cannot crowd out root.
+func TestRootAndBreakerdAndOthersHaveRoomOfTheirOwn(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	defer w.close()
+	s := NewServer(w.e, DefaultConfig().Allow, "test", w.e.log)
+	s.access = access{self: 0, user: 990, users: true, group: 991, named: true}
+	rooms := map[chan struct{}]string{}
+	for _, p := range []peer{{uid: 0}, {uid: 990}, {uid: 1000, groups: []uint32{991}}} {
+		room := s.room(p)
+		if who := rooms[room]; who != "" {
+			t.Errorf("%s shares the room of %s", p, who)
+		}
+		rooms[room] = p.String()
+		if cap(room) != maxConns {
+			t.Errorf("%s has room for %d connections", p, cap(room))
+		}
+	}
+}
+
+// breakerd owns the runtime directory, and can put a socket of its own there.
+func TestWhoIsNotRootIsNoEnforcer(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Root)
+	dir := t.TempDir()
+	listening := make(chan error)
+	go func() {
+		// The kernel keeps who listened. The thread is never used again.
+		runtime.LockOSThread()
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Bind(fd, &unix.SockaddrUnix{Name: filepath.Join(dir, SocketName)})
+		}
+		const nobody = 65534
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); err == nil && errno != 0 {
+			err = errno
+		}
+		if err == nil {
+			err = unix.Listen(fd, 1)
+		}
+		listening <- err
+	}()
+	if err := <-listening; err != nil {
+		t.Fatal(err)
+	}
+	c := NewClient(dir)
+	if _, err := c.ReleaseAll(t.Context()); err == nil || !strings.Contains(err.Error(), "uid 65534") {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestAccess(t *testing.T) {

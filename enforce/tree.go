@@ -206,11 +206,17 @@ func (e *Engine) moveTree(ctx context.Context, d *model.Decision, to cgroupctl.R
 			}
 			return known, nil
 		}
-		for _, pid := range out {
+		for _, id := range out {
 			if ctx.Err() != nil {
 				return nil, fmt.Errorf("move the tree of %d into %s: %d were moved and %d are outside still: %w", d.Target.Root.PID, to, moved, len(out), context.Cause(ctx))
 			}
-			switch err := e.cgroups.Attach(to, pid); {
+			// A pass over a thousand takes long enough for pids to be given out again, where
+			// there are few of them and a storm uses them up. Whoever has one by now may be of
+			// any cgroup, and would be moved "back" into this one.
+			if s, err := e.proc.stat(id.PID); err != nil || s.start != id.StartTime {
+				continue
+			}
+			switch err := e.cgroups.Attach(to, id.PID); {
 			case errors.Is(err, cgroupctl.ErrEnded):
 			case err != nil:
 				return nil, err
@@ -225,7 +231,7 @@ func (e *Engine) moveTree(ctx context.Context, d *model.Decision, to cgroupctl.R
 
 // stillOutside are those of the processes that are to be moved. Who was known to be of the
 // tree once stays so, also when his parent has ended.
-func (e *Engine) stillOutside(d *model.Decision, pids []int32, known map[model.ProcID]bool) []int32 {
+func (e *Engine) stillOutside(d *model.Decision, pids []int32, known map[model.ProcID]bool) []model.ProcID {
 	f := &facts{parents: map[int32]int32{}}
 	procs := make([]process, 0, len(pids))
 	for _, pid := range pids {
@@ -238,7 +244,7 @@ func (e *Engine) stillOutside(d *model.Decision, pids []int32, known map[model.P
 		})
 		f.parents[pid] = s.parent
 	}
-	var out []int32
+	var out []model.ProcID
 	root := d.Target.Root
 	tree := map[int32]bool{root.PID: true}
 	for id := range known {
@@ -255,7 +261,7 @@ func (e *Engine) stillOutside(d *model.Decision, pids []int32, known map[model.P
 			continue // another one has the pid of the root by now; identity will say so
 		}
 		known[p.ProcID] = true
-		out = append(out, p.PID)
+		out = append(out, p.ProcID)
 	}
 	return out
 }

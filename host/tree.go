@@ -17,6 +17,10 @@ import (
 // breakerd is sized for.
 const maxCgroups = 32 << 10
 
+// maxPaths bounds the bytes of all those paths: whoever may make cgroups chooses their names,
+// of 255 bytes each and as deep as he likes.
+const maxPaths = 16 << 20
+
 // Tree knows the paths of cgroups by their ids. The kernel could open a cgroup
 // by its id (open_by_handle_at, since 5.5), but not for a reader without
 // CAP_DAC_READ_SEARCH, so the tree is walked. An id never comes back and a
@@ -97,9 +101,14 @@ func (t *Tree) Refresh() error {
 	for len(w.queue) > 0 {
 		dir := w.queue[0]
 		w.queue = w.queue[1:]
-		// Whoever makes a cgroup can forbid others to list it. That hides what is below it
-		// from a reader without privileges, and must hide nothing else.
-		if err := w.list(dir); err != nil && !vanished(err) && !errors.Is(err, unix.EACCES) {
+		// Whoever makes a cgroup can forbid others to list it, or put it where no path leads
+		// (ENAMETOOLONG, from 4,096 bytes on). That hides what is below it, and must hide
+		// nothing else.
+		switch err := w.list(dir); {
+		case err == nil, vanished(err), errors.Is(err, unix.EACCES):
+		case errors.Is(err, unix.ENAMETOOLONG):
+			w.found.complete = false
+		default:
 			return fmt.Errorf("list %s: %w", filepath.Join(t.root, dir), err)
 		}
 	}
@@ -112,15 +121,17 @@ type walk struct {
 	root  file
 	buf   []byte
 	limit int
+	bytes int      // of all paths
 	queue []string // cgroups whose children are still to be looked at
 	found cgroupPaths
 }
 
 func (w *walk) add(ino uint64, path string) {
-	if len(w.found.paths) == w.limit {
+	if len(w.found.paths) == w.limit || w.bytes+len(path) > maxPaths {
 		w.found.complete = false
 		return
 	}
+	w.bytes += len(path)
 	w.found.paths[model.CgroupID(ino)] = path
 	w.queue = append(w.queue, path)
 }

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/breakerd/breakerd/model"
 )
@@ -89,6 +92,45 @@ func TestTreeIsBoundedAndKeepsTheShallowOnes(t *testing.T) {
 	}
 	if path, _ := tree.Path(idOf(t, tree, "/system.slice")); path != "/system.slice" {
 		t.Errorf("the shallow one is %q", path)
+	}
+}
+
+// Whoever may make cgroups, as every user may below user@.service, can nest them until no
+// path leads to them any more, or fill the memory with their names.
+func TestTreeStandsCgroupsThatNoPathLeadsTo(t *testing.T) {
+	r := fixture(t, "debian-6.1")
+	fd, err := unix.Open(r.CgroupRoot, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	for level := 0; err == nil && level < 20; level++ {
+		name := strings.Repeat("d", 250)
+		if err = unix.Mkdirat(fd, name, 0o755); err != nil {
+			break
+		}
+		above := fd
+		fd, err = unix.Openat(above, name, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		unix.Close(above)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(fd)
+	tree := r.Tree()
+	refresh(t, tree)
+	if tree.Complete() {
+		t.Error("it claims to have seen all of them")
+	}
+	if path, _ := tree.Path(idOf(t, tree, "/system.slice")); path != "/system.slice" {
+		t.Errorf("another one is %q", path)
+	}
+}
+
+func TestTreeBoundsTheBytesOfAllPaths(t *testing.T) {
+	w := walk{limit: maxCgroups, found: cgroupPaths{paths: map[model.CgroupID]string{}, complete: true}}
+	long := strings.Repeat("d", 4000)
+	for ino := range uint64(maxCgroups) {
+		w.add(ino, fmt.Sprint("/", long, ino))
+	}
+	if n := len(w.found.paths); n*len(long) > maxPaths || n < maxPaths/len(long)*9/10 || w.found.complete {
+		t.Errorf("%d paths are kept, complete %v", n, w.found.complete)
 	}
 }
 
