@@ -7,8 +7,8 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
-// sortRequests puts the request that wins first. A higher priority goes first,
-// then the milder action: throttle before freeze, a tree before a cgroup, a shorter
+// sortRequests puts the request that wins first. What is held to a dry run stands in
+// nobody's way and goes last. A higher priority goes first, then the milder action: throttle before freeze, a tree before a cgroup, a shorter
 // time, fewer limits, and of each limit the one that leaves more (no limit leaves
 // most). What is left equal does the same to the culprit; then the alphabet
 // decides, by package and by reason, so that the answer is always the same.
@@ -16,6 +16,7 @@ func sortRequests(rs []Request) {
 	slices.SortFunc(rs, func(x, y Request) int {
 		a, b := &x.Action, &y.Action
 		return cmp.Or(
+			cmp.Compare(dryLast(x), dryLast(y)),
 			cmp.Compare(b.Priority, a.Priority),
 			cmp.Compare(strength(a.Kind), strength(b.Kind)),
 			cmp.Compare(reach(a.Scope), reach(b.Scope)),
@@ -29,6 +30,13 @@ func sortRequests(rs []Request) {
 			cmp.Compare(a.Reason, b.Reason),
 		)
 	})
+}
+
+func dryLast(r Request) int {
+	if r.DryRun {
+		return 1
+	}
+	return 0
 }
 
 func strength(k model.ActionKind) int {
