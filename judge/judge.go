@@ -63,6 +63,9 @@ type docket struct {
 	asked    int             // decisions so far
 	next     time.Time       // when the policies are asked again
 	wanted   *model.Decision // its outcome has not come yet
+	// tried is until when a rule that is held to a dry run would hold the culprit. It keeps
+	// the others from nothing.
+	tried time.Time
 }
 
 // New starts with nothing seen. No policies (nil) decide nothing.
@@ -145,6 +148,9 @@ func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
 			Reason: "the policy asks for a tree, and no single tree of the cgroup answers for the cause",
 		})
 	}
+	if v.DryRun && now.Before(d.tried) {
+		return nil
+	}
 	d.asked++
 	target := model.Target{
 		Cgroup: in.Culprit.Cgroup, CgroupID: in.Culprit.CgroupID, Root: in.Culprit.Root.ProcID,
@@ -152,7 +158,7 @@ func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
 	}
 	d.wanted = &model.Decision{
 		ID: fmt.Sprintf("%s-%d", in.ID, d.asked), IncidentID: in.ID, Kind: in.Kind, At: now,
-		Action: v.Action, Target: target, Policy: v.Policy, PolicyHash: j.policies.Hash(),
+		Action: v.Action, Target: target, Policy: v.Policy, PolicyHash: j.policies.Hash(), DryRun: v.DryRun,
 		EvalUS: v.Elapsed.Microseconds(), OpenedAt: in.OpenedAt, Confidence: in.Confidence, Observed: j.watch.Observed(),
 	}
 	return []Event{{Type: Wanted, Incident: in.Clone(), Decision: d.wanted}}
@@ -173,6 +179,8 @@ func (j *Judge) Outcome(o model.Outcome) []Event {
 		switch {
 		case o.Error != "":
 			d.next = w.At.Add(askAfterError)
+		case o.RefusedBy == "" && w.DryRun:
+			d.tried = w.At.Add(w.Action.For() + askAgain)
 		case o.RefusedBy == "":
 			// Once it is let go, it must have begun again.
 			d.next = w.At.Add(w.Action.For() + askAgain)

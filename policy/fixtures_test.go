@@ -30,7 +30,7 @@ func stormIncident() *model.Incident {
 			Processes: 412, UID: 1000, Outside: 3, Share: 0.97,
 			Workload: model.Workload{
 				Kind: model.Session, Unit: "session-4.scope", Slice: "user-1000.slice", Manager: "user@1000.service",
-				Container: "3f2a", Runtime: "podman", PodUID: "8f5c1c1e-0f5e-4a9e-9d0b-1d2f3a4b5c6d",
+				Container: "3f2a", Runtime: "podman", PodUID: "1d2f3a4b-0f5e-4a9e-9d0b-8f5c1c1e5c6d",
 			},
 		},
 		Estimated: true, Confidence: 0.9, Margin: 0.4,
