@@ -26,11 +26,12 @@ var rooms = map[string]struct {
 	"host":    {[]string{"model"}, "what sees fills samples and knows nobody else"},
 	"observe": {[]string{"model", "bpf", "host"}, "only what sees makes samples"},
 
-	"blame":    {[]string{"model"}, "blame is a pure function of samples"},
-	"detect":   {[]string{"model", "blame", "config"}, "incidents are a pure function of samples; config is for durations with their units"},
-	"policy":   {[]string{"model"}, "policies see an incident and nothing else"},
-	"workload": {[]string{"model"}, "naming is a pure function of a path"},
-	"judge":    {[]string{"model", "detect", "policy"}, "what decides only joins pure functions, so that a recording replays"},
+	"blame":           {[]string{"model"}, "blame is a pure function of samples"},
+	"detect":          {[]string{"model", "blame", "config"}, "incidents are a pure function of samples; config is for durations with their units"},
+	"policy":          {[]string{"model"}, "policies see an incident and nothing else"},
+	"policy/workshop": {[]string{"policy"}, "what helps people write policies is not in the daemon"},
+	"workload":        {[]string{"model"}, "naming is a pure function of a path"},
+	"judge":           {[]string{"model", "detect", "policy"}, "what decides only joins pure functions, so that a recording replays"},
 
 	"recording":      {[]string{"model"}, "a recording is samples and outcomes"},
 	"systemd":        {[]string{"model", "safetext"}, "telling is not doing"},
@@ -45,7 +46,7 @@ var rooms = map[string]struct {
 
 	"cmd/breakerd":         {[]string{"model", "settings", "daemon"}, "main only starts the daemon"},
 	"cmd/breaker-enforcer": {[]string{"model", "enforce", "systemd"}, "the enforcer must be small enough to read"},
-	"cmd/breakerctl": {[]string{"model", "api", "detect", "policy", "judge", "workload", "recording", "host", "settings", "config", "drill", "safetext", "enforce"},
+	"cmd/breakerctl": {[]string{"model", "api", "detect", "policy", "policy/workshop", "judge", "workload", "recording", "host", "settings", "config", "drill", "safetext", "enforce"},
 		"the command line asks breakerd, judges recordings itself, and can let go without breakerd"},
 
 	"e2e/owner":           {nil, "the programs are tested from outside, with the client that breakerd has"},

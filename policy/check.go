@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -111,6 +112,32 @@ func literalKinds(t *ast.Term) kindSet {
 		}
 	}
 	return c.kinds(t)
+}
+
+// checkTest finds where a test sets a part of the input that there is not: it would test
+// something else than it says.
+func checkTest(m *ast.Module, file string, ps *problems) {
+	ast.WalkExprs(m, func(x *ast.Expr) bool {
+		for _, w := range x.With {
+			ref, ok := w.Target.Value.(ast.Ref)
+			if !ok || !ref[0].Equal(ast.InputRootDocument) || !ref.IsGround() {
+				continue
+			}
+			for n := 2; n <= len(ref); n++ {
+				parent := schemaOf(ref[:n-1])
+				if parent == nil || parent.Items != nil || schemaOf(ref[:n]) != nil {
+					continue
+				}
+				near := ""
+				if name, ok := ref[n-1].Value.(ast.String); ok {
+					near = didYouMean(string(name), slices.Sorted(maps.Keys(parent.Properties)))
+				}
+				ps.add(file, w.Location.Row, w.Location.Col, "%v has no %v%s", ref[:n-1], ref[n-1], near)
+				break
+			}
+		}
+		return false
+	})
 }
 
 // checkWords refuses a comparison that no input can ever pass, such as of

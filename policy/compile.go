@@ -316,3 +316,12 @@ func badRef(d *ast.RefErrInvalidDetail) string {
 	slices.Sort(names)
 	return message + ": it has " + strings.Join(names, ", ")
 }
+
+// TestCompiler compiles policies together with their tests, which have no other builtins
+// than the policies.
+func TestCompiler() *ast.Compiler {
+	return ast.NewCompiler().
+		WithCapabilities(capabilities).
+		WithDefaultRegoVersion(ast.RegoV1).
+		WithEnablePrintStatements(false)
+}

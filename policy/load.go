@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/open-policy-agent/opa/v1/ast"
 )
 
 // Bounds of what is loaded.
@@ -38,20 +40,45 @@ func Load(paths ...string) (*Set, error) {
 	return r.compile()
 }
 
-// Files are the texts of policies, of their tests and of their data, by file. They are not
+// Files are policies, their tests and their data, as they are read and before they are
 // compiled.
-func Files(paths ...string) (map[string]string, error) {
+type Files struct {
+	Texts   map[string]string // by file
+	Modules map[string]*ast.Module
+	Data    map[string]any
+}
+
+// Read reads policies with their tests.
+func Read(paths ...string) (Files, error) {
 	r := reader{tests: true}
 	r.readPaths(paths)
-	if err := r.err(); err != nil {
-		return nil, err
-	}
-	files := make(map[string]string, len(r.sources))
+	f := Files{Texts: map[string]string{}, Modules: map[string]*ast.Module{}}
+	var d data
 	for _, s := range r.sources {
-		files[s.file] = s.text
+		f.Texts[s.file] = s.text
+		if isData(s.name) {
+			d.add(s, &r.problems)
+			continue
+		}
+		m, err := parseModule(s.file, s.text)
+		if err != nil {
+			r.addRego(s.file, err)
+			continue
+		}
+		f.Modules[s.file] = m
+		if isTest(s.name) {
+			checkTest(m, s.file, &r.problems)
+		}
 	}
-	return files, nil
+	f.Data = d.root
+	return f, r.err()
 }
+
+// IsTest reports whether a file holds tests.
+func IsTest(file string) bool { return isTest(file) }
+
+// IsData reports whether a file holds data.
+func IsData(file string) bool { return isData(filepath.ToSlash(file)) }
 
 func (r *reader) readPaths(paths []string) {
 	for _, p := range paths {

@@ -23,7 +23,13 @@ func TestThePublishedSchemaAgreesWithTheInput(t *testing.T) {
 		if err := os.WriteFile("input.schema.json", want, 0o644); err != nil {
 			t.Fatal(err)
 		}
+		if err := os.WriteFile("../docs/policy-input.md", FieldTable(), 0o644); err != nil {
+			t.Fatal(err)
+		}
 		return
+	}
+	if doc, err := os.ReadFile("../docs/policy-input.md"); err != nil || string(doc) != string(FieldTable()) {
+		t.Errorf("docs/policy-input.md is not what the Go type says: run go generate ./policy (%v)", err)
 	}
 	if d := cmp.Diff(string(want), string(Schema())); d != "" {
 		t.Errorf("input.schema.json is not what the Go type says: run go generate ./policy\n%s", d)
