@@ -87,6 +87,7 @@ func (r *reader) compile() (*Set, error) {
 	if err := s.prepare(paths); err != nil {
 		return nil, fmt.Errorf("prepare the query of the policies: %w", err)
 	}
+	inlineConstants(c)
 	for _, m := range c.Modules {
 		bindBuiltins(m)
 	}
