@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,6 +26,36 @@ func TestAPolicyFromItsFirstLineUntilItIsTried(t *testing.T) {
 			return recordStorm(filepath.Join(env.WorkDir, "storm.jsonl"))
 		},
 	})
+}
+
+// Each step of the walk is a step of a story.
+func TestTheWalkOfTheDocumentIsThatOfTheStories(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stories string
+	for _, name := range []string{"walk", "diff"} {
+		story, err := os.ReadFile("testdata/policy/" + name + ".txtar")
+		if err != nil {
+			t.Fatal(err)
+		}
+		stories += string(story)
+	}
+	steps := 0
+	for line := range strings.Lines(string(doc)) {
+		step, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "    breakerctl policy ")
+		if !ok {
+			continue
+		}
+		steps++
+		if !strings.Contains(stories, "exec breakerctl policy "+step) {
+			t.Errorf("no story has the step breakerctl policy %s", step)
+		}
+	}
+	if steps < 6 {
+		t.Errorf("the walk has %d steps", steps)
+	}
 }
 
 // recordStorm writes a recording of a process that forks without end.
