@@ -26,12 +26,13 @@ var rooms = map[string]struct {
 	"host":    {[]string{"model"}, "what sees fills samples and knows nobody else"},
 	"observe": {[]string{"model", "bpf", "host"}, "only what sees makes samples"},
 
-	"blame":    {[]string{"model"}, "blame is a pure function of samples"},
-	"detect":   {[]string{"model", "blame", "config"}, "incidents are a pure function of samples; config is for durations with their units"},
-	"policy":   {[]string{"model"}, "policies see an incident and nothing else"},
-	"workload": {[]string{"model"}, "naming is a pure function of a path"},
-	"breaker":  {[]string{"model", "config"}, "a breaker learns from samples and outcomes, so that a recording replays; config is for durations with their units"},
-	"judge":    {[]string{"model", "detect", "policy", "breaker"}, "what decides only joins pure functions, so that a recording replays"},
+	"blame":           {[]string{"model"}, "blame is a pure function of samples"},
+	"detect":          {[]string{"model", "blame", "config"}, "incidents are a pure function of samples; config is for durations with their units"},
+	"policy":          {[]string{"model"}, "policies see an incident and nothing else"},
+	"workload":        {[]string{"model"}, "naming is a pure function of a path"},
+	"breaker":         {[]string{"model", "config"}, "a breaker learns from samples and outcomes, so that a recording replays; config is for durations with their units"},
+	"judge":           {[]string{"model", "detect", "policy", "breaker"}, "what decides only joins pure functions, so that a recording replays"},
+	"policy/workshop": {[]string{"policy"}, "what helps people write policies is not in the daemon"},
 
 	"recording":      {[]string{"model"}, "a recording is samples and outcomes"},
 	"history":        {[]string{"model"}, "keeping is not deciding: what is kept are values"},
@@ -48,7 +49,7 @@ var rooms = map[string]struct {
 
 	"cmd/breakerd":         {[]string{"model", "settings", "daemon", "history"}, "main only starts the daemon, and gives it what keeps its history"},
 	"cmd/breaker-enforcer": {[]string{"model", "enforce", "systemd"}, "the enforcer must be small enough to read"},
-	"cmd/breakerctl": {[]string{"model", "api", "detect", "policy", "judge", "breaker", "workload", "recording", "host", "settings", "config", "drill", "safetext", "enforce", "report"},
+	"cmd/breakerctl": {[]string{"model", "api", "detect", "policy", "policy/workshop", "judge", "breaker", "workload", "recording", "host", "settings", "config", "drill", "safetext", "enforce", "report"},
 		"the command line asks breakerd, judges recordings itself, and can let go without breakerd"},
 
 	"e2e/owner":           {nil, "the programs are tested from outside, with the client that breakerd has"},

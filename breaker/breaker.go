@@ -66,6 +66,11 @@ func (s *Set) Of(cgroup string) model.Breaker {
 	if b := s.byPath[cgroup]; b != nil {
 		return b.copy()
 	}
+	return Unknown(cgroup)
+}
+
+// Unknown is the breaker of a culprit of whom nothing is known.
+func Unknown(cgroup string) model.Breaker {
 	return model.Breaker{Cgroup: cgroup, State: model.BreakerClosed, LastEffect: model.EffectUnknown}
 }
 

@@ -131,18 +131,22 @@ func (d *Daemon) open() (err error) {
 	if d.observer, err = observe.Open(cfg.Tick.D(), bpf.DefaultSizes); err != nil {
 		return err
 	}
-	switch cfg.Mode {
-	case model.Enforce:
-		d.enforcer = newRemote(cfg.RuntimeDir, d.enforcerChanged, d.past)
-	default:
-		// The same guards as breaker-enforcer's, or a dry run would say something else.
-		var guards enforce.Config
-		if guards, d.guards = enforce.LoadConfig(""); d.guards != nil {
-			guards = enforce.DefaultConfig()
-		}
-		if d.enforcer, err = newLocal(cfg.Mode, guards, d.observer.Reader().CgroupRoot, recorders{enforce.NewJournalRecorder(d.journal, d.log), leasesOnly{d.past}}); err != nil {
-			return errors.Join(err, d.observer.Close())
-		}
+	// The same guards as breaker-enforcer's, or a dry run would say something else.
+	var guards enforce.Config
+	if guards, d.guards = enforce.LoadConfig(""); d.guards != nil {
+		guards = enforce.DefaultConfig()
+	}
+	dry := cfg.Mode
+	if dry == model.Enforce {
+		dry = model.DryRun // for the rules that their authors hold to it
+	}
+	here, err := newLocal(dry, guards, d.observer.Reader().CgroupRoot, recorders{enforce.NewJournalRecorder(d.journal, d.log), leasesOnly{d.past}})
+	if err != nil {
+		return errors.Join(err, d.observer.Close())
+	}
+	d.enforcer = here
+	if cfg.Mode == model.Enforce {
+		d.enforcer = &divided{acts: newRemote(cfg.RuntimeDir, d.enforcerChanged, d.past), tries: here}
 	}
 	d.board = newBoard(workload.Name)
 	d.status("loading the policies")

@@ -277,3 +277,59 @@ func (r *remote) heartbeat(ctx context.Context) {
 }
 
 func (r *remote) close() error { return r.client.Close() }
+
+// divided carries out what is wanted, and only goes through what the author of a rule holds
+// to a dry run.
+type divided struct{ acts, tries enforcer }
+
+func (d *divided) propose(ctx context.Context, decision model.Decision) model.Outcome {
+	if decision.DryRun {
+		return d.tries.propose(ctx, decision)
+	}
+	return d.acts.propose(ctx, decision)
+}
+
+// leases are those of both. Where one does not answer there is no answer: half of them
+// would look like all.
+func (d *divided) leases(ctx context.Context) ([]model.Lease, error) {
+	held, err := d.acts.leases(ctx)
+	if err != nil {
+		return nil, err
+	}
+	tried, err := d.tries.leases(ctx)
+	return append(held, tried...), err
+}
+
+func (d *divided) release(ctx context.Context, id string) error {
+	if id == "" {
+		return errors.Join(d.acts.release(ctx, ""), d.tries.release(ctx, ""))
+	}
+	err := d.tries.release(ctx, id)
+	if errors.Is(err, api.ErrNotFound) {
+		return d.acts.release(ctx, id)
+	}
+	return err
+}
+
+// undo is of what was held for real: nothing is learned from the rest.
+func (d *divided) undo(ctx context.Context, id string) error { return d.acts.undo(ctx, id) }
+
+func (d *divided) lease(ctx context.Context, id string) (model.Lease, error) {
+	if l, err := d.tries.lease(ctx, id); err == nil {
+		return l, nil
+	}
+	return d.acts.lease(ctx, id)
+}
+
+func (d *divided) state() api.Enforcer { return d.acts.state() }
+
+func (d *divided) limited() []string { return d.acts.limited() }
+
+func (d *divided) run(ctx context.Context) {
+	var both sync.WaitGroup
+	both.Go(func() { d.acts.run(ctx) })
+	both.Go(func() { d.tries.run(ctx) })
+	both.Wait()
+}
+
+func (d *divided) close() error { return errors.Join(d.acts.close(), d.tries.close()) }

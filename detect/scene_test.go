@@ -2,6 +2,8 @@ package detect
 
 import (
 	"cmp"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/breakerd/breakerd/model"
@@ -55,6 +57,13 @@ func (s *scene) end(use, some float64) []Change {
 	s.sample.BootNS = int64(s.now)
 	s.sample.Time = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(s.now)
 	s.changes = s.watch.Feed(s.sample)
+	for _, c := range s.changes {
+		for key := range c.Incident.Evidence {
+			if !slices.ContainsFunc(model.Evidence, func(k model.EvidenceKey) bool { return k.Name == key && k.Of(c.Incident.Kind) }) {
+				panic(fmt.Sprintf("model.Evidence does not have %s of a %s", key, c.Incident.Kind)) // policies would be refused for it
+			}
+		}
+	}
 	s.begin()
 	return s.changes
 }

@@ -8,8 +8,9 @@ import (
 
 const stopping = "the enforcer is stopping: nothing new is begun"
 
-// guardMode protects a machine whose operator only wants to watch. It says as well what
-// would keep the action from being carried out, so that nobody has to arm it to learn that.
+// guardMode protects a machine whose operator only wants to watch, and everybody from a rule
+// that is only tried out. It says as well what would keep the action from being carried out,
+// so that nobody has to arm it to learn that.
 func guardMode(d *model.Decision, f *facts) string {
 	switch {
 	case f.stopping:
@@ -22,6 +23,8 @@ func guardMode(d *model.Decision, f *facts) string {
 			return fmt.Sprintf("%s; and %s would refuse it: %s", watches, by, why)
 		}
 		return watches
+	case f.mode == model.Enforce && d.DryRun:
+		return "the author of the rule holds it to a dry run"
 	}
 	return ""
 }

@@ -27,6 +27,7 @@ func TestGuardsRefuse(t *testing.T) {
 			w.fake.SetPIDs("/a/b", 101, 102)
 		}},
 
+		{"what its author holds to a dry run", "mode", "holds it to a dry run", func(_ *world, d *model.Decision) { d.DryRun = true }},
 		{"what was hardly seen", "observation", "20 %", func(_ *world, d *model.Decision) { d.Observed = 0.2 }},
 		{"what nobody says was seen", "observation", "0 %", func(_ *world, d *model.Decision) { d.Observed = 0 }},
 		{"a part of 1 that is none", "observation", "NaN", func(_ *world, d *model.Decision) { d.Observed = math.NaN() }},

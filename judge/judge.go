@@ -73,6 +73,9 @@ type docket struct {
 	asked    int             // decisions so far
 	next     time.Time       // when the policies are asked again
 	wanted   *model.Decision // its outcome has not come yet
+	// tried is until when a rule that is held to a dry run would hold the culprit. It keeps
+	// the others from nothing.
+	tried time.Time
 }
 
 // New starts with nothing seen. No policies (nil) decide nothing.
@@ -149,9 +152,12 @@ func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
 		return nil
 	}
 	resource, victims := sufferers(in)
-	a := j.breakers.Ask(breaker.Question{
-		Cgroup: in.Culprit.Cgroup, Kind: in.Kind, IncidentID: in.ID, Action: v.Action, Resource: resource, Victims: victims,
-	})
+	a := breaker.Answer{Action: v.Action}
+	if !v.DryRun { // nobody is held by what is only tried out, and nothing can be learned from it
+		a = j.breakers.Ask(breaker.Question{
+			Cgroup: in.Culprit.Cgroup, Kind: in.Kind, IncidentID: in.ID, Action: v.Action, Resource: resource, Victims: victims,
+		})
+	}
 	switch {
 	case a.Refused != "" && a.Quiet:
 		return nil
@@ -168,6 +174,9 @@ func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
 			Reason: "the policy asks for a tree, and no single tree of the cgroup answers for the cause",
 		})
 	}
+	if v.DryRun && now.Before(d.tried) {
+		return nil
+	}
 	d.asked++
 	target := model.Target{
 		Cgroup: in.Culprit.Cgroup, CgroupID: in.Culprit.CgroupID, Root: in.Culprit.Root.ProcID,
@@ -175,8 +184,11 @@ func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
 	}
 	d.wanted = &model.Decision{
 		ID: fmt.Sprintf("%s-%d", in.ID, d.asked), IncidentID: in.ID, Kind: in.Kind, At: now,
-		Action: a.Action, After: a.After, Target: target, Policy: v.Policy, PolicyHash: j.policies.Hash(),
+		Action: a.Action, After: a.After, Target: target, Policy: v.Policy, PolicyHash: j.policies.Hash(), DryRun: v.DryRun,
 		EvalUS: v.Elapsed.Microseconds(), OpenedAt: in.OpenedAt, Confidence: in.Confidence, Observed: j.watch.Observed(),
+	}
+	if v.DryRun {
+		return []Event{{Type: Wanted, Incident: in.Clone(), Decision: d.wanted}}
 	}
 	j.breakers.Wanted(d.wanted, resource, victims, j.watch.Toll(in.Culprit.CgroupID, resource, victims, tollSpan))
 	return []Event{{Type: Wanted, Incident: in.Clone(), Decision: d.wanted}}
@@ -202,8 +214,11 @@ func (j *Judge) Outcome(o model.Outcome) []Event {
 		if d.incident.State == model.Closed {
 			delete(j.open, d.incident.ID)
 		}
-		if o.Error != "" {
+		switch {
+		case o.Error != "":
 			d.next = w.At.Add(askAfterError)
+		case o.RefusedBy == "" && w.DryRun:
+			d.tried = w.At.Add(w.Action.For() + askAgain)
 		}
 		return append(j.record(d, RecordOf(w, &o)), learned...)
 	}

@@ -313,3 +313,20 @@ func TestWhereNobodyStandsOutNoPolicyIsAsked(t *testing.T) {
 		t.Errorf("incident %+v, want io_pressure without a culprit", in)
 	}
 }
+
+func TestARuleThatIsHeldToADryRunKeepsTheOthersFromNothing(t *testing.T) {
+	text := strings.Replace(freezeTree, "action contains", "# METADATA\n# custom:\n#   mode: dry-run\naction contains", 1)
+	s := newScene(policies(t, text))
+	d := wanted(s.opened(t))
+	if len(d) != 1 || !d[0].DryRun {
+		t.Fatalf("decisions %+v, want one for a dry run", d)
+	}
+	s.judge.Outcome(model.Outcome{DecisionID: d[0].ID, LeaseID: d[0].ID, DryRun: true})
+	if more := wanted(s.storm(t, 8)); len(more) != 0 {
+		t.Errorf("asked for again while it would be held: %+v", more[0])
+	}
+	s.judge.SetPolicies(policies(t, freezeTree))
+	if d = wanted(s.storm(t, 8)); len(d) != 1 || d[0].DryRun {
+		t.Errorf("decisions %+v, want one that is carried out", d)
+	}
+}

@@ -54,6 +54,9 @@ type Decision struct {
 	PolicyHash string    `json:"policy_hash"` // of the whole set
 	Denied     []string  `json:"denied,omitempty"`
 	EvalUS     int64     `json:"eval_us"` // how long the policies took
+	// DryRun says that the author of the rule holds it to a dry run: whatever the mode is,
+	// this is gone through and never carried out.
+	DryRun bool `json:"dry_run,omitempty"`
 	// OpenedAt is when the incident opened, Confidence (0 to 1) how sure its verdict on the
 	// culprit is, and Observed (0 to 1) the part of what happened of late that was seen.
 	OpenedAt   time.Time `json:"opened_at"`

@@ -177,7 +177,7 @@ func FuzzAction(f *testing.F) {
 		// Two requests that differ are never equal in the order.
 		b := a
 		b.Reason += "."
-		rs := []Request{{"breaker.y", b}, {"breaker.y", a}, {"breaker.x", b}}
+		rs := []Request{{Policy: "breaker.y", Action: b}, {Policy: "breaker.y", Action: a}, {Policy: "breaker.x", Action: b}}
 		sortRequests(rs)
 		if rs[0].Policy != "breaker.x" || !reflect.DeepEqual(rs[1].Action, a) {
 			t.Errorf("the order is %+v", rs)

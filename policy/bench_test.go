@@ -60,7 +60,7 @@ func BenchmarkInputValue(b *testing.B) {
 	in := stormInput()
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := in.value(); err != nil {
+		if _, err := in.value(everything); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -35,6 +35,7 @@ type meter struct {
 	deadline time.Time
 	done     <-chan struct{} // of the context
 	stopped  string          // why; "" while it goes on
+	trace    *tracer         // nil where nobody wants to know
 }
 
 // Cancel is part of topdown.Cancel; nobody calls it.

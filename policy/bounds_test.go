@@ -162,11 +162,11 @@ func TestStepsAreTheSameOnEveryRun(t *testing.T) {
 	steps := map[int]bool{}
 	for range 20 {
 		m := &meter{limits: s.limits, deadline: time.Now().Add(time.Minute)}
-		v, err := in.value()
+		v, err := in.value(everything)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.run(t.Context(), termOf(v), &in, m); err != nil {
+		if _, err := s.run(t.Context(), s.all, termOf(v), &in, m); err != nil {
 			t.Fatal(err)
 		}
 		steps[m.steps] = true

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -12,7 +13,7 @@ import (
 
 // checkModule finds what OPA's compiler accepts and a policy must not have, in a
 // module as it was written.
-func checkModule(m *ast.Module, file string, ps *problems) {
+func checkModule(m *ast.Module, file string, d *data, ps *problems) {
 	at := func(l *ast.Location, format string, args ...any) {
 		ps.add(file, l.Row, l.Col, format, args...)
 	}
@@ -30,10 +31,14 @@ func checkModule(m *ast.Module, file string, ps *problems) {
 		}
 		if name == "action" {
 			checkLiteral(r.Head.Key, at)
+		} else {
+			checkReason("deny:", r.Head.Key, at)
 		}
 	}
+	types := typeChecker{data: d, at: at}
 	ast.WalkExprs(m, func(x *ast.Expr) bool {
 		checkWords(x, at)
+		types.expr(x)
 		return false
 	})
 }
@@ -42,6 +47,9 @@ func checkModule(m *ast.Module, file string, ps *problems) {
 func checkLiteral(t *ast.Term, at func(*ast.Location, string, ...any)) {
 	o, ok := t.Value.(ast.Object)
 	if !ok {
+		if k := literalKinds(t); k&isObject == 0 {
+			at(t.Location, "action: is %v, not an object with kind, scope, for and reason", k)
+		}
 		return
 	}
 	if ast.IsConstant(o) {
@@ -75,13 +83,89 @@ func checkLiteral(t *ast.Term, at func(*ast.Location, string, ...any)) {
 }
 
 func checkKeys(o ast.Object, at func(*ast.Location, string, ...any)) {
-	for _, k := range o.Keys() {
-		if s, ok := k.Value.(ast.String); ok {
-			if err := knownKey(string(s)); err != nil {
-				at(k.Location, "action: %v", err)
+	o.Foreach(func(k, v *ast.Term) {
+		s, ok := k.Value.(ast.String)
+		if !ok {
+			return
+		}
+		key := string(s)
+		if err := knownKey(key); err != nil {
+			at(k.Location, "action: %v", err)
+			return
+		}
+		if key == "then" {
+			return // it goes by what the first action says
+		}
+		if ast.IsConstant(v.Value) {
+			if err := setKey(&model.Action{}, key, v); err != nil {
+				at(v.Location, "action: %v", err)
 			}
+			return
+		}
+		want := isString
+		if !slices.Contains(textKeys, key) {
+			want = isNumber
+		}
+		if have := literalKinds(v); have&want == 0 && slices.Contains(plainKeys, key) {
+			at(v.Location, "action: %s is %v, not %v", key, have, want)
+		}
+	})
+}
+
+// textKeys are the keys of an action that are texts, plainKeys those and the numbers.
+var (
+	textKeys  = []string{"kind", "scope", "for", "reason"}
+	plainKeys = append([]string{"priority", "cpu_percent", "memory_high", "io_percent", "pids_max"}, textKeys...)
+)
+
+// checkReason finds at load time what can be no text for a person.
+func checkReason(what string, t *ast.Term, at func(*ast.Location, string, ...any)) {
+	if ast.IsConstant(t.Value) {
+		if _, err := readReason(t); err != nil {
+			at(t.Location, "%s %v", what, err)
+		}
+		return
+	}
+	if k := literalKinds(t); k&isString == 0 {
+		at(t.Location, "%s is %v, not a text", what, k)
+	}
+}
+
+// literalKinds are the types that a term can have, as it is written.
+func literalKinds(t *ast.Term) kindSet {
+	c := typeChecker{}
+	if call, ok := t.Value.(ast.Call); ok {
+		if b := ast.BuiltinMap[call[0].String()]; b != nil && b.Decl.Result() != nil {
+			return kindsOfType(b.Decl.Result())
 		}
 	}
+	return c.kinds(t)
+}
+
+// checkTest finds where a test sets a part of the input that there is not: it would test
+// something else than it says.
+func checkTest(m *ast.Module, file string, ps *problems) {
+	ast.WalkExprs(m, func(x *ast.Expr) bool {
+		for _, w := range x.With {
+			ref, ok := w.Target.Value.(ast.Ref)
+			if !ok || !ref[0].Equal(ast.InputRootDocument) || !ref.IsGround() {
+				continue
+			}
+			for n := 2; n <= len(ref); n++ {
+				parent := schemaOf(ref[:n-1])
+				if parent == nil || parent.Items != nil || schemaOf(ref[:n]) != nil {
+					continue
+				}
+				near := ""
+				if name, ok := ref[n-1].Value.(ast.String); ok {
+					near = didYouMean(string(name), slices.Sorted(maps.Keys(parent.Properties)))
+				}
+				ps.add(file, w.Location.Row, w.Location.Col, "%v has no %v%s", ref[:n-1], ref[n-1], near)
+				break
+			}
+		}
+		return false
+	})
 }
 
 // checkWords refuses a comparison that no input can ever pass, such as of
@@ -171,7 +255,7 @@ func references(modules map[string]*ast.Module) map[string]bool {
 
 // checkNames finds, in a compiled module, rules and references that mean nothing.
 // Either would make a deny silent.
-func checkNames(c *ast.Compiler, m *ast.Module, used map[string]bool, ps *problems) {
+func checkNames(c *ast.Compiler, m *ast.Module, d *data, used map[string]bool, ps *problems) {
 	file := m.Package.Location.File
 	for _, r := range m.Rules {
 		name := ruleName(r)
@@ -185,8 +269,8 @@ func checkNames(c *ast.Compiler, m *ast.Module, used map[string]bool, ps *proble
 			return false
 		}
 		path := ref.GroundPrefix() // of the package clause, the package itself
-		if len(path) > 1 && len(c.GetRules(path)) == 0 && !path.Equal(m.Package.Path) {
-			ps.add(file, t.Location.Row, t.Location.Col, "%v is not in this set of policies", path)
+		if len(path) > 1 && len(c.GetRules(path)) == 0 && !path.Equal(m.Package.Path) && len(d.find(path)) == 0 {
+			ps.add(file, t.Location.Row, t.Location.Col, "%v is not in this set of policies%s", path, d.missing(path))
 		}
 		return false
 	})

@@ -7,7 +7,8 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
-// sortRequests puts the request that wins first. A higher priority goes first,
+// sortRequests puts the request that wins first. What is held to a dry run stands in nobody's
+// way and goes last. A higher priority goes first,
 // then the milder action: throttle before freeze, a tree before a cgroup, one that a person
 // has to say yes to before one that just happens, a shorter time, fewer limits, of each limit
 // the one that leaves more (no limit leaves most), and fewer actions that follow. What is left
@@ -17,6 +18,7 @@ func sortRequests(rs []Request) {
 	slices.SortFunc(rs, func(x, y Request) int {
 		a, b := &x.Action, &y.Action
 		return cmp.Or(
+			cmp.Compare(dryLast(x), dryLast(y)),
 			cmp.Compare(b.Priority, a.Priority),
 			cmp.Compare(strength(a.Kind), strength(b.Kind)),
 			cmp.Compare(reach(a.Scope), reach(b.Scope)),
@@ -53,6 +55,13 @@ func asksNobody(a *model.Action) int {
 		return 0
 	}
 	return 1
+}
+
+func dryLast(r Request) int {
+	if r.DryRun {
+		return 1
+	}
+	return 0
 }
 
 func strength(k model.ActionKind) int {

@@ -20,6 +20,7 @@ import (
 type Request struct {
 	Policy string // the package
 	Action model.Action
+	DryRun bool // its author holds the rule to a dry run
 }
 
 // Denial is a reason that a policy gave for doing nothing.
@@ -36,6 +37,9 @@ type Verdict struct {
 	// Policy is the package that asked for Action or, where a deny spoke, that
 	// denied. "" if none did.
 	Policy string
+	// DryRun says that Action is to be gone through and never to be carried out: no rule
+	// asked for anything but such as their authors hold to a dry run.
+	DryRun bool
 	Asked  []Request // all that was asked for, in the order in which they win
 	Denied []Denial  // in alphabetical order
 	// Elapsed is how long it took. It is not part of the answer: everything else
@@ -65,18 +69,27 @@ func (v *Verdict) Reasons() []string {
 func (s *Set) Decide(ctx context.Context, in Input) Verdict {
 	start := time.Now()
 	v := Verdict{Action: model.Action{Kind: model.NoAction}}
-	if s.Empty() {
+	a := s.ask(in.Incident.Kind)
+	if a == nil {
 		return v
 	}
-	result, err := s.evaluate(ctx, &in)
+	result, err := s.evaluate(ctx, a, &in)
 	if err == nil {
-		err = v.read(s, result)
+		err = v.read(a, result)
 	}
 	if err != nil {
 		v = Verdict{Action: model.Action{Kind: model.NoAction}, Error: oneLine(err)}
 	}
 	v.Elapsed = time.Since(start)
 	return v
+}
+
+// ask is the query about a kind of incident, nil where no policy can have anything to say.
+func (s *Set) ask(k model.Kind) *asked {
+	if a, known := s.byKind[k]; known {
+		return a
+	}
+	return s.all
 }
 
 // oneLine keeps an error fit for a log: a policy may have put anything into it.
@@ -86,33 +99,20 @@ func oneLine(err error) string {
 }
 
 // read takes the sets that the packages gave.
-func (v *Verdict) read(s *Set, result topdown.QueryResult) error {
-	for i, name := range s.packages {
-		err := each(result, resultVar("action", i), func(t *ast.Term) error {
-			a, err := readAction(t)
-			if err != nil {
-				return err
+func (v *Verdict) read(a *asked, result topdown.QueryResult) error {
+	for _, d := range a.docs {
+		err := each(result, d.variable, func(t *ast.Term) error {
+			if d.rule == "deny" {
+				return v.addDenial(d, t)
 			}
-			if v.Asked = append(v.Asked, Request{name, a}); len(v.Asked) > maxRequests {
-				return fmt.Errorf("is one too many: a set may ask for %d", maxRequests)
-			}
-			return nil
+			return v.addRequest(d, t)
 		})
 		if err != nil {
-			return fmt.Errorf("%s: action: %w", name, err)
-		}
-		err = each(result, resultVar("deny", i), func(t *ast.Term) error {
-			reason, err := readReason(t)
-			if err != nil {
-				return err
+			rule := d.rule
+			if rule == dryAction {
+				rule = "action"
 			}
-			if v.Denied = append(v.Denied, Denial{name, reason}); len(v.Denied) > maxRequests {
-				return fmt.Errorf("is one too many: a set may give %d reasons", maxRequests)
-			}
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("%s: deny: %w", name, err)
+			return fmt.Errorf("%s: %s: %w", d.policy, rule, err)
 		}
 	}
 	sortRequests(v.Asked)
@@ -123,7 +123,29 @@ func (v *Verdict) read(s *Set, result topdown.QueryResult) error {
 	case len(v.Denied) > 0:
 		v.Policy = v.Denied[0].Policy
 	case len(v.Asked) > 0:
-		v.Action, v.Policy = v.Asked[0].Action, v.Asked[0].Policy
+		v.Action, v.Policy, v.DryRun = v.Asked[0].Action, v.Asked[0].Policy, v.Asked[0].DryRun
+	}
+	return nil
+}
+
+func (v *Verdict) addRequest(d doc, t *ast.Term) error {
+	a, err := readAction(t)
+	if err != nil {
+		return err
+	}
+	if v.Asked = append(v.Asked, Request{d.policy, a, d.rule == dryAction}); len(v.Asked) > maxRequests {
+		return fmt.Errorf("is one too many: a set may ask for %d", maxRequests)
+	}
+	return nil
+}
+
+func (v *Verdict) addDenial(d doc, t *ast.Term) error {
+	reason, err := readReason(t)
+	if err != nil {
+		return err
+	}
+	if v.Denied = append(v.Denied, Denial{d.policy, reason}); len(v.Denied) > maxRequests {
+		return fmt.Errorf("is one too many: a set may give %d reasons", maxRequests)
 	}
 	return nil
 }
@@ -146,11 +168,11 @@ func each(result topdown.QueryResult, variable string, f func(*ast.Term) error) 
 
 // evaluate runs the query in a goroutine of its own, as there are loops within an
 // expression at which OPA does not ask whether to go on.
-func (s *Set) evaluate(ctx context.Context, in *Input) (topdown.QueryResult, error) {
+func (s *Set) evaluate(ctx context.Context, a *asked, in *Input) (topdown.QueryResult, error) {
 	if since := s.stuckSince.Load(); since != 0 {
 		return nil, fmt.Errorf("an evaluation given up %v ago has not ended yet", time.Since(time.Unix(0, since)).Round(time.Second))
 	}
-	input, err := in.value()
+	input, err := in.value(a.need)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +184,7 @@ func (s *Set) evaluate(ctx context.Context, in *Input) (topdown.QueryResult, err
 	answered := make(chan answer, 1)
 	go func() {
 		growStack()
-		result, err := s.run(ctx, ast.NewTerm(input), in, m)
+		result, err := s.run(ctx, a, ast.NewTerm(input), in, m)
 		answered <- answer{result, err}
 	}()
 	giveUp := time.NewTimer(2 * s.limits.Time)
@@ -194,7 +216,7 @@ func growStack() {
 func keep(*[48 << 10]byte) {}
 
 // run evaluates the query to its end, or to the meter's.
-func (s *Set) run(ctx context.Context, input *ast.Term, in *Input, m *meter) (result topdown.QueryResult, err error) {
+func (s *Set) run(ctx context.Context, a *asked, input *ast.Term, in *Input, m *meter) (result topdown.QueryResult, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("evaluation panicked: %v", p)
@@ -206,9 +228,9 @@ func (s *Set) run(ctx context.Context, input *ast.Term, in *Input, m *meter) (re
 	}
 	defer s.store.Abort(ctx, txn)
 	rows := 0
-	err = topdown.NewQuery(s.query).
+	q := topdown.NewQuery(a.query).
 		WithCompiler(s.compiler).
-		WithQueryCompiler(s.queryQC).
+		WithQueryCompiler(a.queryQC).
 		WithBuiltins(evalBuiltins).
 		WithStore(s.store).
 		WithTransaction(txn).
@@ -218,12 +240,15 @@ func (s *Set) run(ctx context.Context, input *ast.Term, in *Input, m *meter) (re
 		WithCancel(m).
 		WithMetrics(metrics.NoOp()).
 		WithStrictBuiltinErrors(true).
-		WithStackTraces(true).
-		Iter(ctx, func(r topdown.QueryResult) error {
-			rows++
-			result = r
-			return nil
-		})
+		WithStackTraces(true)
+	if m.trace != nil {
+		q = q.WithQueryTracer(m.trace).WithIndexing(false)
+	}
+	err = q.Iter(ctx, func(r topdown.QueryResult) error {
+		rows++
+		result = r
+		return nil
+	})
 	switch {
 	case err != nil:
 		return nil, s.blame(err, m)

@@ -28,9 +28,17 @@ func stormIncident() *model.Incident {
 				Comm:   "bash", Cmdline: "bash -c :(){ :|:& };:",
 			},
 			Processes: 412, UID: 1000, Outside: 3, Share: 0.97,
+			Workload: model.Workload{
+				Kind: model.Session, Unit: "session-4.scope", Slice: "user-1000.slice", Manager: "user@1000.service",
+				Container: "3f2a", Runtime: "podman", PodUID: "1d2f3a4b-0f5e-4a9e-9d0b-8f5c1c1e5c6d",
+			},
 		},
+		Estimated: true, Confidence: 0.9, Margin: 0.4,
 		Victims: []model.Victim{
-			{Cgroup: "/system.slice/nginx.service", CgroupID: 4242, Unit: "nginx.service", Resource: model.CPU, StallMS: 913.25},
+			{Cgroup: "/system.slice/nginx.service", CgroupID: 4242, Unit: "nginx.service", Resource: model.CPU, StallMS: 913.25, Workload: model.Workload{
+				Kind: model.Service, Unit: "nginx.service", Slice: "system.slice", Manager: "user@33.service",
+				Container: "9a", Runtime: "docker", PodUID: "1b",
+			}},
 			{Cgroup: "/system.slice/postgresql.service", CgroupID: 4243, Unit: "postgresql.service", Resource: model.CPU, StallMS: 120},
 			{Cgroup: "/system.slice/cron.service", CgroupID: 4244, Unit: "cron.service", Resource: model.CPU, StallMS: 4},
 		},

@@ -31,24 +31,40 @@ type Incident struct {
 	Culprit  Culprit            `json:"culprit" doc:"Who causes it: a process tree within a cgroup, or a whole cgroup."`
 	Victims  []Victim           `json:"victims" doc:"Cgroups that were made to wait, the worst first, at most 256."`
 	Evidence map[string]float64 `json:"evidence" doc:"Figures that the detector went by, named with their units. Which there are depends on the kind."`
+	// How far the accusation goes.
+	Estimated  bool    `json:"estimated" doc:"Whether the blame was worked out from circumstances and not measured: always for memory and io."`
+	Confidence float64 `json:"confidence" doc:"How sure the verdict on the culprit is." unit:"0 to 1"`
+	Margin     float64 `json:"margin" doc:"How much more of the cause the culprit accounts for than the next suspect." unit:"0 to 1"`
 }
 
 // Culprit is who causes an incident.
 type Culprit struct {
 	Cgroup    string         `json:"cgroup" doc:"Path of the cgroup below the cgroup2 mount."`
-	CgroupID  model.CgroupID `json:"cgroup_id" doc:"The kernel's id of the cgroup."`
+	CgroupID  model.CgroupID `json:"cgroup_id" doc:"The kernel's id of the cgroup." unit:"id"`
 	Unit      string         `json:"unit" doc:"Systemd unit of the cgroup, empty if unknown."`
 	Scope     model.Scope    `json:"scope" doc:"Whether one process tree or the whole cgroup is the cause." enum:"tree,cgroup"`
 	Root      Root           `json:"root" doc:"Topmost process of the tree; of a whole cgroup, its largest contributor."`
 	Processes int            `json:"processes" doc:"Processes of the culprit." unit:"processes"`
-	UID       uint32         `json:"uid" doc:"User id of the root."`
+	UID       uint32         `json:"uid" doc:"User id of the root." unit:"id"`
 	Outside   int            `json:"outside" doc:"Processes in the cgroup that are not of the tree." unit:"processes"`
 	Share     float64        `json:"share" doc:"Share of the cause that the culprit accounts for." unit:"0 to 1"`
+	Workload  Workload       `json:"workload" doc:"What people call the cgroup."`
+}
+
+// Workload is what people call a cgroup.
+type Workload struct {
+	Kind      model.WorkloadKind `json:"kind" doc:"What it is; empty if unknown." enum:",service,scope,session,slice,other,container,pod"`
+	Unit      string             `json:"unit" doc:"Systemd unit, empty if unknown. Trust it only where manager is empty."`
+	Slice     string             `json:"slice" doc:"Innermost slice above the unit, empty for the root slice."`
+	Manager   string             `json:"manager" doc:"User manager that the unit belongs to, empty for the system's. Users choose the names of their own units."`
+	Container string             `json:"container" doc:"Id of the innermost container, empty if there is none. A container can make cgroups that look like another's."`
+	Runtime   string             `json:"runtime" doc:"Who runs the container, empty if unknown."`
+	PodUID    string             `json:"pod_uid" doc:"Kubernetes uid of the pod, with dashes; empty if there is none."`
 }
 
 // Root is the topmost process of a culprit.
 type Root struct {
-	PID       int32  `json:"pid" doc:"Process id."`
+	PID       int32  `json:"pid" doc:"Process id." unit:"id"`
 	StartTime uint64 `json:"start_time" doc:"When it started, since boot." unit:"1/100 s"`
 	Comm      string `json:"comm" doc:"Name of the process. The process chooses it: never trust it to tell friend from foe."`
 	Cmdline   string `json:"cmdline" doc:"Command line, cut at 4096 bytes. The process chooses it."`
@@ -57,10 +73,11 @@ type Root struct {
 // Victim is a cgroup that was made to wait.
 type Victim struct {
 	Cgroup   string         `json:"cgroup" doc:"Path of the cgroup below the cgroup2 mount."`
-	CgroupID model.CgroupID `json:"cgroup_id" doc:"The kernel's id of the cgroup."`
+	CgroupID model.CgroupID `json:"cgroup_id" doc:"The kernel's id of the cgroup." unit:"id"`
 	Unit     string         `json:"unit" doc:"Systemd unit of the cgroup, empty if unknown."`
 	Resource model.Resource `json:"resource" doc:"What it waits for." enum:"cpu,memory,io"`
 	StallMS  float64        `json:"stall_ms" doc:"How long it waited because of the culprit's cgroup, since shortly before the incident opened." unit:"ms"`
+	Workload Workload       `json:"workload" doc:"What people call the cgroup."`
 }
 
 // Breaker is the culprit's history.
@@ -107,9 +124,12 @@ func InputOf(inc *model.Incident, b model.Breaker, host model.Host, at time.Time
 					Comm: text(c.Root.Comm), Cmdline: text(c.Root.Cmdline),
 				},
 				Processes: c.Processes, UID: c.UID, Outside: c.Outside, Share: c.Share,
+				Workload: workloadOf(&c.Workload),
 			},
 			Victims:  make([]Victim, 0, min(len(inc.Victims), maxVictims)),
 			Evidence: inc.Evidence,
+
+			Estimated: inc.Estimated, Confidence: inc.Confidence, Margin: inc.Margin,
 		},
 		Breaker: Breaker{
 			State: cmp.Or(b.State, model.BreakerClosed), Generation: b.Generation, Opened: b.Opened, Rung: b.Rung,
@@ -131,16 +151,26 @@ func InputOf(inc *model.Incident, b model.Breaker, host model.Host, at time.Time
 	for _, v := range inc.Victims[:min(len(inc.Victims), maxVictims)] {
 		in.Incident.Victims = append(in.Incident.Victims, Victim{
 			Cgroup: text(v.Cgroup), CgroupID: v.CgroupID, Unit: text(v.Unit),
-			Resource: v.Resource, StallMS: v.StallMS,
+			Resource: v.Resource, StallMS: v.StallMS, Workload: workloadOf(&v.Workload),
 		})
 	}
 	return in
+}
+
+func workloadOf(w *model.Workload) Workload {
+	return Workload{
+		Kind: w.Kind, Unit: text(w.Unit), Slice: text(w.Slice), Manager: text(w.Manager),
+		Container: text(w.Container), Runtime: text(w.Runtime), PodUID: text(w.PodUID),
+	}
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
 
 // text makes a string that came from outside fit for JSON, and bounded.
 func text(s string) string {
+	if s == "" {
+		return s
+	}
 	return cut(strings.ToValidUTF8(s, "\uFFFD"), maxCmdline)
 }
 

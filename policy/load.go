@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/open-policy-agent/opa/v1/ast"
 )
 
 // Bounds of what is loaded.
@@ -24,7 +26,8 @@ const (
 )
 
 // Load compiles the policies in the given folders and files. Of a folder it takes
-// every .rego file at any depth, without tests (_test.rego) and without hidden
+// every .rego file at any depth, without tests (_test.rego), every data.json, data.yaml
+// and data.yml, which stand under data by the names of their folders, and no hidden
 // files and folders. A symbolic link to a file is followed, as Kubernetes mounts a
 // ConfigMap that way; one to a folder is refused, because a deny may be in there.
 // A folder without policies, like no folder at all, is an empty set, which never
@@ -33,6 +36,51 @@ const (
 // Loading is all or nothing. The error is a *LoadError with every problem found.
 func Load(paths ...string) (*Set, error) {
 	var r reader
+	r.readPaths(paths)
+	return r.compile()
+}
+
+// Files are policies, their tests and their data, as they are read and before they are
+// compiled.
+type Files struct {
+	Texts   map[string]string // by file
+	Modules map[string]*ast.Module
+	Data    map[string]any
+}
+
+// Read reads policies with their tests.
+func Read(paths ...string) (Files, error) {
+	r := reader{tests: true}
+	r.readPaths(paths)
+	f := Files{Texts: map[string]string{}, Modules: map[string]*ast.Module{}}
+	var d data
+	for _, s := range r.sources {
+		f.Texts[s.file] = s.text
+		if isData(s.name) {
+			d.add(s, &r.problems)
+			continue
+		}
+		m, err := parseModule(s.file, s.text)
+		if err != nil {
+			r.addRego(s.file, err)
+			continue
+		}
+		f.Modules[s.file] = m
+		if isTest(s.name) {
+			checkTest(m, s.file, &r.problems)
+		}
+	}
+	f.Data = d.root
+	return f, r.err()
+}
+
+// IsTest reports whether a file holds tests.
+func IsTest(file string) bool { return isTest(file) }
+
+// IsData reports whether a file holds data.
+func IsData(file string) bool { return isData(filepath.ToSlash(file)) }
+
+func (r *reader) readPaths(paths []string) {
 	for _, p := range paths {
 		info, err := os.Stat(p)
 		if err != nil {
@@ -45,7 +93,6 @@ func Load(paths ...string) (*Set, error) {
 		}
 		r.read(os.DirFS(dir), root, func(name string) string { return filepath.Join(dir, name) })
 	}
-	return r.compile()
 }
 
 // LoadFS compiles the policies in a file system, such as [Shipped], by the rules of
@@ -79,6 +126,7 @@ type reader struct {
 	sources []source
 	seen    map[string]bool // files by absolute path: a file given twice is read once
 	bytes   int
+	tests   bool // are read too
 }
 
 // read takes a folder or, where root is not ".", the file of that name.
@@ -105,7 +153,7 @@ func (r *reader) read(fsys fs.FS, root string, display func(name string) string)
 				return nil
 			}
 		}
-		if strings.HasSuffix(name, ".rego") && !isTest(name) {
+		if r.takes(name) {
 			r.readFile(fsys, name, file)
 		}
 		return nil
@@ -115,12 +163,17 @@ func (r *reader) read(fsys fs.FS, root string, display func(name string) string)
 	}
 }
 
+// takes reports whether a file of a folder is of the set.
+func (r *reader) takes(name string) bool {
+	return strings.HasSuffix(name, ".rego") && (r.tests || !isTest(name)) || isData(name)
+}
+
 func isTest(name string) bool { return strings.HasSuffix(name, "_test.rego") }
 
 // readFile takes one file, within the bounds.
 func (r *reader) readFile(fsys fs.FS, name, file string) {
-	if !strings.HasSuffix(name, ".rego") || isTest(name) {
-		r.add(file, 0, 0, "is no policy: a policy is a .rego file that does not end in _test.rego")
+	if !r.takes(name) {
+		r.add(file, 0, 0, "is no policy: a policy is a .rego file that does not end in _test.rego, and data stands in data.json or data.yaml")
 		return
 	}
 	abs, err := filepath.Abs(file)

@@ -24,12 +24,73 @@ func TestWhatIsWrongWithAPolicyIsSaidWithItsPlace(t *testing.T) {
 		{
 			"a field of a victim that it does not have",
 			policyHead + "deny contains \"no\" if {\n\tsome v in input.incident.victims\n\tv.stall > 0.5\n}\n",
-			`x.rego:7:4: v has no "stall": it has cgroup, cgroup_id, resource, stall_ms, unit`,
+			`x.rego:7:4: v has no "stall": it has cgroup, cgroup_id, resource, stall_ms, unit, workload`,
 		},
 		{
 			"a part of a number",
 			policyHead + "deny contains \"no\" if input.incident.severity.high > 0.5\n",
 			`x.rego:5:23: undefined ref: input.incident.severity.high`,
+		},
+		{
+			"a number compared with a text",
+			policyHead + "deny contains \"no\" if input.incident.severity > \"0.5\"\n",
+			`x.rego:5:49: input.incident.severity is a number, and is compared with a text, "0.5": did you mean 0.5?`,
+		},
+		{
+			"a word of another field",
+			policyHead + "deny contains \"no\" if input.incident.severity == \"critical\"\n",
+			`x.rego:5:50: input.incident.severity is a number, and is compared with a text, "critical": did you mean input.incident.level?`,
+		},
+		{
+			"a text looked for among numbers",
+			policyHead + "deny contains \"no\" if input.incident.culprit.unit in {1, 2}\n",
+			`x.rego:5:54: input.incident.culprit.unit is a text, and is looked for among what is a number, {1, 2}`,
+		},
+		{
+			"a field of a victim compared with a text",
+			policyHead + "deny contains \"no\" if {\n\tsome v in input.incident.victims\n\tv.stall_ms > \"500\"\n}\n",
+			`x.rego:7:15: input.incident.victims[_].stall_ms is a number, and is compared with a text, "500": did you mean 500?`,
+		},
+		{
+			"a figure that there is not",
+			policyHead + "deny contains \"no\" if input.incident.evidence.forks_per_secnd > 5\n",
+			`x.rego:5:47: input.incident.evidence has no "forks_per_secnd": did you mean forks_per_second?`,
+		},
+		{
+			"a figure of another kind",
+			policyHead + "deny contains \"no\" if {\n\tinput.incident.kind == \"fork_storm\"\n\tinput.incident.evidence.steal_percent > 5\n}\n",
+			`x.rego:7:26: evidence of fork_storm has no steal_percent: that is of cpu_contention`,
+		},
+		{
+			"a reason that is a number",
+			policyHead + "deny contains 5\n",
+			`x.rego:5:15: deny: is a number, not a string`,
+		},
+		{
+			"a reason that is a number of the input",
+			policyHead + "deny contains input.incident.severity\n",
+			`x.rego:5:15: deny: is a number, not a text`,
+		},
+		{
+			"an action that is a text",
+			policyHead + "action contains \"freeze\"\n",
+			`x.rego:5:17: action: is a text, not an object with kind, scope, for and reason`,
+		},
+		{
+			"a part of an action that is of the wrong type",
+			policyHead + "action contains {\"kind\": \"freeze\", \"scope\": input.incident.culprit.scope, \"for\": 60, \"reason\": input.incident.severity}\n",
+			"x.rego:5:82: action: for is a number, not a duration such as \"60s\"\n" +
+				"x.rego:5:96: action: reason is a number, not a text",
+		},
+		{
+			"a mode that there is not",
+			"# METADATA\n# custom:\n#   mode: enforce\n" + policyHead + "deny contains \"no\"\n",
+			`x.rego:1:1: custom.mode is "enforce": it can only be "dry-run", and what is not held to that acts as breakerd's own mode says`,
+		},
+		{
+			"a deny that is held to a dry run",
+			policyHead + "# METADATA\n# custom:\n#   mode: dry-run\ndeny contains \"no\"\n",
+			`x.rego:8:1: a deny cannot be held to a dry run: it would deny nothing`,
 		},
 		{
 			"an operand of the wrong type",
@@ -232,7 +293,7 @@ func TestFilesThatCannotBePoliciesAreRefused(t *testing.T) {
 	must(os.WriteFile(in("set/a_test.rego"), nil, 0o644))
 	want := []string{
 		"missing: no such file or directory",
-		"set/a_test.rego: is no policy: a policy is a .rego file that does not end in _test.rego",
+		"set/a_test.rego: is no policy: a policy is a .rego file that does not end in _test.rego, and data stands in data.json or data.yaml",
 		"set/gone.rego: no such file or directory",
 		"set/large.rego: is larger than 1048576 bytes",
 		"set/more: is a symbolic link to a folder: name that folder itself",

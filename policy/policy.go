@@ -10,26 +10,34 @@
 package policy
 
 import (
+	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/storage"
+
+	"github.com/breakerd/breakerd/model"
 )
 
 // Set is a compiled set of policies. It does not change, and is safe for use by
 // many goroutines at once.
 type Set struct {
 	hash     string
-	packages []string // sorted; those with an action or a deny
-	sources  map[string]string
+	packages []string          // sorted; those with an action or a deny
+	sources  map[string]string // by the names from which they can be read again
+	texts    map[string]string // the same by file, for people
+	data     *data
 
-	// The query and what it needs, prepared once. Nil where there are no packages.
+	rules map[place]*Rule // every action and deny
+
+	// The queries and what they need, prepared once; nil where nobody has anything to say.
 	compiler *ast.Compiler
-	query    ast.Body
-	queryQC  ast.QueryCompiler
+	all      *asked
+	byKind   map[model.Kind]*asked
 	store    storage.Store
 	owner    map[string]string // file to package, to say whose an error is
 
@@ -74,6 +82,18 @@ func (s *Set) Hash() string { return s.hash }
 
 // Packages lists the packages that have an action or a deny, in alphabetical order.
 func (s *Set) Packages() []string { return slices.Clone(s.packages) }
+
+// Rules describes the actions and denials of the set, by file and line.
+func (s *Set) Rules() []Rule {
+	var all []Rule
+	for _, r := range s.rules {
+		all = append(all, *r)
+	}
+	slices.SortFunc(all, func(a, b Rule) int {
+		return cmp.Or(strings.Compare(a.File, b.File), a.Line-b.Line, strings.Compare(a.Name, b.Name))
+	})
+	return all
+}
 
 // Empty reports whether no package can ask for anything or deny anything.
 func (s *Set) Empty() bool { return len(s.packages) == 0 }

@@ -34,7 +34,10 @@ func TestTheShippedRulesLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"breaker.cpuhog", "breaker.drill", "breaker.forkstorm"}
+	want := []string{
+		"breaker.cpuhog", "breaker.crashloop", "breaker.drill", "breaker.forkstorm", "breaker.maintenance", "breaker.memoryleak",
+		"breaker.noisyneighbour", "breaker.novictim", "breaker.officehours", "breaker.optin",
+	}
 	if d := cmp.Diff(want, s.Packages()); d != "" {
 		t.Error(d)
 	}

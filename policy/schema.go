@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+
+	"github.com/breakerd/breakerd/model"
 )
 
 //go:generate go test . -run TestThePublishedSchemaAgreesWithTheInput -update
@@ -23,7 +25,8 @@ type schema struct {
 	Schema      string             `json:"$schema,omitempty"`
 	Title       string             `json:"title,omitempty"`
 	Description string             `json:"description,omitempty"`
-	Unit        string             `json:"unit,omitempty"` // an annotation; validators pass over it
+	Unit        string             `json:"unit,omitempty"`  // an annotation; validators pass over it
+	Kinds       []model.Kind       `json:"kinds,omitempty"` // the same: incidents that may have it; all, if empty
 	Type        string             `json:"type"`
 	Enum        []string           `json:"enum,omitempty"`
 	Properties  map[string]*schema `json:"properties,omitempty"`
@@ -45,10 +48,10 @@ func describeInput() *schema {
 
 func describe(t reflect.Type) *schema {
 	switch t.Kind() {
-	case reflect.String:
-		return &schema{Type: "string"}
 	case reflect.Bool:
-		return &schema{Type: "boolean"}
+		return &schema{Type: "boolean", Unit: "true or false"}
+	case reflect.String:
+		return &schema{Type: "string", Unit: "text"}
 	case reflect.Float64:
 		return &schema{Type: "number"}
 	case reflect.Int, reflect.Int32, reflect.Int64, reflect.Uint32, reflect.Uint64:
@@ -63,9 +66,15 @@ func describe(t reflect.Type) *schema {
 			f := t.Field(i)
 			name := f.Tag.Get("json")
 			p := describe(f.Type)
-			p.Description, p.Unit = f.Tag.Get("doc"), f.Tag.Get("unit")
+			if name == "evidence" {
+				p = describeEvidence()
+			}
+			p.Description = f.Tag.Get("doc")
+			if unit := f.Tag.Get("unit"); unit != "" {
+				p.Unit = unit
+			}
 			if e := f.Tag.Get("enum"); e != "" {
-				p.Enum = strings.Split(e, ",")
+				p.Enum, p.Unit = strings.Split(e, ","), "one of the words"
 			}
 			s.Properties[name] = p
 			s.Required = append(s.Required, name)
@@ -73,6 +82,30 @@ func describe(t reflect.Type) *schema {
 		return s
 	}
 	panic(fmt.Sprintf("no schema for %v", t)) // a test describes the whole input
+}
+
+// describeEvidence lists every figure by name, so that a slip in one is found.
+func describeEvidence() *schema {
+	s := &schema{Type: "object", Properties: map[string]*schema{}, Additional: false}
+	for _, k := range model.Evidence {
+		s.Properties[k.Name] = &schema{Type: "number", Description: k.Doc, Unit: k.Unit, Kinds: k.Kinds}
+	}
+	return s
+}
+
+// at is the schema of a part of the input, nil where it has none. The names of a path may
+// leave out the index of an array.
+func (s *schema) at(path ...string) *schema {
+	for _, name := range path {
+		if s == nil {
+			return nil
+		}
+		if s.Items != nil {
+			s = s.Items
+		}
+		s = s.Properties[name]
+	}
+	return s
 }
 
 func schemaJSON(s *schema) []byte {

@@ -9,6 +9,7 @@ const long = `breakerctl asks a running breakerd what it sees, and lets go what 
   breakerctl blame           who made whom wait
   breakerctl ps              the processes that weigh most
   breakerctl top             the same, live, and cgroups and incidents
+  breakerctl policy          write policies, test them, see what they would do
   breakerctl config          check and show the configuration
   breakerctl doctor          look for what keeps breakerd from working here
   breakerctl drill           prove the whole chain on this machine

@@ -65,7 +65,7 @@ func command() *cobra.Command {
 	f := c.PersistentFlags()
 	f.StringVar(&a.runtimeDir, "runtime-dir", "/run/breakerd", "`DIR` of breakerd's sockets")
 	f.VarP(&a.output, "output", "o", "`FORMAT`: table or json")
-	c.AddCommand(a.status(), a.incidents(), a.why(), a.whyNot(), a.blame(), a.ps(), a.top(), a.leases(), a.breakers(), a.approve(), a.release(), a.pause(), a.resume(), a.record(), a.replay(), a.report(), a.config(), a.doctor(), a.drill(), drillVictim(), drillJanitor())
+	c.AddCommand(a.status(), a.incidents(), a.why(), a.whyNot(), a.blame(), a.ps(), a.top(), a.leases(), a.breakers(), a.approve(), a.release(), a.pause(), a.resume(), a.record(), a.replay(), a.report(), a.policy(), a.config(), a.doctor(), a.drill(), drillVictim(), drillJanitor())
 	completeValues(c, "output", string(table), string(jsonText))
 	return c
 }

@@ -30,10 +30,14 @@ func pages(t *testing.T) map[string][]byte {
 		case "breakerctl":
 			see = []string{"breakerd(8)", "breaker-enforcer(8)", "breakerd.yaml(5)", "breakerd-incidents(7)", "breakerd-policies(7)"}
 		case "config", "check", "show", "diff":
+			if c.Parent().Name() == "policy" {
+				see = append(see, "breakerd-policies(7)")
+				break
+			}
 			see = append(see, "breakerd.yaml(5)")
 		case "incidents", "why", "why-not":
 			see = append(see, "breakerd-incidents(7)")
-		case "replay":
+		case "replay", "policy", "init", "test", "eval", "fmt", "schema":
 			see = append(see, "breakerd-policies(7)")
 		}
 		all[strings.ReplaceAll(c.CommandPath(), " ", "-")+".1"] = manual.Command(c, 1, see...)
