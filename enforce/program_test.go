@@ -372,7 +372,10 @@ func TestALogWhoseReaderIsGoneEndsNothing(t *testing.T) {
 		if err := cmd.Process.Signal(unix.SIGUSR2); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "thawed", func() bool { return !g.Frozen() })
+		eventually(t, "thawed and told", func() bool {
+			held, err := k.client.Leases(t.Context())
+			return err == nil && len(held) == 0 && !g.Frozen()
+		})
 	}
 	// It is the same one that answers.
 	if err := k.client.Heartbeat(t.Context()); err != nil {
