@@ -36,11 +36,12 @@ generate: ## the eBPF objects again; needs clang 14
 	@scripts/install clang-14 llvm-14 libbpf-dev linux-libc-dev
 	$(GO) generate ./bpf ./bench/...
 
-man: ## manual pages, completions and commented configuration again, from the commands, the structs and docs/
+man: ## manual pages, completions, the schema of policies and commented configuration again, from the commands, the structs and docs/
+	$(GO) generate ./policy
 	$(GO) test ./cmd/... -run 'TestTheManual|TestTheDefaultFilesAre|TestTheCompletions' -args -update
 
 check-generated: generate man ## fails if what is committed is not what the sources give
-	@git -c safe.directory='*' diff --exit-code --stat -- bpf bench packaging || { echo "the generated files differ from the committed ones: run make generate man and commit"; exit 1; }
+	@git -c safe.directory='*' diff --exit-code --stat -- bpf bench packaging policy docs || { echo "the generated files differ from the committed ones: run make generate man and commit"; exit 1; }
 
 deb: ## dist/breakerd_*.deb for each of ARCHES; the same commit gives the same bytes
 	@packaging/build deb $(ARCHES)

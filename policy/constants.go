@@ -19,7 +19,7 @@ func inlineConstants(c *ast.Compiler) {
 		})
 		for _, r := range m.Rules {
 			if v := constant(r); v != nil {
-				if ref := r.Path(); len(c.GetRulesExact(ref)) == 1 {
+				if ref := r.Ref(); len(c.GetRulesExact(ref)) == 1 {
 					values[ref.String()] = v
 				}
 			}

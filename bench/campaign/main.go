@@ -33,11 +33,8 @@ type options struct {
 
 func main() {
 	if role := os.Getenv(roleVar); role != "" {
-		if err := play(role, os.Args[1:]); err != nil {
-			fmt.Fprintf(os.Stderr, "%s: %v\n", role, err)
-			os.Exit(1)
-		}
-		return
+		fmt.Fprintf(os.Stderr, "%s: %v\n", role, play(role, os.Args[1:]))
+		os.Exit(1)
 	}
 	ok, err := run()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,8 +23,9 @@ const (
 )
 
 // hogged is what a hog computes.
-var hogged uint64
+var hogged atomic.Uint64
 
+// play plays a role for as long as this process lives; what it returns is why it cannot.
 func play(role string, args []string) error {
 	switch {
 	case role == asBreakerd && len(args) == 2:
@@ -33,8 +35,7 @@ func play(role string, args []string) error {
 		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, 5); err != nil {
 			return err
 		}
-		for n := uint64(1); n != 0; n += 2 { // odd for ever: that is the point of it
-			hogged = n
+		for hogged.Add(1) != 0 { // for as long as anybody could wait
 		}
 	}
 	return fmt.Errorf("no such role, or not with %q", args)
