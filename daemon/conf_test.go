@@ -130,6 +130,8 @@ func TestWhatTheMachineLacksIsInTheStatusLine(t *testing.T) {
 		t.Errorf("STATUS=%s", got)
 	}
 	status := (*view)(s.Daemon).Status(t.Context())
+	// What the process of these tests takes, with the race detector in it, is no matter.
+	status.Problems = slices.DeleteFunc(status.Problems, func(p string) bool { return strings.HasPrefix(p, "breakerd itself takes") })
 	if want := []api.Missing{{What: "BTF", Text: "nobody is blamed"}, {What: "pressure stall information", Text: "boot with psi=1"}}; !cmp.Equal(status.Missing, want) || len(status.Problems) > 0 {
 		t.Errorf("status says %q, and problems %q", status.Missing, status.Problems)
 	}
