@@ -207,6 +207,10 @@ func (k *killer) start(point string) *exec.Cmd {
 	if err := cmd.Start(); err != nil {
 		k.t.Fatal(err)
 	}
+	k.t.Cleanup(func() { // of those that were not ended and waited for before
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
 	return cmd
 }
 
