@@ -65,10 +65,10 @@ func (e *Engine) questionLocked(d *model.Decision, now time.Time) (a model.Appro
 		}
 		if q.about(d) {
 			q.asked = now
-			if q.State != model.ApprovalExpired && !now.Before(q.ExpiresAt) {
-				q.State = model.ApprovalExpired
-			}
 			a = q.Approval
+			if !now.Before(a.ExpiresAt) {
+				a.State = model.ApprovalExpired // lapseLocked ends it, and has it told
+			}
 		}
 	}
 	return a, waiting
