@@ -187,10 +187,9 @@ func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
 		Action: a.Action, After: a.After, Target: target, Policy: v.Policy, PolicyHash: j.policies.Hash(), DryRun: v.DryRun,
 		EvalUS: v.Elapsed.Microseconds(), OpenedAt: in.OpenedAt, Confidence: in.Confidence, Observed: j.watch.Observed(),
 	}
-	if v.DryRun {
-		return []Event{{Type: Wanted, Incident: in.Clone(), Decision: d.wanted}}
+	if !v.DryRun {
+		j.breakers.Wanted(d.wanted, resource, victims, j.watch.Toll(in.Culprit.CgroupID, resource, victims, tollSpan))
 	}
-	j.breakers.Wanted(d.wanted, resource, victims, j.watch.Toll(in.Culprit.CgroupID, resource, victims, tollSpan))
 	return []Event{{Type: Wanted, Incident: in.Clone(), Decision: d.wanted}}
 }
 

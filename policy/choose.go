@@ -8,12 +8,11 @@ import (
 )
 
 // sortRequests puts the request that wins first. What is held to a dry run stands in nobody's
-// way and goes last. A higher priority goes first,
-// then the milder action: throttle before freeze, a tree before a cgroup, one that a person
-// has to say yes to before one that just happens, a shorter time, fewer limits, of each limit
-// the one that leaves more (no limit leaves most), and fewer actions that follow. What is left
-// equal does the same to the culprit; then the alphabet decides, by package and by reason, so
-// that the answer is always the same.
+// way and goes last. A higher priority goes first, then the milder action: throttle before
+// freeze, a tree before a cgroup, one that a person has to say yes to before one that just
+// happens, a shorter time, fewer limits, of each limit the one that leaves more (no limit
+// leaves most), and fewer actions that follow. What is left equal does the same to the culprit;
+// then the alphabet decides, by package and by reason, so that the answer is always the same.
 func sortRequests(rs []Request) {
 	slices.SortFunc(rs, func(x, y Request) int {
 		a, b := &x.Action, &y.Action
