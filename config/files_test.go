@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/breakerd/breakerd/internal/kerneltest"
 )
 
 // files makes a folder of files, with their folders.
@@ -198,9 +200,7 @@ func FuzzSize(f *testing.F) {
 }
 
 func TestATrustedFileMayNotBeExchangeable(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: who may write a file matters only for root")
-	}
+	kerneltest.Require(t, kerneltest.Root) // who may write a file matters only for root
 	dir := files(t, map[string]string{"etc/c.yaml": "mode: x\n"})
 	path := filepath.Join(dir, "etc/c.yaml")
 	load := func() error {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/breakerd/breakerd/config"
+	"github.com/breakerd/breakerd/internal/kerneltest"
 )
 
 func parseConfig(file string, text []byte) (Config, error) {
@@ -73,9 +74,7 @@ func TestLoadConfig(t *testing.T) {
 	if c, err := LoadConfig(file); err != nil || c.MaxLease.D() != time.Minute {
 		t.Errorf("got %+v, %v", c, err)
 	}
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: who may write the file matters only for root")
-	}
+	kerneltest.Require(t, kerneltest.Root) // who may write the file matters only for root
 	os.Chmod(file, 0o666)
 	if _, err := LoadConfig(file); err == nil || !strings.Contains(err.Error(), "chmod") {
 		t.Errorf("writable by all: %v", err)
