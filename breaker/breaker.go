@@ -1,8 +1,11 @@
 // Package breaker keeps a circuit breaker for each culprit:
 //
-//	closed ──▶ open (the lease runs) ──▶ half-open (let go, and watched) ──▶ closed
+//	closed ──▶ open (the lease runs) ──▶ half-open (watched) ──▶ closed
 //	             ▲                            │
 //	             └──── for twice the time ────┘
+//
+// It is half-open from when the culprit is loosened half way, if it is a throttle that is, and
+// anew from when it is let go.
 //
 // It is pure: decisions, outcomes, the ends of leases and what the victims suffer come in
 // with the time of the samples, and the same in the same order gives the same out. It can
@@ -26,7 +29,7 @@ const (
 	// most bounds the breakers: 1 KB each.
 	most = 1024
 	// endSlack is how much later than planned the end of a lease may be heard of before it
-	// is taken for ended: no lease outlives its time.
+	// is taken for ended, and how much later it may be loosened: no lease outlives its time.
 	endSlack = time.Second
 	// climbBound is how long the next rung may take to be wanted and answered for. The
 	// enforcer answers within 5 s.
@@ -51,6 +54,7 @@ type breaker struct {
 	Measured bool             `json:"measured"` // since it opened
 
 	pending  *model.Decision // its outcome has not come yet
+	climbs   bool            // it is the next rung
 	climbing time.Time       // not zero: the next rung is wanted until then
 	again    bool            // half-open: the victims suffer again
 }
@@ -137,7 +141,11 @@ func (s *Set) Ask(q Question) Answer {
 	case b.State == model.BreakerOpen:
 		return Answer{Refused: fmt.Sprintf("it is held already, by lease %s", b.LeaseID), Quiet: own}
 	case b.State == model.BreakerHalfOpen && b.Kind == q.Kind && !b.again:
-		return Answer{Refused: "it was let go, and its victims do not suffer from it so far", Quiet: true}
+		return Answer{Refused: "it was loosened or let go, and its victims do not suffer from it so far", Quiet: true}
+	case b.Eased && b.Kind != q.Kind:
+		return Answer{Refused: fmt.Sprintf("it is held still, if more loosely, by lease %s", b.LeaseID)}
+	case b.Eased:
+		return s.allow(ladder, b.Rung, b.Opened, b.LeaseID)
 	}
 	return s.allow(ladder, b.Rung, b.Opened, "")
 }
@@ -198,7 +206,7 @@ func (s *Set) Wanted(d *model.Decision, r model.Resource, victims []model.Cgroup
 		}}
 		s.byPath[d.Target.Cgroup] = b
 	}
-	b.pending = d
+	b.pending, b.climbs = d, d.After != "" && b.State == model.BreakerOpen
 	if d.After == "" { // else what counts is how it was before anything was held
 		b.Culprit, b.Resource, b.Victims, b.Before = d.Target.CgroupID, r, victims, before
 	}
@@ -216,9 +224,8 @@ func (s *Set) Outcome(o model.Outcome) (changed *model.Breaker, release *Release
 		if b.pending == nil || b.pending.ID != o.DecisionID {
 			continue
 		}
-		d := b.pending
+		d, climbed := b.pending, b.climbs
 		b.pending = nil
-		climbed := d.After != ""
 		switch {
 		case o.Error == "" && o.RefusedBy == "":
 			if climbed {
@@ -228,6 +235,7 @@ func (s *Set) Outcome(o model.Outcome) (changed *model.Breaker, release *Release
 			}
 			until := d.At.Add(d.Action.For())
 			b.Kind, b.IncidentID, b.LeaseID, b.Until, b.DryRun = d.Kind, d.IncidentID, cmp.Or(o.LeaseID, d.ID), &until, o.DryRun
+			b.EasesAt, b.Eased = o.EasesAt, false
 			b.Left, b.Measured, b.climbing = len(d.Action.Then), false, time.Time{}
 			b.turn(model.BreakerOpen, s.now)
 		case climbed && b.State == model.BreakerOpen && o.RefusedBy == "approval":
@@ -265,11 +273,11 @@ func (b *breaker) turn(state model.BreakerState, now time.Time) {
 // Ended tells that a lease has ended. One of an older generation changes nothing.
 func (s *Set) Ended(end model.LeaseEnd) *model.Breaker {
 	for _, b := range s.byPath {
-		if b.State != model.BreakerOpen || b.LeaseID != end.LeaseID {
+		if b.State != model.BreakerOpen && !b.Eased || b.LeaseID != end.LeaseID {
 			continue
 		}
 		if end.Reason == model.EndReplaced && b.pending != nil {
-			return nil // by the next rung, whose outcome is under way
+			return nil // by the next action, whose outcome is under way
 		}
 		s.halfOpen(b, end.Reason)
 		c := b.copy()
@@ -279,11 +287,18 @@ func (s *Set) Ended(end model.LeaseEnd) *model.Breaker {
 }
 
 func (s *Set) halfOpen(b *breaker, reason model.EndReason) {
-	b.LastEnd, b.climbing = reason, time.Time{}
+	b.LastEnd, b.Eased, b.climbing = reason, false, time.Time{}
 	if reason == model.EndReleased {
 		s.rest(b, false)
 	}
 	b.turn(model.BreakerHalfOpen, s.now)
+}
+
+// ease begins to watch a culprit that is held still, but not as tightly. From that it is let go
+// of it is watched anew: what it did while there was a limit says little.
+func (b *breaker) ease(now time.Time) {
+	b.Eased, b.climbing = true, time.Time{}
+	b.turn(model.BreakerHalfOpen, now)
 }
 
 // rest has the culprit left alone for the kind of trouble for which it was held.
@@ -312,9 +327,15 @@ func (s *Set) Advance(now time.Time, jumped time.Duration) (changed []model.Brea
 				if r := s.stay(b); r != nil {
 					releases = append(releases, *r)
 				}
+			case b.EasesAt != nil && b.pending == nil && now.Sub(*b.EasesAt) >= endSlack:
+				b.ease(now)
 			}
 		case model.BreakerHalfOpen:
-			if b.pending == nil && now.Sub(b.Since) >= s.cfg.WatchFor.D() {
+			switch {
+			case b.pending != nil:
+			case b.Eased && (b.Until == nil || now.Sub(*b.Until) >= endSlack):
+				s.halfOpen(b, model.EndExpired)
+			case !b.Eased && now.Sub(b.Since) >= s.cfg.WatchFor.D():
 				b.turn(model.BreakerClosed, now)
 			}
 		case model.BreakerClosed:
@@ -341,10 +362,7 @@ func (s *Set) shift(by time.Duration) {
 	s.quiet = s.quiet.Add(by)
 	for _, b := range s.byPath {
 		b.Since = b.Since.Add(by)
-		if b.Until != nil {
-			until := b.Until.Add(by)
-			b.Until = &until
-		}
+		b.Until, b.EasesAt = shifted(b.Until, by), shifted(b.EasesAt, by)
 		if !b.climbing.IsZero() {
 			b.climbing = b.climbing.Add(by)
 		}
@@ -352,6 +370,14 @@ func (s *Set) shift(by time.Duration) {
 			b.Resting[i].Until = b.Resting[i].Until.Add(by)
 		}
 	}
+}
+
+func shifted(t *time.Time, by time.Duration) *time.Time {
+	if t == nil {
+		return nil
+	}
+	moved := t.Add(by)
+	return &moved
 }
 
 // forget makes room: of those that are closed the one that has been so for longest goes.
@@ -370,63 +396,4 @@ func (s *Set) forget() bool {
 	}
 	delete(s.byPath, oldest.Cgroup)
 	return true
-}
-
-// Watch is whom to look at, and over how long.
-type Watch struct {
-	Cgroup     string
-	Generation uint64
-	Culprit    model.CgroupID
-	Resource   model.Resource
-	Victims    []model.CgroupID
-	Span       time.Duration
-}
-
-// Spans of what is looked at. After a culprit was let go, it is found out soon whether it
-// goes on.
-const (
-	openSpan     = 2 * time.Second
-	halfOpenSpan = time.Second
-)
-
-// Watched are those whose victims are to be looked at now.
-func (s *Set) Watched() (all []Watch) {
-	for _, path := range slices.Sorted(maps.Keys(s.byPath)) {
-		b := s.byPath[path]
-		w := Watch{path, b.Generation, b.Culprit, b.Resource, b.Victims, openSpan}
-		switch {
-		case b.State == model.BreakerHalfOpen:
-			w.Span = halfOpenSpan
-		case b.State != model.BreakerOpen || b.DryRun || b.Measured || s.now.Sub(b.Since) < s.cfg.ReliefAfter.D():
-			continue
-		}
-		all = append(all, w)
-	}
-	return all
-}
-
-// Felt takes in what a culprit costs its victims. What reaches back to before the state
-// began, or was asked for in another generation, says nothing.
-func (s *Set) Felt(w Watch, now model.Toll) (changed *model.Breaker, release *Release) {
-	b := s.byPath[w.Cgroup]
-	if b == nil || b.Generation != w.Generation || now.SpanMS == 0 || s.now.Sub(b.Since) < now.Span() {
-		return nil, nil
-	}
-	b.After = now
-	if b.State == model.BreakerHalfOpen {
-		b.again = suffersAgain(b.Before, now)
-		return nil, nil
-	}
-	b.Measured = true
-	b.LastEffect = s.cfg.effect(b.Before, now)
-	switch {
-	case b.LastEffect != model.EffectNone && b.LastEffect != model.EffectPartial:
-	case b.Left > 0:
-		b.climbing = s.now.Add(climbBound)
-	case b.LastEffect == model.EffectNone:
-		s.rest(b, true)
-		release = &Release{b.LeaseID, model.EndNoRelief}
-	}
-	c := b.copy()
-	return &c, release
 }

@@ -11,8 +11,9 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
-// Version is that of the form in which breakers are kept.
-const Version = 1
+// Version is that of the form in which breakers are kept. 2 has EasesAt and Eased; 1 is read,
+// too.
+const Version = 2
 
 // snapshot is what outlives a program.
 type snapshot struct {
@@ -55,7 +56,7 @@ func Load(cfg Config, text []byte) (*Set, error) {
 		}
 		s.byPath[b.Cgroup] = b
 	}
-	if in.Version != Version || len(s.byPath) != len(in.Breakers) || len(s.byPath) > most {
+	if in.Version < 1 || len(s.byPath) != len(in.Breakers) || len(s.byPath) > most {
 		return nil, fmt.Errorf("read breakers: version %d with %d breakers, of which %d are different ones: this is none of ours", in.Version, len(in.Breakers), len(s.byPath))
 	}
 	return s, nil
@@ -87,7 +88,7 @@ func (s *Set) Restart(now time.Time) {
 		}
 		b.Resting = slices.DeleteFunc(b.Resting, func(r model.Rest) bool { return r.Until.Sub(now) > s.cfg.RefutedFor.D() })
 		if b.State != model.BreakerClosed {
-			b.LastEnd = "" // nobody knows
+			b.LastEnd, b.Eased = "", false // nobody knows
 			b.turn(model.BreakerHalfOpen, now)
 		}
 	}

@@ -60,6 +60,19 @@ func (d *Dry) Apply(r Ref, w model.FileWrite) error {
 	if err := CheckWrite(w); err != nil {
 		return err
 	}
+	return d.remember(r, w)
+}
+
+// Ease remembers a step that the real one would have taken, or gives its error.
+func (d *Dry) Ease(r Ref, w model.FileWrite) error {
+	_, step, err := toStep(w)
+	if err != nil {
+		return err
+	}
+	return d.remember(r, step)
+}
+
+func (d *Dry) remember(r Ref, w model.FileWrite) error {
 	now, err := d.Holds(r, w)
 	if err != nil {
 		return err

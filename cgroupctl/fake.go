@@ -204,6 +204,10 @@ func (f *Fake) Apply(r Ref, w model.FileWrite) error {
 	if err := f.begin("apply", r); err != nil {
 		return err
 	}
+	return f.apply(r, w)
+}
+
+func (f *Fake) apply(r Ref, w model.FileWrite) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	g, err := f.open(r)
@@ -297,7 +301,7 @@ func (f *Fake) restore(r Ref, w model.FileWrite) (string, error) {
 	if err != nil {
 		return noteGone, nil
 	}
-	if now := g.holds(w); now != w.Wrote {
+	if now := g.holds(w); !ours(w, now) {
 		if w.File != freezeFile && (now == w.Was || now == "") {
 			return "", nil
 		}

@@ -47,6 +47,18 @@ func (f *Fake) Throttle(_ context.Context, r Ref, o Owner, a model.Action, rates
 	return planLimits(r, o, a, rates, fakeLimits{g})
 }
 
+// Ease loosens a limit that is held to its step. Its faults are those of "ease".
+func (f *Fake) Ease(r Ref, w model.FileWrite) error {
+	_, step, err := toStep(w)
+	if err != nil {
+		return err
+	}
+	if err := f.begin("ease", r); err != nil {
+		return err
+	}
+	return f.apply(r, step)
+}
+
 // Holds is what a file of a write holds now. Its faults are those of "holds".
 func (f *Fake) Holds(r Ref, w model.FileWrite) (string, error) {
 	if err := CheckWrite(w); err != nil {
@@ -78,6 +90,11 @@ func (s fakeLimits) limitsNow(device string) (bool, error) {
 }
 
 func (fakeLimits) machineHas(string) (bool, error) { return true, nil }
+
+// most is that of a machine with 2 CPUs and 8 GiB.
+func (fakeLimits) most(l limit) float64 {
+	return map[string]float64{"cpu.max": 2e6, "memory.high": 8 << 30}[l.file]
+}
 
 func (fakeLimits) unitLimit(_ string, of model.UnitLimit) (model.UnitLimit, error) {
 	of.Value = math.MaxUint64

@@ -56,6 +56,11 @@ func (c *Controller) Apply(r Ref, w model.FileWrite) error {
 	if w.Unit != "" {
 		return c.applyUnit(r, w)
 	}
+	return c.applyFile(r, w)
+}
+
+// applyFile writes a file directly.
+func (c *Controller) applyFile(r Ref, w model.FileWrite) error {
 	dir, err := c.open(r)
 	if err != nil {
 		return err
@@ -177,6 +182,11 @@ func (c *Controller) Restore(ctx context.Context, r Ref, writes ...model.FileWri
 	return strings.Join(notes, "; "), nil
 }
 
+// ours reports whether a file holds what a lease wrote, or writes in its course.
+func ours(w model.FileWrite, now string) bool {
+	return now == w.Wrote || w.Step != "" && now == w.Step
+}
+
 const noteGone = "the cgroup had gone"
 
 func noteOwned(w model.FileWrite, now string) string {
@@ -198,7 +208,7 @@ func (c *Controller) restoreFile(ctx context.Context, r Ref, w model.FileWrite) 
 	if err != nil {
 		return "", err
 	}
-	if now != w.Wrote {
+	if !ours(w, now) {
 		if w.File != freezeFile && (now == w.Was || now == "") {
 			return "", nil // it was never limited, or the controller has gone
 		}

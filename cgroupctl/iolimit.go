@@ -65,6 +65,12 @@ func readIO(text string) (float64, bool) {
 	return readNumber(value)
 }
 
+// easeIO keeps the device and what is limited there.
+func easeIO(amount float64, like string) string {
+	device, key, _, _ := splitIO(like)
+	return ioText(device, key, strconv.FormatUint(uint64(amount), 10))
+}
+
 // ioHolds finds one limit in io.max. What nothing limits has no line:
 //
 //	8:16 rbps=2097152 wbps=max riops=max wiops=120
@@ -223,6 +229,9 @@ func planIO(r Ref, o Owner, a model.Action, rates []IORate, src limitSource) (wr
 			if after, _ := l.read(w.Wrote); ok && after >= before {
 				already = fmt.Sprintf("%s of %s holds %q already, which is no looser than %q", ioFile, r, w.Was, w.Wrote)
 				continue
+			}
+			if a.EaseMS > 0 {
+				w.Step = l.step(w, now)
 			}
 			if err := checkLimit(l, w); err != nil {
 				return nil, err.Error(), nil

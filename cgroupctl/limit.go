@@ -37,6 +37,10 @@ type limit struct {
 	// write is the text that allows what the action asks for, where the file held was. The
 	// limits of I/O have none: see planIO.
 	write func(a model.Action, was string) string
+	// ease is the text that allows an amount, in the form of another text. There is none for
+	// pids.max: what forks fills whatever room it is given at once, and keeps it, so that
+	// half way is no milder than all the way.
+	ease func(amount float64, like string) string
 	// asks reports whether the action has this limit.
 	asks func(a model.Action) bool
 }
@@ -45,16 +49,16 @@ type limit struct {
 var limits = []limit{
 	{
 		file: "cpu.max", controller: "cpu", property: CPUQuota, none: "max 100000", least: 10_000,
-		read: readCPUMax, write: writeCPUMax,
+		read: readCPUMax, write: writeCPUMax, ease: easeCPUMax,
 		asks: func(a model.Action) bool { return a.CPUPercent != 0 },
 	},
 	{
 		file: "memory.high", controller: "memory", property: MemoryHigh, none: "max", least: 1 << 20,
 		read: readNumber,
 		write: func(a model.Action, _ string) string {
-			page := uint64(os.Getpagesize()) // the kernel has whole pages
-			return strconv.FormatUint(a.MemoryHigh/page*page, 10)
+			return wholePages(a.MemoryHigh)
 		},
+		ease: func(amount float64, _ string) string { return wholePages(uint64(amount)) },
 		asks: func(a model.Action) bool { return a.MemoryHigh != 0 },
 	},
 	{
@@ -63,8 +67,8 @@ var limits = []limit{
 		write: func(a model.Action, _ string) string { return strconv.FormatUint(a.PIDsMax, 10) },
 		asks:  func(a model.Action) bool { return a.PIDsMax != 0 },
 	},
-	{file: ioFile, key: "rbps", controller: "io", property: IOReadBandwidthMax, least: leastIO, read: readIO},
-	{file: ioFile, key: "wbps", controller: "io", property: IOWriteBandwidthMax, least: leastIO, read: readIO},
+	{file: ioFile, key: "rbps", controller: "io", property: IOReadBandwidthMax, least: leastIO, read: readIO, ease: easeIO},
+	{file: ioFile, key: "wbps", controller: "io", property: IOWriteBandwidthMax, least: leastIO, read: readIO, ease: easeIO},
 }
 
 // IsLimit reports whether a write is one of a limit.
@@ -123,6 +127,18 @@ func writeCPUMax(a model.Action, was string) string {
 	return fmt.Sprintf("%d %d", int64(a.CPUPercent/100*period), int64(period))
 }
 
+// easeCPUMax keeps the period.
+func easeCPUMax(amount float64, like string) string {
+	_, period, _ := cpuMax(like)
+	return fmt.Sprintf("%d %d", int64(amount*period/1e6), int64(period))
+}
+
+// wholePages is an amount of memory as the kernel has it.
+func wholePages(bytes uint64) string {
+	page := uint64(os.Getpagesize())
+	return strconv.FormatUint(bytes/page*page, 10)
+}
+
 // readNumber reads a file that holds a number or max, which is infinite.
 func readNumber(text string) (float64, bool) {
 	if text == "max" {
@@ -154,6 +170,8 @@ func checkLimit(l limit, w model.FileWrite) error {
 		return fmt.Errorf("write %q to %s: it is less than breakerd ever leaves", w.Wrote, w.File)
 	case after >= before:
 		return fmt.Errorf("write %q to %s over %q: that would loosen it", w.Wrote, w.File, w.Was)
+	case w.Step != "" && (l.ease == nil || !l.isStep(w.Step, w.Wrote, before)):
+		return fmt.Errorf("write %q to %s, and then %q over %q: that is no step between", w.Wrote, w.File, w.Step, w.Was)
 	case w.Unit == "" && w.Limit != model.UnitLimit{}, w.Unit != "" && (w.Limit.Property != l.property || w.Limit.Device != device):
 		return fmt.Errorf("write %q to %s: %q is not the unit's property of it", w.Wrote, w.File, w.Limit.Property)
 	}
@@ -169,6 +187,37 @@ func (l limit) unitValue(text string) uint64 {
 	return uint64(math.Round(amount))
 }
 
+// isStep reports whether a text is another limit than ours, at the same device, and tighter
+// than what was there, too.
+func (l limit) isStep(text, ours string, before float64) bool {
+	amount, ok := l.read(text)
+	held, _ := l.read(ours)
+	if l.key != "" {
+		device, key, _, _ := splitIO(ours)
+		ok = ok && strings.HasPrefix(text, ioText(device, key, ""))
+	}
+	return ok && l.least <= amount && amount < before && amount != held
+}
+
+// step is the text half way between a limit and what was there: there is none where nothing
+// lies between. What was unlimited could have what it is given at most.
+func (l limit) step(w model.FileWrite, most float64) string {
+	was := w.Was
+	if was == "" {
+		was = l.none
+	}
+	before, _ := l.read(was)
+	held, _ := l.read(w.Wrote)
+	if l.ease == nil || most <= held {
+		return ""
+	}
+	step := l.ease((held+min(before, most))/2, w.Wrote)
+	if amount, _ := l.read(step); amount <= held || !l.isStep(step, w.Wrote, before) {
+		return ""
+	}
+	return step
+}
+
 // limitSource is what planLimits asks about a cgroup.
 type limitSource interface {
 	// limitNow is what holds instead of what a write writes; "" if the cgroup does not have it.
@@ -177,6 +226,8 @@ type limitSource interface {
 	limitsNow(device string) (bool, error)
 	// machineHas reports whether the machine has a controller.
 	machineHas(controller string) (bool, error)
+	// most is what the machine has of what a limit limits, in the unit of its property.
+	most(l limit) float64
 	// unitLimit is what a unit has of a limit.
 	unitLimit(unit string, of model.UnitLimit) (model.UnitLimit, error)
 }
@@ -221,6 +272,9 @@ func planLimits(r Ref, o Owner, a model.Action, rates []IORate, src limitSource)
 			if after, _ := l.read(w.Wrote); after >= before {
 				return nil, fmt.Sprintf("%s of %s holds %s already, which is no looser than %s", l.file, r, was, w.Wrote), nil
 			}
+		}
+		if a.EaseMS > 0 {
+			w.Step = l.step(w, src.most(l))
 		}
 		if err := checkLimit(l, w); err != nil {
 			return nil, err.Error(), nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -56,6 +57,19 @@ func (s *realLimits) machineHas(controller string) (bool, error) {
 	return slices.Contains(strings.Fields(text), controller), err
 }
 
+func (s *realLimits) most(l limit) float64 {
+	switch l.file {
+	case "cpu.max":
+		return float64(runtime.NumCPU()) * 1e6
+	case "memory.high":
+		var info unix.Sysinfo_t
+		if unix.Sysinfo(&info) == nil {
+			return float64(info.Totalram) * float64(info.Unit)
+		}
+	}
+	return 0
+}
+
 func (s *realLimits) unitLimit(unit string, of model.UnitLimit) (model.UnitLimit, error) {
 	if s.c.units == nil {
 		return model.UnitLimit{}, fmt.Errorf("read limits of unit %s: pid 1 is not systemd", unit)
@@ -93,6 +107,33 @@ func (c *Controller) Holds(r Ref, w model.FileWrite) (string, error) {
 	}
 	defer unix.Close(dir)
 	return readLimit(dir, r, w)
+}
+
+// Ease loosens a limit that is held to its step. Where the file does not hold what was written
+// any more it is left alone.
+func (c *Controller) Ease(r Ref, w model.FileWrite) error {
+	l, step, err := toStep(w)
+	if err != nil {
+		return err
+	}
+	if step.Unit != "" {
+		return c.applyLimit(r, l, step)
+	}
+	return c.applyFile(r, step)
+}
+
+// toStep is the write that takes a limit of ours to its step. It is no write by itself, for
+// it may loosen: how far, CheckWrite has said.
+func toStep(w model.FileWrite) (limit, model.FileWrite, error) {
+	if err := CheckWrite(w); err != nil {
+		return limit{}, w, err
+	}
+	if w.Step == "" {
+		return limit{}, w, fmt.Errorf("ease %s: no step is written down", w.File)
+	}
+	l, _ := limitOf(w)
+	w.Was, w.Wrote, w.Step = w.Wrote, w.Step, w.Wrote
+	return l, w, nil
 }
 
 // applyLimit has systemd set a limit of a unit, and waits until the cgroup has it: systemd
@@ -182,7 +223,7 @@ func (c *Controller) resetUnit(ctx context.Context, writes []model.FileWrite) (n
 			was = append(was, w.Limit) // its files may be left
 		case err != nil:
 			return "", fmt.Errorf("the limits of %s are lifted, and systemd could not be told: %w", unit, err)
-		case now[0].Value == l.unitValue(w.Wrote), now[0].Value == w.Limit.Value:
+		case now[0].Value == l.unitValue(w.Wrote), w.Step != "" && now[0].Value == l.unitValue(w.Step), now[0].Value == w.Limit.Value:
 			was = append(was, w.Limit)
 		default:
 			notes = append(notes, fmt.Sprintf("%s of %s was set by somebody else meanwhile, so it was left alone", l.property, unit))

@@ -147,7 +147,7 @@ func (r *remote) propose(ctx context.Context, d model.Decision) model.Outcome {
 		// As the enforcer has it within a second: learnLeases asks.
 		r.learn(model.Lease{
 			Version: model.LeaseVersion, ID: o.LeaseID, State: model.LeaseHeld, DryRun: o.DryRun, Decision: d,
-			CreatedAt: d.At, HeldAt: o.ConfirmedAt, ExpiresAt: o.ConfirmedAt.Add(d.Action.For()),
+			CreatedAt: d.At, HeldAt: o.ConfirmedAt, ExpiresAt: o.ConfirmedAt.Add(d.Action.For()), EasesAt: o.EasesAt,
 		})
 	}
 	return o
@@ -177,7 +177,7 @@ func (r *remote) learn(l model.Lease) {
 	if l.State == model.LeaseEnded && !known {
 		return // it was told already
 	}
-	if !known || before.State != l.State || !before.ExpiresAt.Equal(l.ExpiresAt) {
+	if !known || before.State != l.State || (before.EasedAt == nil) != (l.EasedAt == nil) || !before.ExpiresAt.Equal(l.ExpiresAt) {
 		r.past.Lease(l)
 	}
 }

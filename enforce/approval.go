@@ -50,7 +50,7 @@ func (q *question) about(d *model.Decision) bool {
 // same.
 func sameForce(a, b *model.Action) bool {
 	return a.Kind == b.Kind && a.CPUPercent == b.CPUPercent && a.MemoryHigh == b.MemoryHigh && a.IOPercent == b.IOPercent &&
-		a.PIDsMax == b.PIDsMax && a.ApprovalMS == b.ApprovalMS && a.Scope == b.Scope &&
+		a.PIDsMax == b.PIDsMax && a.EaseMS == b.EaseMS && a.ApprovalMS == b.ApprovalMS && a.Scope == b.Scope &&
 		slices.EqualFunc(a.Then, b.Then, func(a, b model.Action) bool { return sameForce(&a, &b) && a.ForMS == b.ForMS })
 }
 

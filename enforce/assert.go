@@ -17,14 +17,20 @@ const maxAsserts = 3
 // hold is put back in the end, and is on disk before it is written over. It says why the
 // lease should end, where somebody keeps writing, or wants it tighter than we do.
 func (e *Engine) assert(l *lease) (yield string) {
-	writes := e.copyOf(l).Writes
-	for i, w := range writes {
+	held := e.copyOf(l)
+	for i, w := range held.Writes {
 		now, err := e.cgroups.Holds(l.ref(), w)
 		if err != nil || now == w.Wrote {
 			continue // what is gone, or cannot be read, is for the guards to judge
 		}
+		if held.EasedAt != nil && now == w.Step {
+			continue // systemd may take a step after it was given up
+		}
 		again := w
 		again.Was = now
+		if cgroupctl.CheckWrite(again) != nil {
+			again.Step = "" // that would be looser than theirs
+		}
 		l.asserted++ // one look at a lease at a time
 		switch {
 		case l.asserted > maxAsserts:
@@ -41,26 +47,26 @@ func (e *Engine) assert(l *lease) (yield string) {
 			}
 		}
 		e.at("before assert")
-		err = e.applyAgain(l, again)
+		err = e.whileHeld(l, func() error { return e.cgroups.Apply(l.ref(), again) })
 		e.log.Warn("somebody else had written what is held", keyLease, l.ID, keyCgroup, l.ref().Path, keyFile, w.File, keyFound, now, keyError, err)
 	}
 	return ""
 }
 
-// applyAgain makes a write, unless the lease ends. What ends it meanwhile is told to wait,
-// and undone right afterwards: a write after the undo would never be undone.
-func (e *Engine) applyAgain(l *lease, w model.FileWrite) error {
+// whileHeld makes a write of a lease that is held, unless it ends. What ends it meanwhile is
+// told to wait, and undone right afterwards: a write after the undo would never be undone.
+func (e *Engine) whileHeld(l *lease, write func() error) error {
 	e.mu.Lock()
 	if l.claimed {
 		e.mu.Unlock()
 		return errEnds
 	}
-	l.asserting = true
+	l.writing = true
 	e.mu.Unlock()
-	err := e.cgroups.Apply(l.ref(), w)
+	err := write()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	l.asserting = false
+	l.writing = false
 	if l.claimed {
 		e.undoing.Go(func() { e.undo(l) })
 	}

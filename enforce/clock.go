@@ -94,7 +94,7 @@ func (e *Engine) start(now time.Time) (wait func()) {
 		default:
 			continue
 		}
-		if l.flying || l.asserting {
+		if l.flying || l.writing {
 			e.endLocked(l, reason)
 			continue
 		}
@@ -143,12 +143,17 @@ func (e *Engine) lookWhileHeld(l *lease) {
 	by, why := judge(whileHeld, &d, e.lookAtHeld(l, nil))
 	yield := ""
 	if by == "" {
-		yield = e.assert(l)
+		if yield = e.assert(l); yield == "" {
+			e.ease(l)
+		}
 	}
 	now := e.now()
 	e.mu.Lock()
 	l.looking = false
 	l.lookAt = now.Add(max(lookEvery, lookShare*now.Sub(began)))
+	if l.EasesAt != nil && l.EasesAt.After(now) && l.EasesAt.Before(l.lookAt) {
+		l.lookAt = *l.EasesAt
+	}
 	switch {
 	case l.claimed:
 	case by != "":

@@ -29,6 +29,8 @@ type Cgroups interface {
 	Apply(cgroupctl.Ref, model.FileWrite) error
 	Confirm(ctx context.Context, r cgroupctl.Ref, frozen bool) error
 	Restore(context.Context, cgroupctl.Ref, ...model.FileWrite) (note string, err error)
+	// Ease loosens a limit that is held to its step.
+	Ease(cgroupctl.Ref, model.FileWrite) error
 	// Throttle decides which writes would limit a cgroup, or why that cannot be done. The rates
 	// are those of IORates, where I/O is to be limited.
 	Throttle(context.Context, cgroupctl.Ref, cgroupctl.Owner, model.Action, []cgroupctl.IORate) (writes []model.FileWrite, refused string, err error)
@@ -134,7 +136,7 @@ type lease struct {
 	// unwritten says that there is nothing to put back.
 	unwritten bool
 	lookAt    time.Time // when the guards are asked again; zero until it is held
-	asserting bool      // a write is made again; an undo waits for it
+	writing   bool      // a write is made while it is held; an undo waits for it
 	asserted  int       // how often a write was made again because somebody had undone it
 	looking   bool
 	retryAt   time.Time // not zero: an undo failed and is tried again

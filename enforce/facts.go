@@ -37,7 +37,8 @@ type facts struct {
 	way      cgroupctl.Way
 	writes   []model.FileWrite
 	noWay    string
-	// lifted are throttles of ours that a freeze takes the place of.
+	// lifted are what the decision takes the place of: the lease before it on a ladder, and
+	// throttles of ours where it is a freeze.
 	lifted []*lease
 	// rates are what the target reads and writes, where that is to be limited.
 	rates []cgroupctl.IORate
@@ -92,6 +93,7 @@ func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 		case id == d.After && l.State == model.LeaseHeld && !l.claimed:
 			before := l.Lease
 			f.before = &before
+			f.lifted = append(f.lifted, l)
 		case makesWay(l, d):
 			f.lifted = append(f.lifted, l)
 		default:

@@ -31,7 +31,7 @@ func TestEveryErrorOfEveryFileLeavesNothing(t *testing.T) {
 	}{
 		{"freeze", []string{"inspect", "apply", "confirm", "holds", "restore"}},
 		{"freeze apart", []string{"inspect", "isolate", "attach", "confirm", "holds", "restore"}},
-		{"throttle", []string{"inspect", "rates", "throttle", "apply", "holds", "restore"}},
+		{"throttle", []string{"inspect", "rates", "throttle", "apply", "ease", "holds", "restore"}},
 	} {
 		for _, op := range c.ops {
 			t.Run(c.kind+", "+op, func(t *testing.T) {
@@ -60,7 +60,7 @@ func (w *world) faulty(kind, op string, errno error, nth int) {
 	_, d := w.limited(p, 100)
 	w.fake.SetIO(p, cgroupctl.IORate{Device: "8:0", Read: 50e6})
 	pids := []int32{100, 101, 102}
-	d.Action.IOPercent, d.Action.ForMS = 10, time.Minute.Milliseconds()
+	d.Action.IOPercent, d.Action.ForMS, d.Action.EaseMS = 10, 3000, 1500
 	if kind != "throttle" {
 		d.Action = model.Action{Kind: model.Freeze, Scope: model.ScopeTree, ForMS: time.Minute.Milliseconds()}
 	}

@@ -57,6 +57,9 @@ func guardFeasibility(d *model.Decision, f *facts) string {
 	if a.ForMS <= 0 || a.ForMS > int64(365*24*time.Hour/time.Millisecond) {
 		return fmt.Sprintf("a lease of %d ms cannot be given", a.ForMS)
 	}
+	if a.EaseMS < 0 || a.EaseMS > a.ForMS {
+		return fmt.Sprintf("a lease of %d ms cannot be loosened %d ms before its end", a.ForMS, a.EaseMS)
+	}
 	if len(a.Then) > maxRungs || slices.ContainsFunc(a.Then, func(a model.Action) bool { return len(a.Then) > 0 }) {
 		return fmt.Sprintf("the ladder has more than %d further actions, or one upon another", maxRungs)
 	}

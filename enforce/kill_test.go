@@ -69,7 +69,7 @@ func TestMain(m *testing.M) {
 		waitAfterVfork()
 	}
 	if os.Getenv(listPoints) != "" {
-		out := map[string][]string{"every": points, "throttle": pointsThrottle, "inside": pointsInside, "assert": pointsAssert}
+		out := map[string][]string{"every": points, "throttle": pointsThrottle, "inside": pointsInside, "assert": pointsAssert, "ease": pointsEase}
 		if err := json.NewEncoder(os.Stdout).Encode(out); err != nil {
 			os.Exit(1)
 		}

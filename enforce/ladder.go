@@ -1,7 +1,6 @@
 package enforce
 
 import (
-	"context"
 	"fmt"
 	"time"
 
@@ -9,8 +8,10 @@ import (
 )
 
 // whyNotAfter says why a decision may not take the place of a lease. It may only be the next
-// action of the very ladder that the policy asked for when the lease was made, so that
-// nobody gets around the cooldown with it: the ladder ends.
+// action of the very ladder that the policy asked for when the lease was made, or, where the
+// lease is loosened by now, the same again: that its victims suffer again may well be another
+// incident. Nobody gets around the cooldown with it: the ladder ends, and so does the time that
+// all of them have together.
 func whyNotAfter(d *model.Decision, f *facts) string {
 	if d.After == "" {
 		return ""
@@ -20,12 +21,13 @@ func whyNotAfter(d *model.Decision, f *facts) string {
 		return fmt.Sprintf("lease %s, whose place it should take, is not held", d.After)
 	}
 	was := &b.Decision
+	again := b.EasedAt != nil && was.Kind == d.Kind && sameForce(&d.Action, &was.Action)
 	switch {
-	case was.IncidentID != d.IncidentID, was.Target.Cgroup != d.Target.Cgroup, was.Target.CgroupID != d.Target.CgroupID:
+	case !again && was.IncidentID != d.IncidentID, was.Target.Cgroup != d.Target.Cgroup, was.Target.CgroupID != d.Target.CgroupID:
 		return fmt.Sprintf("lease %s, whose place it should take, is about something else", d.After)
 	case b.Inside != "":
 		return fmt.Sprintf("lease %s has moved processes apart, and nothing takes its place", d.After)
-	case len(was.Action.Then) == 0 || !sameForce(&d.Action, rungAfter(&was.Action)):
+	case !again && (len(was.Action.Then) == 0 || !sameForce(&d.Action, rungAfter(&was.Action))):
 		return fmt.Sprintf("it is not what was to follow lease %s", d.After)
 	case !f.now.Before(began(b).Add(f.config.MaxLease.D())):
 		return fmt.Sprintf("%s has been held since %s, and that is the maximum", d.Target.Cgroup, began(b).Format(time.RFC3339))
@@ -46,13 +48,4 @@ func began(l *model.Lease) time.Time {
 		return *l.BeganAt
 	}
 	return l.CreatedAt
-}
-
-// replace ends the lease whose place is taken, and waits until everything is as it was: a limit
-// is lifted before a freeze, which it could keep a task from reaching.
-func (e *Engine) replace(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, liftBound)
-	defer cancel()
-	_, err := e.release(ctx, id, model.EndReplaced, "")
-	return err
 }

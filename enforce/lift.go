@@ -17,26 +17,23 @@ func makesWay(l *lease, d *model.Decision) bool {
 		l.State == model.LeaseHeld && !l.claimed && within(l.Decision.Target.Cgroup, d.Target.Cgroup)
 }
 
-// liftBound is how long a freeze waits for the throttle before it to be lifted. The files are
-// written at once; what takes longer is systemd, where it reads its units again.
+// liftBound is how long a decision waits for what makes way for it. The files are written at
+// once; what takes longer is systemd, where it reads its units again.
 const liftBound = 3 * time.Second
 
-// lift ends the throttles that make way, and waits until they have ended. All guards have
-// agreed to the freeze by then. If they cannot be lifted, nothing is frozen.
-func (e *Engine) lift(ctx context.Context, f *facts) error {
+// lift ends the leases whose place a decision takes, and waits until everything is as it was: a
+// limit is lifted before a freeze, which it could keep a task from reaching. All guards have
+// agreed by then. What cannot be lifted is followed by nothing.
+func (e *Engine) lift(ctx context.Context, leases []*lease) error {
 	e.mu.Lock()
-	for _, l := range f.lifted {
+	for _, l := range leases {
 		e.endLocked(l, model.EndReplaced)
 	}
 	e.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, liftBound)
 	defer cancel()
-	for _, l := range f.lifted {
-		select {
-		case <-l.done:
-		case <-ctx.Done():
-			return fmt.Errorf("nothing was frozen: the throttle %s, which has to be lifted before, is not lifted yet: %w", l.ID, context.Cause(ctx))
-		}
+	if err := awaitAll(ctx, leases); err != nil {
+		return fmt.Errorf("nothing was begun, because something has to be lifted before: %w", err)
 	}
 	return nil
 }

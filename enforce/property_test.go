@@ -85,6 +85,7 @@ func storm(t *testing.T, random *rand.Rand) {
 			if random.IntN(3) == 0 {
 				d.Action.Kind, d.Action.CPUPercent, d.Action.PIDsMax = model.Throttle, float64(1+random.IntN(300)), uint64(1+random.IntN(6000))
 				d.Action.IOPercent = float64(random.IntN(2) * random.IntN(100))
+				d.Action.EaseMS = random.Int64N(d.Action.ForMS + 1)
 			}
 			if random.IntN(4) == 0 {
 				d.Action.ApprovalMS = random.Int64N(60_000) + 1
@@ -108,7 +109,7 @@ func storm(t *testing.T, random *rand.Rand) {
 				}
 			}
 		case 8:
-			failing.Store([]string{"", "", "apply", "confirm", "restore", "inspect"}[random.IntN(6)])
+			failing.Store([]string{"", "", "apply", "confirm", "restore", "inspect", "ease"}[random.IntN(7)])
 		case 9:
 			stuck.Store(random.IntN(3) == 0)
 		case 10: // removed and made again, as another one
@@ -118,16 +119,20 @@ func storm(t *testing.T, random *rand.Rand) {
 				unlimited(w, p)
 				delete(since, p)
 			}
-		case 12: // the next rung of what is held, or something that is none
+		case 12: // the next rung of what is held, the same again, or something that is neither
 			for _, l := range w.e.Leases() {
 				d := l.Decision
 				w.n++
 				d.ID, d.At, d.After = fmt.Sprintf("fs-1-%d", w.n), time.Now(), l.ID
 				climbs := l.State == model.LeaseHeld && l.Inside == "" && len(d.Action.Then) == 1
-				if climbs {
+				again := l.State == model.LeaseHeld && l.EasedAt != nil && random.IntN(2) == 0
+				switch {
+				case again:
+					d.IncidentID = "another"
+				case climbs:
 					d.Action = d.Action.Then[0]
 				}
-				if out := w.e.Propose(t.Context(), d); !climbs && out.RefusedBy == "" && out.Error == "" {
+				if out := w.e.Propose(t.Context(), d); !climbs && !again && out.RefusedBy == "" && out.Error == "" {
 					t.Fatalf("it took the place of %+v: %+v", l, out)
 				}
 			}

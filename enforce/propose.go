@@ -42,24 +42,20 @@ func (e *Engine) Propose(ctx context.Context, d model.Decision) model.Outcome {
 		return out
 	}
 	f, by, why := e.consider(&d, rates, unmeasured)
-	if by == "" && d.After != "" {
-		// What it is to take the place of stays until nobody has anything against it.
-		before := f.before
-		if err := e.replace(ctx, d.After); err != nil {
+	if by == "" {
+		// What makes way stays until nobody has anything against it.
+		if err := e.lift(ctx, f.lifted); err != nil {
 			return e.failed(d, err)
 		}
-		if f, by, why = e.consider(&d, rates, unmeasured, before); by == "" {
-			f.before = before
-		}
+	}
+	if by == "" && d.After != "" {
+		f, by, why = e.consider(&d, rates, unmeasured, f.before)
 	}
 	if by != "" {
 		if by == "approval" {
 			e.await(&d, f)
 		}
 		return e.refuse(d, by, why)
-	}
-	if err := e.lift(ctx, f); err != nil {
-		return e.failed(d, err)
 	}
 	l, out, why := e.take(ctx, &d, f)
 	if l == nil {
@@ -110,7 +106,9 @@ func (e *Engine) take(ctx context.Context, d *model.Decision, f *facts) (*lease,
 		Version: model.LeaseVersion, ID: d.ID, State: model.LeaseIntended, DryRun: out.DryRun,
 		Decision: *d, Writes: f.writes,
 		CreatedAt: f.now, BeganAt: since, ExpiresAt: f.now.Add(hold),
+		EasesAt: easesAt(&d.Action, f.writes, f.now, hold),
 	}
+	out.EasesAt = l.EasesAt
 	if f.way == cgroupctl.WayInside {
 		l.Inside = cgroupctl.InsideName(l.ID)
 	}
@@ -339,7 +337,7 @@ func (e *Engine) recall(id string) (model.Outcome, bool) {
 
 // outcomeOf tells from a lease what became of its decision.
 func outcomeOf(l model.Lease) model.Outcome {
-	out := model.Outcome{DecisionID: l.ID, DryRun: l.DryRun, LeaseID: l.ID, ConfirmedAt: l.HeldAt}
+	out := model.Outcome{DecisionID: l.ID, DryRun: l.DryRun, LeaseID: l.ID, ConfirmedAt: l.HeldAt, EasesAt: l.EasesAt}
 	switch l.EndReason {
 	case model.EndUnconfirmed, model.EndFailed:
 		out.Error = l.Note

@@ -16,12 +16,12 @@ const SocketName = "enforcer.sock"
 // The protocol is one JSON object a line in each direction, each request answered in
 // its turn:
 //
-//	{"v":1,"op":"heartbeat"}
-//	{"v":1}
-//	{"v":1,"op":"release","lease":"fs-1-1"}
-//	{"v":1,"error":"release \"fs-1-1\": no such lease"}
+//	{"v":2,"op":"heartbeat"}
+//	{"v":2}
+//	{"v":2,"op":"release","lease":"fs-1-1"}
+//	{"v":2,"error":"release \"fs-1-1\": no such lease"}
 const (
-	protocolVersion = 1
+	protocolVersion = 2
 	// maxLine bounds a request. A decision is about 1 KiB.
 	maxLine = 64 << 10
 	// maxAnswer bounds what a client reads: leases by the hundred.

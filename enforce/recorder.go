@@ -24,6 +24,8 @@ func NewJournalRecorder(journal *systemd.Journal, log *slog.Logger) *JournalReco
 // Lease tells that a lease has come to a new state.
 func (r *JournalRecorder) Lease(l model.Lease) {
 	switch {
+	case l.State == model.LeaseHeld && l.EasedAt != nil:
+		r.write(systemd.LeaseEased(l))
 	case l.State == model.LeaseHeld:
 		r.write(systemd.LeaseHeld(l))
 	case l.State == model.LeaseEnding: // told only where an undo failed

@@ -21,7 +21,8 @@ import (
 )
 
 // The labelled moments of a lease's life: of every one, of a throttle with several limits,
-// of a tree that is moved into a cgroup of its own, and of what somebody else writes over.
+// of a tree that is moved into a cgroup of its own, of what somebody else writes over, and of a
+// throttle that is loosened.
 var (
 	points = []string{
 		"before record", "after record", "after write", "after confirm", "after held",
@@ -30,6 +31,7 @@ var (
 	pointsThrottle = []string{"after first write"}
 	pointsInside   = []string{"after isolate", "after first move"}
 	pointsAssert   = []string{"before assert"}
+	pointsEase     = []string{"before ease", "after ease"}
 )
 
 // Whoever labels a moment has it killed at.
@@ -39,7 +41,7 @@ func TestEveryLabelledMomentIsKilledAt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := slices.Concat(points, pointsThrottle, pointsInside, pointsAssert)
+	known := slices.Concat(points, pointsThrottle, pointsInside, pointsAssert, pointsEase)
 	seen := map[string]bool{}
 	for _, file := range files {
 		if strings.HasSuffix(file, "_test.go") {
@@ -69,7 +71,10 @@ type killed struct{}
 // record is put away once. (TestKill does this with real processes and SIGKILL.)
 func TestAKillAtEachMomentIsRecoveredFrom(t *testing.T) {
 	for _, kind := range []model.ActionKind{model.Freeze, model.Throttle} {
-		for _, point := range slices.Concat(points, pointsThrottle) {
+		for _, point := range slices.Concat(points, pointsThrottle, pointsEase) {
+			if kind == model.Freeze && slices.Contains(pointsEase, point) {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s %s", kind, point), func(t *testing.T) { killedAt(t, kind, point) })
 		}
 	}
@@ -85,7 +90,7 @@ func killedAt(t *testing.T, kind model.ActionKind, point string) {
 		}
 	})
 	_, d := w.limited("/a", 100)
-	d.Action.ForMS = time.Minute.Milliseconds()
+	d.Action.ForMS, d.Action.EaseMS = time.Minute.Milliseconds(), 10_000
 	if kind == model.Freeze {
 		d.Action = w.decide(cgroupctl.Ref{}, 0, time.Minute).Action
 	}
@@ -97,6 +102,10 @@ func killedAt(t *testing.T, kind model.ActionKind, point string) {
 		}()
 		w.e.Propose(t.Context(), d)
 		l := w.e.active[d.ID]
+		if l.EasesAt != nil { // its time has come
+			l.EasesAt = &l.CreatedAt
+			w.e.ease(l)
+		}
 		l.claimed, l.EndReason = true, model.EndExpired
 		w.e.undo(l)
 	}()

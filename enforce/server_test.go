@@ -122,25 +122,25 @@ func TestWhatTheServerRefuses(t *testing.T) {
 	for _, c := range []struct{ name, line, want string }{
 		{"no JSON", "hello", "read request"},
 		{"nothing", "", "read request"},
-		{"an unknown operation", `{"v":1,"op":"kill"}`, `op "kill" is none of`},
-		{"no operation", `{"v":1}`, `op "" is none of`},
-		{"an unknown field", `{"v":1,"op":"leases","x":1}`, `unknown field "x"`},
-		{"an unknown field in a decision", `{"v":1,"op":"propose","decision":{"x":1}}`, `unknown field "x"`},
-		{"another version", `{"v":2,"op":"leases"}`, "version 2"},
-		{"a later version with keys that nobody knows", `{"v":2,"op":"leases","since":7}`, "version 2, and this enforcer speaks 1: restart breaker-enforcer"},
+		{"an unknown operation", `{"v":2,"op":"kill"}`, `op "kill" is none of`},
+		{"no operation", `{"v":2}`, `op "" is none of`},
+		{"an unknown field", `{"v":2,"op":"leases","x":1}`, `unknown field "x"`},
+		{"an unknown field in a decision", `{"v":2,"op":"propose","decision":{"x":1}}`, `unknown field "x"`},
+		{"another version", `{"v":3,"op":"leases"}`, "version 3"},
+		{"a later version with keys that nobody knows", `{"v":3,"op":"leases","since":7}`, "version 3, and this enforcer speaks 2: restart breaker-enforcer"},
 		{"a later version whose keys are of another type", `{"v":3,"op":["leases"]}`, "version 3"},
 		{"no version", `{"op":"leases"}`, "version 0"},
-		{"a proposal without a decision", `{"v":1,"op":"propose"}`, "needs a decision"},
-		{"a release for a reason of somebody else", `{"v":1,"op":"release","lease":"a","reason":"expired"}`, "no_relief is the only one"},
-		{"a question about no lease", `{"v":1,"op":"lease"}`, "needs a lease"},
-		{"a question about a lease that never was", `{"v":1,"op":"lease","lease":"fs-9"}`, "no such lease"},
-		{"a question about a file", `{"v":1,"op":"lease","lease":"../../version"}`, "no such lease"},
-		{"a yes to nothing", `{"v":1,"op":"approve"}`, "needs an approval"},
-		{"a yes to what nobody asked", `{"v":1,"op":"approve","approval":"fs-9"}`, "no such question"},
-		{"a release without a lease", `{"v":1,"op":"release"}`, "needs a lease"},
-		{"two requests on a line", `{"v":1,"op":"leases"} {"v":1,"op":"leases"}`, "follows it"},
+		{"a proposal without a decision", `{"v":2,"op":"propose"}`, "needs a decision"},
+		{"a release for a reason of somebody else", `{"v":2,"op":"release","lease":"a","reason":"expired"}`, "no_relief is the only one"},
+		{"a question about no lease", `{"v":2,"op":"lease"}`, "needs a lease"},
+		{"a question about a lease that never was", `{"v":2,"op":"lease","lease":"fs-9"}`, "no such lease"},
+		{"a question about a file", `{"v":2,"op":"lease","lease":"../../version"}`, "no such lease"},
+		{"a yes to nothing", `{"v":2,"op":"approve"}`, "needs an approval"},
+		{"a yes to what nobody asked", `{"v":2,"op":"approve","approval":"fs-9"}`, "no such question"},
+		{"a release without a lease", `{"v":2,"op":"release"}`, "needs a lease"},
+		{"two requests on a line", `{"v":2,"op":"leases"} {"v":2,"op":"leases"}`, "follows it"},
 		{"a line without an end", strings.Repeat("x", maxLine+1), "longer than 65536"},
-		{"deep nesting", `{"v":1,"op":"propose","decision":` + strings.Repeat("[", 30000), "read request"},
+		{"deep nesting", `{"v":2,"op":"propose","decision":` + strings.Repeat("[", 30000), "read request"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conn, err := net.Dial("unix", filepath.Join(dir, SocketName))
@@ -151,7 +151,7 @@ func TestWhatTheServerRefuses(t *testing.T) {
 			go conn.Write([]byte(c.line + "\n"))
 			line, err := bufio.NewReader(conn).ReadBytes('\n')
 			var out response
-			if err != nil || json.Unmarshal(line, &out) != nil || !strings.Contains(out.Error, c.want) || out.V != 1 {
+			if err != nil || json.Unmarshal(line, &out) != nil || !strings.Contains(out.Error, c.want) || out.V != protocolVersion {
 				t.Errorf("got %s, %v, want %s", line, err, c.want)
 			}
 		})
@@ -172,7 +172,7 @@ func TestTheServerHasRoomForSoManyConnections(t *testing.T) {
 		}
 		conns = append(conns, conn)
 		// An answer says that the connection has its place.
-		conn.Write([]byte("{\"v\":1,\"op\":\"leases\"}\n"))
+		conn.Write([]byte("{\"v\":2,\"op\":\"leases\"}\n"))
 		bufio.NewReader(conn).ReadBytes('\n')
 	}
 	if err := c.Heartbeat(t.Context()); err == nil || !strings.Contains(err.Error(), "connections") {
@@ -274,9 +274,9 @@ func TestListenRefusesWhatIsNoSocket(t *testing.T) {
 }
 
 func FuzzRequest(f *testing.F) {
-	f.Add([]byte(`{"v":1,"op":"heartbeat"}`))
-	f.Add([]byte(`{"v":1,"op":"propose","decision":{"id":"a","action":{"kind":"freeze","for_ms":1e99}}}`))
-	f.Add([]byte(`{"v":1,"op":"release","lease":"\ud800"}`))
+	f.Add([]byte(`{"v":2,"op":"heartbeat"}`))
+	f.Add([]byte(`{"v":2,"op":"propose","decision":{"id":"a","action":{"kind":"freeze","for_ms":1e99}}}`))
+	f.Add([]byte(`{"v":2,"op":"release","lease":"\ud800"}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if r, err := parseRequest(b); err == nil && (r.V != protocolVersion || r.Op == "" || r.Op == opPropose && r.Decision == nil) {
 			t.Errorf("accepted %+v", r)
@@ -320,7 +320,7 @@ func TestWhoHangsUpHasNothingCarriedOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	// More that waits to be read does not hide the end.
-	conn.Write(append(line, "\n{\"v\":1,\"op\":\"leases\"}\n"...))
+	conn.Write(append(line, "\n{\"v\":2,\"op\":\"leases\"}\n"...))
 	<-reached
 	conn.Close()
 	time.Sleep(3 * hangUpEvery)
@@ -396,7 +396,7 @@ func TestTheEndDoesNotWaitForPeers(t *testing.T) {
 	defer conn.Close()
 	conn.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
 	for err = nil; err == nil; {
-		_, err = conn.Write([]byte(strings.Repeat("{\"v\":1,\"op\":\"leases\"}\n", 1000)))
+		_, err = conn.Write([]byte(strings.Repeat("{\"v\":2,\"op\":\"leases\"}\n", 1000)))
 	}
 	go c.Propose(t.Context(), w.decide(w.tree("/b", 200), 200, time.Minute))
 	<-reached

@@ -222,7 +222,7 @@ func TestAThrottleIsLiftedBeforeAFreeze(t *testing.T) {
 		{name: "of the same cgroup", of: "/a/b", mode: model.Enforce},
 		{name: "of one below", of: "/a/b/c", mode: model.Enforce},
 		{name: "of one above, which is of others, too", of: "/a", guard: "feasibility", mode: model.Enforce},
-		{name: "that cannot be lifted", of: "/a/b", err: "not lifted yet", mode: model.Enforce},
+		{name: "that cannot be lifted", of: "/a/b", err: "not undone yet", mode: model.Enforce},
 		{name: "in a dry run", of: "/a/b", mode: model.DryRun},
 	} {
 		t.Run(c.name, func(t *testing.T) {

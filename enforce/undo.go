@@ -37,12 +37,8 @@ func (e *Engine) release(ctx context.Context, id string, reason model.EndReason,
 	}
 	e.endLocked(l, reason)
 	e.mu.Unlock()
-	select {
-	case <-l.done:
-		return e.copyOf(l), nil
-	case <-ctx.Done():
-		return e.copyOf(l), fmt.Errorf("release %s: not undone yet, and tried again until it is: %w", id, context.Cause(ctx))
-	}
+	err := awaitAll(ctx, []*lease{l})
+	return e.copyOf(l), err
 }
 
 // ReleaseAll ends every lease, and waits until all have ended.
@@ -54,11 +50,16 @@ func (e *Engine) ReleaseAll(ctx context.Context, reason model.EndReason) error {
 		all = append(all, l)
 	}
 	e.mu.Unlock()
-	for _, l := range all {
+	return awaitAll(ctx, all)
+}
+
+// awaitAll waits until all leases have ended.
+func awaitAll(ctx context.Context, leases []*lease) error {
+	for _, l := range leases {
 		select {
 		case <-l.done:
 		case <-ctx.Done():
-			return fmt.Errorf("release all leases: %s is not undone yet: %w", l.ID, context.Cause(ctx))
+			return fmt.Errorf("lease %s is not undone yet, and tried again until it is: %w", l.ID, context.Cause(ctx))
 		}
 	}
 	return nil
@@ -76,7 +77,7 @@ func (e *Engine) endLocked(l *lease, reason model.EndReason) {
 		l.cancel(fmt.Errorf("the lease was ended at once: %s", reason))
 		return
 	}
-	if l.asserting {
+	if l.writing {
 		return // it is undone right after that
 	}
 	e.undoing.Go(func() { e.undo(l) })

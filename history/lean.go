@@ -105,7 +105,7 @@ func leanHold(h model.Hold) model.Hold {
 	id := h.Decision.IncidentID
 	h.ID = cutID(h.ID, id)
 	h.CreatedAt, h.ExpiresAt, h.Decision.At, h.Decision.OpenedAt = kept(h.CreatedAt), kept(h.ExpiresAt), kept(h.Decision.At), kept(h.Decision.OpenedAt)
-	for _, at := range []**time.Time{&h.HeldAt, &h.EndedAt} {
+	for _, at := range []**time.Time{&h.HeldAt, &h.EasesAt, &h.EasedAt, &h.EndedAt} {
 		if *at != nil {
 			is := kept(**at)
 			*at = &is

@@ -9,7 +9,7 @@ type BreakerState string
 const (
 	BreakerClosed   BreakerState = "closed"    // nothing is held
 	BreakerOpen     BreakerState = "open"      // the lease runs
-	BreakerHalfOpen BreakerState = "half_open" // let go of, and watched closely
+	BreakerHalfOpen BreakerState = "half_open" // loosened or let go of, and watched closely
 )
 
 // BreakerStates lists them.
@@ -47,6 +47,10 @@ type Breaker struct {
 	IncidentID string     `json:"incident_id"`
 	LeaseID    string     `json:"lease_id"` // of the last lease
 	Until      *time.Time `json:"until"`    // when that ends at the latest
+	// EasesAt is when the lease is loosened half way; nil where it is not. Eased says that it
+	// was, and that it is held still.
+	EasesAt    *time.Time `json:"eases_at,omitempty"`
+	Eased      bool       `json:"eased,omitempty"`
 	DryRun     bool       `json:"dry_run"`
 	LastEffect Effect     `json:"last_effect"`
 	LastEnd    EndReason  `json:"last_end"` // of the last lease; "" where there was none

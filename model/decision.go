@@ -23,6 +23,9 @@ type Action struct {
 	MemoryHigh uint64     `json:"memory_high,omitempty"` // bytes
 	IOPercent  float64    `json:"io_percent,omitempty"`
 	PIDsMax    uint64     `json:"pids_max,omitempty"`
+	// EaseMS is the last part of ForMS, in which the limits of a throttle are loosened half
+	// way; 0 is none.
+	EaseMS int64 `json:"ease_ms,omitempty"`
 	// ApprovalMS is how long a person may take to say yes to it; 0 asks nobody.
 	ApprovalMS int64 `json:"approval_ms,omitempty"`
 	// Then are the next actions, each to be taken only where the one before gave no relief.
@@ -31,6 +34,9 @@ type Action struct {
 
 // For is how long the action may hold.
 func (a Action) For() time.Duration { return time.Duration(a.ForMS) * time.Millisecond }
+
+// Ease is how long before its end a throttle is loosened half way.
+func (a Action) Ease() time.Duration { return time.Duration(a.EaseMS) * time.Millisecond }
 
 // Ladder is the action and those that follow it, each without what follows.
 func (a Action) Ladder() []Action {
@@ -87,4 +93,6 @@ type Outcome struct {
 	Error       string     `json:"error,omitempty"`
 	WrittenAt   *time.Time `json:"written_at,omitempty"`
 	ConfirmedAt *time.Time `json:"confirmed_at,omitempty"`
+	// EasesAt is when what is held will be loosened half way; nil if it will not.
+	EasesAt *time.Time `json:"eases_at,omitempty"`
 }

@@ -52,8 +52,12 @@ type Lease struct {
 	CreatedAt time.Time `json:"created_at"`
 	// BeganAt is when the first of the leases was made whose places this one took; nil where
 	// it took none.
-	BeganAt   *time.Time `json:"began_at,omitempty"`
-	HeldAt    *time.Time `json:"held_at"`
+	BeganAt *time.Time `json:"began_at,omitempty"`
+	HeldAt  *time.Time `json:"held_at"`
+	// EasesAt is when its limits are loosened half way, which is watched until it expires; nil
+	// where that is not to be. EasedAt is when it was done.
+	EasesAt   *time.Time `json:"eases_at,omitempty"`
+	EasedAt   *time.Time `json:"eased_at,omitempty"`
 	ExpiresAt time.Time  `json:"expires_at"`
 	EndedAt   *time.Time `json:"ended_at"`
 	EndReason EndReason  `json:"end_reason"`
@@ -67,6 +71,10 @@ type FileWrite struct {
 	File  string `json:"file"` // within the target's cgroup
 	Was   string `json:"was"`
 	Wrote string `json:"wrote"`
+	// Step is the other value of ours: what is written when the lease is eased, and what was
+	// held until then once it is. It is on disk before either is written, so that an undo at
+	// any moment knows both. "" where there is none.
+	Step string `json:"step,omitempty"`
 	// Unit is the systemd unit through which it was written; "" is directly.
 	Unit string `json:"unit,omitempty"`
 	// Limit is what the unit had, where a limit is written through it. Was is "" then if
@@ -87,5 +95,6 @@ type UnitLimit struct {
 
 // LeaseVersion is the version of the form in which leases are kept on disk. 2 has
 // Lease.Inside, FileWrite.Unit and FileWrite.Limit; 3 has Lease.BeganAt, Decision.After,
-// Action.Then and Action.ApprovalMS.
-const LeaseVersion = 3
+// Action.Then and Action.ApprovalMS; 4 has Lease.EasesAt, Lease.EasedAt, FileWrite.Step and
+// Action.EaseMS.
+const LeaseVersion = 4

@@ -24,6 +24,12 @@ const (
 	maxRequests = 64   // of all packages; as many denials
 	maxThen     = 3    // further actions
 
+	// The last part of a throttle, in which its limits are loosened half way: less shows nothing
+	// of the victims. A hold that says nothing of it has defaultEase if it is easedFrom or longer.
+	MinEase     = 2 * time.Second
+	defaultEase = 10 * time.Second
+	easedFrom   = 30 * time.Second
+
 	// A person's yes is worth nothing before anybody can have read the question, nor to a
 	// question of yesterday.
 	MinApproval = 10 * time.Second
@@ -33,7 +39,7 @@ const (
 // actionKeys are the keys of an action, those that it must have first.
 var actionKeys = []string{
 	"kind", "scope", "for", "reason", "priority",
-	"cpu_percent", "memory_high", "io_percent", "pids_max", "approval", "then",
+	"cpu_percent", "memory_high", "io_percent", "pids_max", "ease", "approval", "then",
 }
 
 // notInThen are keys that only the first action of a ladder has.
@@ -51,7 +57,7 @@ func readAction(t *ast.Term) (model.Action, error) {
 			return model.Action{}, fmt.Errorf("%s is missing", key)
 		}
 	}
-	if err := checkLimits(&a); err != nil {
+	if err := settle(&a, o); err != nil {
 		return model.Action{}, err
 	}
 	if then := o.Get(ast.InternedTerm("then")); then != nil {
@@ -103,7 +109,7 @@ func readRung(t *ast.Term, first model.Action) (model.Action, error) {
 			return model.Action{}, fmt.Errorf("%s is missing", key)
 		}
 	}
-	return a, checkLimits(&a)
+	return a, settle(&a, o)
 }
 
 // readKeys puts what an object says into an action.
@@ -125,6 +131,23 @@ func readKeys(t *ast.Term, a model.Action) (model.Action, ast.Object, error) {
 		return err != nil
 	})
 	return a, o, err
+}
+
+// settle checks what belongs together in an action, and says what was left open.
+func settle(a *model.Action, o ast.Object) error {
+	if err := checkLimits(a); err != nil {
+		return err
+	}
+	eased := a.CPUPercent+a.IOPercent > 0 || a.MemoryHigh > 0
+	switch said := o.Get(ast.InternedTerm("ease")) != nil; {
+	case !said && eased && a.For() >= easedFrom:
+		a.EaseMS = defaultEase.Milliseconds()
+	case a.EaseMS > 0 && !eased:
+		return errors.New("ease needs cpu_percent, memory_high or io_percent: nothing else is loosened half way")
+	case a.Ease() > a.For()/2:
+		return fmt.Errorf("ease is %v, more than half of for (%v)", a.Ease(), a.For())
+	}
+	return nil
 }
 
 func checkLimits(a *model.Action) error {
@@ -150,6 +173,8 @@ func setKey(a *model.Action, key string, v *ast.Term) (err error) {
 		a.Scope = model.Scope(s)
 	case "for":
 		a.ForMS, err = readFor(v, MinFor, MaxFor)
+	case "ease":
+		a.EaseMS, err = readEase(v)
 	case "approval":
 		a.ApprovalMS, err = readFor(v, MinApproval, MaxApproval)
 	case "reason":
@@ -203,6 +228,14 @@ func readFor(v *ast.Term, least, most time.Duration) (int64, error) {
 		return 0, fmt.Errorf("is %q, not between %v and %v", cut(string(s), 40), least, most)
 	}
 	return d.Milliseconds(), nil
+}
+
+// readEase takes a duration, or none at all.
+func readEase(v *ast.Term) (int64, error) {
+	if s, ok := v.Value.(ast.String); ok && s == "0s" {
+		return 0, nil
+	}
+	return readFor(v, MinEase, MaxFor/2)
 }
 
 // readReason takes a text that a person will read. Control characters are replaced

@@ -25,11 +25,12 @@ func sortRequests(rs []Request) {
 			cmp.Compare(a.ForMS, b.ForMS),
 			compareForce(a, b),
 			cmp.Compare(len(a.Then), len(b.Then)),
+			cmp.Compare(b.EaseMS, a.EaseMS),
 			cmp.Compare(b.ApprovalMS, a.ApprovalMS),
 			cmp.Compare(x.Policy, y.Policy),
 			cmp.Compare(a.Reason, b.Reason),
 			slices.CompareFunc(a.Then, b.Then, func(a, b model.Action) int {
-				return cmp.Or(compareForce(&a, &b), cmp.Compare(a.ForMS, b.ForMS), cmp.Compare(b.ApprovalMS, a.ApprovalMS), cmp.Compare(a.Reason, b.Reason))
+				return cmp.Or(compareForce(&a, &b), cmp.Compare(a.ForMS, b.ForMS), cmp.Compare(b.EaseMS, a.EaseMS), cmp.Compare(b.ApprovalMS, a.ApprovalMS), cmp.Compare(a.Reason, b.Reason))
 			}),
 		)
 	})

@@ -299,6 +299,9 @@ func (b *Builder) hold(s *model.Story, h *model.Hold) {
 		Estimated: s.Estimated, Spared: []Spared{},
 	}
 	row.HeldMS = ms(row.lasted)
+	if h.EasedAt != nil {
+		row.EasedMS = ms(max(0, end.Sub(*h.EasedAt)))
+	}
 	b.spared(s, h, &row)
 	if d.Target.Scope == model.ScopeCgroup {
 		row.OthersHit = d.Target.Outside

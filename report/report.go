@@ -108,6 +108,7 @@ type Hold struct {
 	At        time.Time        `json:"at"`
 	HeldMS    float64          `json:"held_ms"`
 	End       model.EndReason  `json:"end"`
+	EasedMS   float64          `json:"eased_ms,omitempty"` // of HeldMS, its limits loosened half way
 	Note      string           `json:"note,omitempty"`
 	SparedMS  float64          `json:"spared_ms"`
 	Estimated bool             `json:"estimated"`

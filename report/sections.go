@@ -202,9 +202,11 @@ func (h *Hold) lastedOr() time.Duration {
 	return duration(h.HeldMS) // of a report that was read
 }
 
-// end says why a lease ended.
+// end says why a lease ended, and since when it was held more loosely.
 func end(h Hold) string {
 	switch {
+	case h.End != "" && h.EasedMS > 0:
+		return fmt.Sprintf("%s, loosened %s before", h.End, span(duration(h.EasedMS)))
 	case h.End != "":
 		return string(h.End)
 	case h.Note != "":

@@ -15,6 +15,7 @@ const (
 	MsgDecisionRefused     MessageID = "52c2cd59a1cc42c09c3b82fd05378691" // a policy or a guard said no
 	MsgDecisionFailed      MessageID = "ecbccae913f6474e8abcc7514372e96e" // an action passed the guards and could not be carried out
 	MsgLeaseHeld           MessageID = "93a4dfbd49ae4a8c97f314001bd50bad" // a culprit is held
+	MsgLeaseEased          MessageID = "055a2ac235a245c2b5bf98f45e938dc1" // its limits are loosened half way
 	MsgLeaseEnded          MessageID = "7b7be3f2f4af4c72903edd72594cd37b" // it is let go
 	MsgLeaseRecovered      MessageID = "4d5b13c2688c42d5a592ebe5066a0f14" // it was still held at the enforcer's start, and is let go
 	MsgLeaseStuck          MessageID = "2c8cab20149e4a1e8e85c0c6d27e1bd8" // it could not be let go
@@ -49,6 +50,7 @@ func MessageIDs() []MessageID {
 		MsgDecisionRefused,
 		MsgDecisionFailed,
 		MsgLeaseHeld,
+		MsgLeaseEased,
 		MsgLeaseEnded,
 		MsgLeaseRecovered,
 		MsgLeaseStuck,

@@ -92,6 +92,12 @@ func LeaseHeld(l model.Lease) Entry {
 		l.Decision.Action.Kind, or(l.Decision.Target.Cgroup), dry(l), l.ExpiresAt.UTC().Format(time.RFC3339)), leaseFields(l))
 }
 
+// LeaseEased tells that a culprit is held more loosely from now on, and until when.
+func LeaseEased(l model.Lease) Entry {
+	return entry(MsgLeaseEased, leasePriority(l, Notice), fmt.Sprintf("%s of %s is loosened half way%s until %s%s",
+		l.Decision.Action.Kind, or(l.Decision.Target.Cgroup), dry(l), l.ExpiresAt.UTC().Format(time.RFC3339), note(l)), leaseFields(l))
+}
+
 // LeaseEnded tells that a culprit is let go, and why.
 func LeaseEnded(l model.Lease) Entry {
 	priority := Notice
@@ -194,6 +200,9 @@ func BreakerSwitched(b model.Breaker) Entry {
 		message = fmt.Sprintf("the breaker of %s is open; it opened %s of late", or(b.Cgroup), times(b.Opened))
 	case model.BreakerHalfOpen:
 		message = fmt.Sprintf("the breaker of %s is half-open: it was let go (%s), and its victims are watched", or(b.Cgroup), or(string(b.LastEnd)))
+		if b.Eased {
+			message = fmt.Sprintf("the breaker of %s is half-open: it was loosened, and its victims are watched", or(b.Cgroup))
+		}
 	}
 	return entry(MsgBreakerSwitched, Info, message, breakerFields(b))
 }

@@ -39,8 +39,12 @@ func (a *app) leases() *cobra.Command {
 }
 
 func state(l model.Lease) string {
-	if l.DryRun {
-		return string(l.State) + " (dry run)"
+	text := string(l.State)
+	if l.State == model.LeaseHeld && l.EasedAt != nil {
+		text += ", loosened"
 	}
-	return string(l.State)
+	if l.DryRun {
+		text += " (dry run)"
+	}
+	return text
 }

@@ -501,6 +501,9 @@ func actionText(x model.Action) string {
 			text += fmt.Sprintf(" %s=%.0f", limit.name, limit.value)
 		}
 	}
+	if x.EaseMS > 0 {
+		text += fmt.Sprintf(" ease=%s", span(x.Ease()))
+	}
 	return text
 }
 

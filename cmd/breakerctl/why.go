@@ -83,10 +83,19 @@ func writeStory(w io.Writer, s model.Story) {
 					before = b.StallMS
 				}
 			}
-			g.add(held.Local().Format(time.TimeOnly), lasted, fmt.Sprintf("%.0f ms", before), fmt.Sprintf("%.0f ms", v.StallMS), or(string(h.EndReason), "-"), or(v.Cgroup, fmt.Sprint(v.CgroupID)))
+			g.add(held.Local().Format(time.TimeOnly), lasted, fmt.Sprintf("%.0f ms", before), fmt.Sprintf("%.0f ms", v.StallMS), ended(&h.Lease), or(v.Cgroup, fmt.Sprint(v.CgroupID)))
 		}
 	}
 	section(w, "While it was held, or in a dry run would have been", g)
+}
+
+// ended says how a lease has ended, and since when it was held more loosely.
+func ended(l *model.Lease) string {
+	text := or(string(l.EndReason), "-")
+	if l.EasedAt != nil && l.EndedAt != nil {
+		text += fmt.Sprintf(", loosened %s before", span(l.EndedAt.Sub(*l.EasedAt)))
+	}
+	return text
 }
 
 func writeWhy(w io.Writer, in model.Incident) {
