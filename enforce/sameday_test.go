@@ -51,11 +51,11 @@ func TestTheSameRecordedDayGivesTheSameInADryRunAndInEnforce(t *testing.T) {
 	fake := [2]cgroupctl.Ref{w.fake.Make(job.Path, tree[:]...), w.fake.Make(sshd.Path, beside[:]...)}
 
 	roots := [2]model.ProcID{{PID: tree[0], StartTime: oldStart}, {PID: beside[0], StartTime: oldStart}}
-	dry := w.day(t, model.DryRun, cgroupctl.NewDry(real), recorded9to5(t, [2]cgroupctl.Ref{job.Ref(), sshd.Ref()}, roots))
+	dry := w.day(t, model.DryRun, cgroupctl.NewDry(real), freezeStorms, recorded9to5(t, [2]cgroupctl.Ref{job.Ref(), sshd.Ref()}, roots, storms))
 	if job.Frozen() || sshd.Frozen() {
 		t.Error("the dry run froze something")
 	}
-	enforced := w.day(t, model.Enforce, w.fake, recorded9to5(t, fake, roots))
+	enforced := w.day(t, model.Enforce, w.fake, freezeStorms, recorded9to5(t, fake, roots, storms))
 	if diff := cmp.Diff(dry, enforced); diff != "" {
 		t.Errorf("the same day (-dry run +enforce):\n%s", diff)
 	}
@@ -70,6 +70,51 @@ func TestTheSameRecordedDayGivesTheSameInADryRunAndInEnforce(t *testing.T) {
 		t.Errorf("the enforcer made %d writes", n)
 	}
 }
+
+// A day of throttles: who storms again once it is loosened is tightened again, and who does not
+// is let go. The cgroups of both are in memory, because a machine need not have the controllers:
+// that a dry writer takes the steps that the real one takes is for package cgroupctl.
+func TestTheSameDayOfThrottlesGivesTheSameInADryRunAndInEnforce(t *testing.T) {
+	calm := func(time.Duration) bool { return false }
+	again := func(at time.Duration) bool {
+		return at <= 5*time.Second || at > 22*time.Second && at <= 27*time.Second
+	}
+	var days [2][]happened
+	for i, mode := range []model.Mode{model.DryRun, model.Enforce} {
+		w := newWorld(t)
+		job, _ := w.limited("/a", 100)
+		other, _ := w.limited("/b", 200)
+		roots := [2]model.ProcID{{PID: 100, StartTime: oldStart}, {PID: 200, StartTime: oldStart}}
+		days[i] = w.day(t, mode, w.fake, throttleStorms, recorded9to5(t, [2]cgroupctl.Ref{job, other}, roots, [2]func(time.Duration) bool{again, calm}))
+		w.wantLimits("/a", "max 100000", "4915")
+	}
+	if diff := cmp.Diff(days[0], days[1]); diff != "" {
+		t.Errorf("the same day (-dry run +enforce):\n%s", diff)
+	}
+	var seen []string
+	for _, line := range days[0] {
+		switch line.What {
+		case "held", "loosened", "ended":
+			seen = append(seen, line.What+" "+line.For.String()+" "+line.Why)
+		}
+	}
+	want := []string{
+		"held 30s ", "loosened 20s ", "ended 22s replaced", "held 1m0s ", "loosened 50s ", "ended 1m0s expired",
+		"held 2m0s ", "loosened 1m50s ", // in the next storms, of which the day does not see the end
+	}
+	if diff := cmp.Diff(want, seen); diff != "" {
+		t.Errorf("of the day (-want +got):\n%s", diff)
+	}
+}
+
+const throttleStorms = `package breaker.storms
+
+import rego.v1
+
+action contains {"kind": "throttle", "cpu_percent": 50, "scope": "cgroup", "for": "30s", "reason": "a storm"} if {
+	input.incident.kind == "fork_storm"
+}
+`
 
 // happened is something that was decided, or became of it.
 type happened struct {
@@ -89,7 +134,7 @@ var storms = [2]func(time.Duration) bool{
 }
 
 // recorded9to5 is a recording of storms in two cgroups.
-func recorded9to5(t *testing.T, cgroups [2]cgroupctl.Ref, roots [2]model.ProcID) []byte {
+func recorded9to5(t *testing.T, cgroups [2]cgroupctl.Ref, roots [2]model.ProcID, storms [2]func(time.Duration) bool) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	enc, err := recording.NewEncoder(&b, recording.Header{})
@@ -145,7 +190,7 @@ action contains {"kind": "freeze", "scope": "cgroup", "for": "20s", "reason": "a
 `
 
 // day plays a recording, and writes down what happens. The clock is that of the samples.
-func (w *world) day(t *testing.T, mode model.Mode, cgroups Cgroups, recorded []byte) (all []happened) {
+func (w *world) day(t *testing.T, mode model.Mode, cgroups Cgroups, rule string, recorded []byte) (all []happened) {
 	t.Helper()
 	now := dayBegan
 	log := &dayLog{now: &now}
@@ -158,7 +203,7 @@ func (w *world) day(t *testing.T, mode model.Mode, cgroups Cgroups, recorded []b
 		}
 	})
 	defer w.close()
-	set, err := policy.LoadSources(map[string]string{"storms.rego": freezeStorms})
+	set, err := policy.LoadSources(map[string]string{"storms.rego": rule})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -220,6 +265,9 @@ func (l *dayLog) outcome(d *model.Decision, o *model.Outcome) {
 }
 
 func (l *dayLog) Lease(lease model.Lease) {
+	if lease.State == model.LeaseHeld && lease.EasedAt != nil {
+		l.add(happened{What: "loosened", Cgroup: lease.Decision.Target.Cgroup, For: lease.EasedAt.Sub(*lease.HeldAt)})
+	}
 	if lease.State == model.LeaseEnded {
 		l.add(happened{What: "ended", Cgroup: lease.Decision.Target.Cgroup, Why: fmt.Sprint(lease.EndReason, lease.Note), For: lease.EndedAt.Sub(*lease.HeldAt)})
 	}

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/opa/v1/ast"
@@ -59,7 +60,7 @@ func TestAnActionIsUnderstoodToTheLetterOrRefused(t *testing.T) {
 		{"a time that ran backwards", fz, []string{"for", `"-5s"`}, `for is "-5s", not between 100ms and 10m0s`},
 		{"more than ten minutes", fz, []string{"for", `"10m0.001s"`}, `for is "10m0.001s", not between 100ms and 10m0s`},
 		{"a slip in a key", fz, []string{"resaon", `"x"`}, `unknown key "resaon": did you mean reason?`},
-		{"a key of another world", fz, []string{"signal", "9"}, `unknown key "signal": an action has kind, scope, for, reason, priority, cpu_percent, memory_high, io_percent, pids_max, approval, then`},
+		{"a key of another world", fz, []string{"signal", "9"}, `unknown key "signal": an action has kind, scope, for, reason, priority, cpu_percent, memory_high, io_percent, pids_max, ease, approval, then`},
 		{"a freeze with a limit", fz, []string{"cpu_percent", "50"}, "a freeze has no limits: cpu_percent, memory_high, io_percent and pids_max belong to a throttle"},
 		{"a throttle without a limit", th, nil, "a throttle needs at least one of cpu_percent, memory_high, io_percent, pids_max"},
 		{"no CPU at all", th, []string{"cpu_percent", "0"}, "cpu_percent is 0, not between 1 and 1000000"},
@@ -83,6 +84,11 @@ func TestAnActionIsUnderstoodToTheLetterOrRefused(t *testing.T) {
 		{"a milder one after the freeze", fz, []string{"then", `[{"kind": "throttle", "for": "5s", "cpu_percent": 10}]`}, "then number 1: it is no more than the one before: the milder one comes first"},
 		{"the same once more", th, []string{"cpu_percent", "50", "then", `[{"kind": "throttle", "for": "5s", "cpu_percent": 20}, {"kind": "throttle", "for": "9s", "cpu_percent": 20}]`}, "then number 2: it is no more than the one before: the milder one comes first"},
 		{"a rung with a limit on a freeze", th, []string{"cpu_percent", "50", "then", `[{"kind": "freeze", "for": "5s", "pids_max": 9}]`}, "then number 1: a freeze has no limits: cpu_percent, memory_high, io_percent and pids_max belong to a throttle"},
+		{"eased before anything is seen of it", th, []string{"cpu_percent", "50", "ease", `"1s"`}, `ease is "1s", not between 2s and 5m0s`},
+		{"eased with a number", th, []string{"cpu_percent", "50", "ease", "0"}, `ease is a number, not a duration such as "60s"`},
+		{"eased for longer than held", th, []string{"cpu_percent", "50", "for", `"10s"`, "ease", `"6s"`}, "ease is 6s, more than half of for (10s)"},
+		{"a freeze that is eased", fz, []string{"ease", `"2s"`}, "ease needs cpu_percent, memory_high or io_percent: nothing else is loosened half way"},
+		{"what makes room for forks at once", th, []string{"pids_max", "50", "ease", `"2s"`}, "ease needs cpu_percent, memory_high or io_percent: nothing else is loosened half way"},
 		{"a priority of null", fz, []string{"priority", "null"}, "priority is null, not a number"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -102,10 +108,34 @@ func TestAnActionCarriesAllThatWasSaid(t *testing.T) {
 	}
 	want := model.Action{
 		Kind: model.Throttle, Scope: model.ScopeCgroup, ForMS: 90_000, Reason: "storm", Priority: -7,
-		CPUPercent: 12.5, MemoryHigh: 1e9, IOPercent: 100, PIDsMax: 64,
+		CPUPercent: 12.5, MemoryHigh: 1e9, IOPercent: 100, PIDsMax: 64, EaseMS: 10_000,
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
+	}
+}
+
+func TestAThrottleIsEasedInItsLastTenSecondsUnlessItSaysElse(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		kind    string
+		changes []string
+		want    time.Duration
+	}{
+		{"half a minute", "throttle", []string{"for", `"30s"`, "cpu_percent", "50"}, 10 * time.Second},
+		{"of memory", "throttle", []string{"for", `"10m"`, "memory_high", "1e9"}, 10 * time.Second},
+		{"of io", "throttle", []string{"for", `"1m"`, "io_percent", "10"}, 10 * time.Second},
+		{"less than half a minute", "throttle", []string{"for", `"29s"`, "cpu_percent", "50"}, 0},
+		{"less, which says so", "throttle", []string{"for", `"4s"`, "cpu_percent", "50", "ease", `"2s"`}, 2 * time.Second},
+		{"switched off", "throttle", []string{"for", `"1m"`, "cpu_percent", "50", "ease", `"0s"`}, 0},
+		{"of forks", "throttle", []string{"for", `"1m"`, "pids_max", "50"}, 0},
+		{"a freeze", "freeze", []string{"for", `"1m"`}, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if a, err := readAction(base(t, tt.kind, tt.changes...)); err != nil || a.Ease() != tt.want {
+				t.Errorf("eased for %v, %v, want %v", a.Ease(), err, tt.want)
+			}
+		})
 	}
 }
 
@@ -116,7 +146,7 @@ func TestALadderHasTheScopeAndTheReasonOfItsFirstActionUnlessItSaysOthers(t *tes
 		t.Fatal(err)
 	}
 	want := model.Action{
-		Kind: model.Throttle, Scope: model.ScopeTree, ForMS: 30_000, Reason: "storm", CPUPercent: 50, ApprovalMS: 300_000,
+		Kind: model.Throttle, Scope: model.ScopeTree, ForMS: 30_000, Reason: "storm", CPUPercent: 50, EaseMS: 10_000, ApprovalMS: 300_000,
 		Then: []model.Action{
 			{Kind: model.Throttle, Scope: model.ScopeTree, ForMS: 20_000, Reason: "storm", CPUPercent: 20},
 			{Kind: model.Freeze, Scope: model.ScopeCgroup, ForMS: 10_000, Reason: "all else failed", ApprovalMS: 60_000},

@@ -41,6 +41,7 @@ type labels struct {
 	Throttle []string `json:"throttle"`
 	Inside   []string `json:"inside"`
 	Assert   []string `json:"assert"`
+	Ease     []string `json:"ease"`
 }
 
 func readLabels(enforcerTest string) (l labels, err error) {
@@ -59,7 +60,7 @@ func (l *labels) of(k kind) []string {
 	case apart:
 		return slices.Concat(l.Every, l.Inside)
 	case throttle:
-		return slices.Concat(l.Every, l.Throttle, l.Assert)
+		return slices.Concat(l.Every, l.Throttle, l.Assert, l.Ease)
 	}
 	return slices.Concat(l.Every, l.Assert)
 }
@@ -80,7 +81,7 @@ func (l *lane) labelled(ctx context.Context, all *labels, t *tally) error {
 				if b.act == oom && l.ground.memory == "" {
 					continue
 				}
-				took, dirty, err := l.strike(ctx, c, label, b, ends(all, label))
+				took, dirty, err := l.strike(ctx, c, label, b, all)
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
 				}
@@ -101,7 +102,7 @@ func ends(all *labels, label string) bool {
 
 // strike has the enforcer stop itself at a moment, does what is to be done, and measures
 // until everything is as it was. dirty says that something was not.
-func (l *lane) strike(ctx context.Context, c *group, label string, b blow, ending bool) (took time.Duration, dirty bool, err error) {
+func (l *lane) strike(ctx context.Context, c *group, label string, b blow, all *labels) (took time.Duration, dirty bool, err error) {
 	e, err := l.start(label)
 	if err != nil {
 		return 0, false, err
@@ -111,12 +112,12 @@ func (l *lane) strike(ctx context.Context, c *group, label string, b blow, endin
 		return 0, false, err
 	}
 	hold := longHold
-	if ending || b.at == "enforcer" {
+	if ends(all, label) || b.at == "enforcer" {
 		hold = shortHold
 	}
 	foreign := label == "before assert"
-	if foreign {
-		hold = 2 * time.Second
+	if foreign || slices.Contains(all.Ease, label) {
+		hold = 2 * time.Second // long enough to come to it
 	}
 	d, err := breakerdFor(l, l.decide(c, hold))
 	if err != nil {

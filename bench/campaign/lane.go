@@ -104,7 +104,7 @@ func (l *lane) decide(c *group, hold time.Duration) model.Decision {
 	l.n++
 	a := model.Action{Kind: model.Freeze, Scope: model.ScopeTree, ForMS: hold.Milliseconds()}
 	if c.kind == throttle {
-		a = model.Action{Kind: model.Throttle, Scope: model.ScopeCgroup, ForMS: hold.Milliseconds(), CPUPercent: 50, MemoryHigh: 512 << 20, PIDsMax: 200}
+		a = model.Action{Kind: model.Throttle, Scope: model.ScopeCgroup, ForMS: hold.Milliseconds(), EaseMS: hold.Milliseconds() / 2, CPUPercent: 50, MemoryHigh: 512 << 20, PIDsMax: 200}
 	}
 	now := time.Now()
 	return model.Decision{
