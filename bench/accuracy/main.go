@@ -11,23 +11,21 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
-	"regexp"
 	"runtime"
 	"slices"
-	"syscall"
+
+	"github.com/breakerd/breakerd/bench/trial"
 )
 
 // options are the command line.
 type options struct {
+	trial.Options
 	runs     int
-	only     *regexp.Regexp
 	breakerd string
 	ctl      string
 	format   string
 	dir      string
 	list     bool
-	read     string
 }
 
 func init() {
@@ -43,30 +41,20 @@ func main() {
 		}
 		return
 	}
-	ok, err := run()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "accuracy:", err)
-		os.Exit(2)
-	}
-	if !ok {
-		os.Exit(1)
-	}
+	trial.Main("accuracy", run)
 }
 
 func parse() (options, error) {
 	var o options
-	var only string
 	flag.IntVar(&o.runs, "runs", 1, "take each scenario so `often`")
-	flag.StringVar(&only, "only", "", "take the scenarios whose name matches the `REGEX`")
+	o.Flags("take the scenarios whose name matches the `REGEX`", "show the `FILE` that -o json wrote, and take nothing")
 	flag.BoolVar(&o.list, "list", false, "list the scenarios, what is expected of each, and what is missing here")
 	flag.StringVar(&o.breakerd, "breakerd", "", "`PATH` of the breakerd to try (default: that of this checkout, built now)")
 	flag.StringVar(&o.ctl, "breakerctl", "", "`PATH` of the breakerctl that replays (default: as for breakerd)")
 	flag.StringVar(&o.format, "o", "table", "`FORMAT`: table or json")
 	flag.StringVar(&o.dir, "dir", os.TempDir(), "`DIR` on the disk that the scenarios of io use")
-	flag.StringVar(&o.read, "read", "", "show the `FILE` that -o json wrote, and take nothing")
-	flag.Parse()
-	if flag.NArg() > 0 {
-		return o, fmt.Errorf("%q: there are only options", flag.Arg(0))
+	if err := trial.Parse(); err != nil {
+		return o, err
 	}
 	if o.format != "table" && o.format != "json" {
 		return o, fmt.Errorf("-o %q is neither table nor json", o.format)
@@ -74,23 +62,25 @@ func parse() (options, error) {
 	if o.runs < 1 {
 		return o, fmt.Errorf("--runs %d: at least 1", o.runs)
 	}
-	var err error
-	o.only, err = regexp.Compile(only)
-	return o, err
+	return o, nil
 }
 
 // run reports whether breakerd was right; the error says that it could not be tried.
-func run() (ok bool, err error) {
+func run(ctx context.Context) (ok bool, err error) {
 	o, err := parse()
 	if err != nil {
 		return false, err
 	}
-	if o.read != "" {
-		return again(o.read)
+	if o.Read != "" {
+		var report Report
+		if err := trial.Load(o.Read, &report); err != nil {
+			return false, err
+		}
+		return report.Summary.Passed, report.write(os.Stdout)
 	}
-	chosen := slices.DeleteFunc(scenarios(runtime.NumCPU()), func(s scenario) bool { return !o.only.MatchString(s.name) })
+	chosen := slices.DeleteFunc(scenarios(runtime.NumCPU()), func(s scenario) bool { return !o.Only.MatchString(s.name) })
 	if len(chosen) == 0 {
-		return false, fmt.Errorf("--only %s matches no scenario", o.only)
+		return false, fmt.Errorf("--only %s matches no scenario", &o.Only)
 	}
 	here, err := look(o)
 	if err != nil {
@@ -102,8 +92,6 @@ func run() (ok bool, err error) {
 	if os.Geteuid() != 0 {
 		return false, errors.New("run as root: it makes cgroups, and breakerd needs CAP_BPF and CAP_PERFMON")
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
 	report, err := prove(ctx, o, here, chosen)
 	if err != nil {
 		return false, err
@@ -116,17 +104,4 @@ func run() (ok bool, err error) {
 		err = report.write(os.Stdout)
 	}
 	return report.Summary.Passed, err
-}
-
-// again shows the report of another run.
-func again(path string) (ok bool, err error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return false, err
-	}
-	var report Report
-	if err := json.Unmarshal(text, &report); err != nil {
-		return false, fmt.Errorf("%s: %w", path, err)
-	}
-	return report.Summary.Passed, report.write(os.Stdout)
 }

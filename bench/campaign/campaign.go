@@ -64,7 +64,7 @@ func campaign(ctx context.Context, o options, temp string) (r Report, err error)
 	goOn, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	start := func(name string, f func(*lane) error, kinds ...kind) {
-		if !o.only.MatchString(name) {
+		if !o.Only.MatchString(name) {
 			return
 		}
 		if o.gentle {

@@ -12,23 +12,21 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"regexp"
-	"syscall"
+
+	"github.com/breakerd/breakerd/bench/trial"
 )
 
 // options are the command line.
 type options struct {
+	trial.Options
 	kills        int
 	rounds       int
-	only         *regexp.Regexp
 	gentle       bool
 	breakerd     string
 	enforcer     string
 	enforcerTest string
 	json         string
-	read         string
 }
 
 func main() {
@@ -36,53 +34,45 @@ func main() {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", role, play(role, os.Args[1:]))
 		os.Exit(1)
 	}
-	ok, err := run()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "campaign:", err)
-		os.Exit(2)
-	}
-	if !ok {
-		os.Exit(1)
-	}
+	trial.Main("campaign", run)
 }
 
 func parse() (options, error) {
 	var o options
 	flag.IntVar(&o.kills, "kills", 1000, "so `many` random moments")
 	flag.IntVar(&o.rounds, "rounds", 1, "take each labelled moment so `often`")
-	only := flag.String("only", "", "strike only in the lanes whose name matches the `REGEX`: labelled freeze, random 0, breakerd 1, …")
+	o.Flags("strike only in the lanes whose name matches the `REGEX`: labelled freeze, random 0, breakerd 1, …",
+		"show the `FILE` that --json wrote, and try nothing")
 	flag.BoolVar(&o.gentle, "gentle", false, "one lane at a time, without load and without latencies: for an emulated processor")
 	flag.StringVar(&o.breakerd, "breakerd", "", "`PATH` of the breakerd to try (default: that of this checkout, built now)")
 	flag.StringVar(&o.enforcer, "enforcer", "", "`PATH` of the breaker-enforcer to try (likewise)")
 	flag.StringVar(&o.enforcerTest, "enforcer-test", "", "`PATH` of the tests of package enforce, which have the labelled moments (likewise)")
 	flag.StringVar(&o.json, "json", "", "write the report to the `FILE`, too")
-	flag.StringVar(&o.read, "read", "", "show the `FILE` that --json wrote, and try nothing")
-	flag.Parse()
-	if flag.NArg() > 0 {
-		return o, fmt.Errorf("%q: there are only options", flag.Arg(0))
+	if err := trial.Parse(); err != nil {
+		return o, err
 	}
 	if o.kills < 0 || o.rounds < 0 {
 		return o, fmt.Errorf("--kills %d --rounds %d: neither can be less than 0", o.kills, o.rounds)
 	}
-	var err error
-	o.only, err = regexp.Compile(*only)
-	return o, err
+	return o, nil
 }
 
 // run reports whether nothing was left behind; the error says that it could not be tried.
-func run() (ok bool, err error) {
+func run(ctx context.Context) (ok bool, err error) {
 	o, err := parse()
 	if err != nil {
 		return false, err
 	}
-	if o.read != "" {
-		return again(o.read)
+	if o.Read != "" {
+		var report Report
+		if err := trial.Load(o.Read, &report); err != nil {
+			return false, err
+		}
+		return report.Passed, report.write(os.Stdout)
 	}
 	if os.Geteuid() != 0 {
 		return false, errors.New("run as root: it freezes and limits cgroups")
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
 	temp, err := os.MkdirTemp("", prefix)
 	if err != nil {
 		return false, err
@@ -131,17 +121,4 @@ func (o *options) build(ctx context.Context, temp string) error {
 		}
 	}
 	return nil
-}
-
-// again shows the report of another run.
-func again(path string) (ok bool, err error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return false, err
-	}
-	var report Report
-	if err := json.Unmarshal(text, &report); err != nil {
-		return false, fmt.Errorf("%s: %w", path, err)
-	}
-	return report.Passed, report.write(os.Stdout)
 }

@@ -91,6 +91,7 @@ func TestMonitorAndDryRunChangeNothingOfAUnit(t *testing.T) {
 		for i, a := range []model.Action{
 			{Kind: model.Freeze, ForMS: 60_000},
 			{Kind: model.Throttle, ForMS: 60_000, CPUPercent: 10, MemoryHigh: 64 << 20, PIDsMax: 10},
+			{Kind: model.Throttle, ForMS: 4000, EaseMS: 2000, CPUPercent: 10, MemoryHigh: 64 << 20},
 		} {
 			a.Scope, a.Reason = model.ScopeCgroup, "a test"
 			id := fmt.Sprintf("dry-%d", i)
@@ -103,6 +104,14 @@ func TestMonitorAndDryRunChangeNothingOfAUnit(t *testing.T) {
 				t.Errorf("%s: %+v", mode, out)
 			}
 			differ(t, string(mode)+", held", before, everything(t, cgroup, name))
+			if a.EaseMS > 0 && mode == model.DryRun {
+				eventually(t, "it is loosened", func() bool {
+					e.Advance(time.Now())
+					l, err := e.Lease(id)
+					return err == nil && l.EasedAt != nil && l.State == model.LeaseHeld
+				})
+				differ(t, "loosened", before, everything(t, cgroup, name))
+			}
 			if err := e.ReleaseAll(t.Context(), model.EndReleased); err != nil {
 				t.Error(err)
 			}
