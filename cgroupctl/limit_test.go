@@ -29,6 +29,10 @@ func (f files) limitsNow(string) (bool, error) { return f.other, nil }
 
 func (f files) machineHas(controller string) (bool, error) { return controller != f.lack, nil }
 
+func (f files) most(l limit) float64 {
+	return map[string]float64{"cpu.max": 4e6, "memory.high": 1 << 30}[l.file]
+}
+
 func (f files) unitLimit(_ string, of model.UnitLimit) (model.UnitLimit, error) {
 	of.Value, of.DropIn = math.MaxUint64, true
 	if f.unit != 0 {
@@ -151,10 +155,78 @@ func TestLimitsThatAreNeverWritten(t *testing.T) {
 		{File: "io.max", Was: "", Wrote: "8:0 rbps=2000000"},
 		{File: "io.max", Was: "8:0 rbps=max", Wrote: "8:0 rbps=2000000", Unit: "a.service", Limit: model.UnitLimit{Property: IOReadBandwidthMax, Device: "8:16"}},
 		{File: "io.weight", Was: "default 100", Wrote: "default 1"},
+		{File: "cpu.max", Was: "max 100000", Wrote: "50000 100000", Step: "max 100000"},
+		{File: "cpu.max", Was: "80000 100000", Wrote: "50000 100000", Step: "80000 100000"},
+		{File: "cpu.max", Was: "80000 100000", Wrote: "50000 100000", Step: "50000 100000"},
+		{File: "cpu.max", Was: "80000 100000", Wrote: "50000 100000", Step: "500 100000"},
+		{File: "cpu.max", Was: "80000 100000", Wrote: "50000 100000", Step: "60000 100000\n1"},
+		{File: "memory.high", Was: "max", Wrote: "1048576", Step: "0"},
+		{File: "pids.max", Was: "max", Wrote: "10", Step: "20"},
+		{File: "io.max", Was: "8:0 rbps=max", Wrote: "8:0 rbps=2000000", Step: "8:0 wbps=3000000"},
+		{File: "io.max", Was: "8:0 rbps=max", Wrote: "8:0 rbps=2000000", Step: "8:16 rbps=3000000"},
+		{File: "cgroup.freeze", Was: "0", Wrote: "1", Step: "0"},
 	} {
 		if err := CheckWrite(w); err == nil {
 			t.Errorf("%+v is let through", w)
 		}
+	}
+}
+
+// Half way to what was there, or, where that was no limit, to what there is.
+func TestTheStepBetween(t *testing.T) {
+	rates := []IORate{{Device: "8:0", Read: 100e6, Write: 200e6}}
+	service := Owner{Own: true, Version: 257, Unit: Unit{Name: "a.service", ActiveState: "active"}}
+	for _, tt := range []struct {
+		name   string
+		now    map[string]string
+		owner  Owner
+		action model.Action
+		want   []string
+	}{
+		{"of four CPUs", map[string]string{"cpu.max": "max 100000"}, Owner{}, model.Action{CPUPercent: 50}, []string{"225000 100000"}},
+		{"of a limit, in its own period", map[string]string{"cpu.max": "190000 95000"}, Owner{}, model.Action{CPUPercent: 50}, []string{"118750 95000"}},
+		{"of more CPUs than there are", map[string]string{"cpu.max": "900000 100000"}, Owner{}, model.Action{CPUPercent: 100}, []string{"250000 100000"}},
+		{"of a unit that has no cpu.max yet", nil, service, model.Action{CPUPercent: 50}, []string{"225000 100000"}},
+		{"where all CPUs are less than it is limited to", map[string]string{"cpu.max": "max 100000"}, Owner{}, model.Action{CPUPercent: 500}, []string{""}},
+		{"where nothing lies between", map[string]string{"cpu.max": "50001 100000"}, Owner{}, model.Action{CPUPercent: 50}, []string{""}},
+		{"of all memory, in whole pages", map[string]string{"memory.high": "max"}, Owner{}, model.Action{MemoryHigh: 1<<20 + 4096}, []string{"537395200"}},
+		{"of a limit of memory", map[string]string{"memory.high": "314572800"}, Owner{}, model.Action{MemoryHigh: 100 << 20}, []string{"209715200"}},
+		{"of forks", map[string]string{"pids.max": "4915"}, Owner{}, model.Action{PIDsMax: 100}, []string{""}},
+		{"of what was read and written", map[string]string{"io.max": "there", "io.max 8:0 wbps": "8:0 wbps=50000000"}, Owner{}, model.Action{IOPercent: 10},
+			[]string{"8:0 rbps=55000000", "8:0 wbps=35000000"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, ease := range []int64{0, 10_000} {
+				tt.action.EaseMS = ease
+				writes, refused, err := planLimits(Ref{Path: "/a"}, tt.owner, tt.action, rates, files{now: tt.now})
+				if refused != "" || err != nil {
+					t.Fatal(refused, err)
+				}
+				var steps []string
+				for _, w := range writes {
+					steps = append(steps, w.Step)
+					if ease == 0 && w.Step != "" {
+						t.Errorf("not asked for: %+v", w)
+					}
+					if err := CheckWrite(w); err != nil {
+						t.Errorf("planned, and then refused: %v", err)
+					}
+					if w.Step == "" {
+						continue
+					}
+					// As it is written, and as it is written down afterwards.
+					_, step, err := toStep(w)
+					if w.Wrote, w.Step = w.Step, w.Wrote; err != nil || step.Wrote != w.Wrote || CheckWrite(w) != nil {
+						t.Errorf("the step is %+v, %v; then %v", step, err, CheckWrite(w))
+					}
+				}
+				if ease > 0 {
+					if diff := cmp.Diff(tt.want, steps); diff != "" {
+						t.Error(diff)
+					}
+				}
+			}
+		})
 	}
 }
 

@@ -82,7 +82,7 @@ type Victim struct {
 
 // Breaker is the culprit's history.
 type Breaker struct {
-	State      model.BreakerState `json:"state" doc:"Whether the culprit is held (open), was let go a moment ago and is watched (half_open), or neither (closed)." enum:"closed,open,half_open"`
+	State      model.BreakerState `json:"state" doc:"Whether the culprit is held (open), was loosened or let go a moment ago and is watched (half_open), or neither (closed)." enum:"closed,open,half_open"`
 	Generation uint64             `json:"generation" doc:"How often the state has changed. 0 of one of whom nothing is known." unit:"changes"`
 	SinceMS    int64              `json:"since_ms" doc:"How long the state has lasted." unit:"ms"`
 	Opened     int                `json:"opened" doc:"How often it was held of late. Each time doubles how long it is held next." unit:"times"`
