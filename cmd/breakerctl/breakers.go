@@ -14,7 +14,7 @@ func (a *app) breakers() *cobra.Command {
 	return &cobra.Command{
 		Use: "breakers", Short: "List what is known of those who were held of late", Args: cobra.NoArgs,
 		Long: `List the circuit breakers of the culprits that were held of late. Open: it is held. Half-open: it
-was let go, and its victims are watched. Closed: neither.
+was loosened or let go, and its victims are watched. Closed: neither.
 
 EFFECT says whether holding it helped its victims, from how long anybody made them wait in each
 second before and while it was held (BEFORE, AFTER). Where it did not help it was let go early and
@@ -33,12 +33,19 @@ is left alone for a while: RESTS.`,
 			}
 			r := newRows(c.OutOrStdout(), "CGROUP", "STATE", "FOR", "OPENED", "EFFECT", "BEFORE", "AFTER", "LAST END", "RESTS")
 			for _, b := range all {
-				r.add(b.Cgroup, string(b.State), span(time.Since(b.Since)), fmt.Sprint(b.Opened), string(b.LastEffect),
+				r.add(b.Cgroup, breakerState(b), span(time.Since(b.Since)), fmt.Sprint(b.Opened), string(b.LastEffect),
 					fmt.Sprintf("%.0f ms/s", b.Before.OthersMS), fmt.Sprintf("%.0f ms/s", b.After.OthersMS), or(string(b.LastEnd), "-"), or(rests(b), "-"))
 			}
 			return r.flush()
 		},
 	}
+}
+
+func breakerState(b model.Breaker) string {
+	if b.Eased {
+		return string(b.State) + ", loosened"
+	}
+	return string(b.State)
 }
 
 // rests says for which kinds of trouble a culprit is left alone, and until when.

@@ -171,9 +171,19 @@ func (r *replayer) events(events []judge.Event) {
 		}
 		r.keep(e.Incident)
 		if e.Type == judge.Wanted && r.other {
-			r.events(r.judge.Outcome(model.Outcome{DecisionID: e.Decision.ID, DryRun: true}))
+			r.events(r.judge.Outcome(assumed(e.Decision)))
 		}
 	}
+}
+
+// assumed is what would have become of a decision, had nobody refused it.
+func assumed(d *model.Decision) model.Outcome {
+	o := model.Outcome{DecisionID: d.ID, DryRun: true}
+	if a := d.Action; a.EaseMS > 0 {
+		eases := d.At.Add(a.For() - a.Ease())
+		o.EasesAt = &eases
+	}
+	return o
 }
 
 func (r *replayer) keep(in model.Incident) {

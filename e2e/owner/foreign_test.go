@@ -103,15 +103,14 @@ func TestMonitorAndDryRunChangeNothingOfAUnit(t *testing.T) {
 			if !out.DryRun || out.Error != "" || (mode == model.DryRun) != (out.ConfirmedAt != nil) || (mode == model.Monitor) != (out.RefusedBy == "mode") {
 				t.Errorf("%s: %+v", mode, out)
 			}
-			differ(t, string(mode)+", held", before, everything(t, cgroup, name))
 			if a.EaseMS > 0 && mode == model.DryRun {
 				eventually(t, "it is loosened", func() bool {
 					e.Advance(time.Now())
 					l, err := e.Lease(id)
-					return err == nil && l.EasedAt != nil && l.State == model.LeaseHeld
+					return err == nil && l.EasedAt != nil
 				})
-				differ(t, "loosened", before, everything(t, cgroup, name))
 			}
+			differ(t, string(mode)+", held", before, everything(t, cgroup, name))
 			if err := e.ReleaseAll(t.Context(), model.EndReleased); err != nil {
 				t.Error(err)
 			}
