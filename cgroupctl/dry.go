@@ -60,7 +60,11 @@ func (d *Dry) Apply(r Ref, w model.FileWrite) error {
 	if err := CheckWrite(w); err != nil {
 		return err
 	}
-	return d.remember(r, w)
+	now, err := d.Holds(r, w)
+	if err != nil {
+		return err
+	}
+	return d.remember(r, w, now)
 }
 
 // Ease remembers a step that the real one would have taken, or gives its error.
@@ -69,14 +73,14 @@ func (d *Dry) Ease(r Ref, w model.FileWrite) error {
 	if err != nil {
 		return err
 	}
-	return d.remember(r, step)
-}
-
-func (d *Dry) remember(r Ref, w model.FileWrite) error {
 	now, err := d.Holds(r, w)
 	if err != nil {
 		return err
 	}
+	return d.remember(r, step, now)
+}
+
+func (d *Dry) remember(r Ref, w model.FileWrite, now string) error {
 	if now != w.Was {
 		return owned(r, w, now)
 	}

@@ -3,6 +3,7 @@ package cgroupctl_test
 import (
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"github.com/breakerd/breakerd/cgroupctl"
 	"github.com/breakerd/breakerd/cgroupctl/suite"
 	"github.com/breakerd/breakerd/internal/kerneltest"
+	"github.com/breakerd/breakerd/model"
 )
 
 // kernelWorld is a scratch cgroup of the real kernel.
@@ -124,6 +126,42 @@ func TestDryTouchesNothing(t *testing.T) {
 }
 
 // files are the contents of all files of a cgroup but the running counters.
+// The step of a limit is taken in the mind alone, whether or not the cgroup has the file.
+func TestADryStep(t *testing.T) {
+	g := kerneltest.ScratchCgroup(t)
+	d := cgroupctl.NewDry(open(t, g.Mount))
+	w := model.FileWrite{
+		File: "cpu.max", Wrote: "50000 100000", Step: "125000 100000", Unit: "a.service",
+		Limit: model.UnitLimit{Property: cgroupctl.CPUQuota, Value: math.MaxUint64},
+	}
+	was, err := d.Holds(g.Ref(), w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Was = was
+	if err := d.Ease(g.Ref(), w); !errors.Is(err, cgroupctl.ErrOwned) {
+		t.Errorf("eased before it was limited: %v", err)
+	}
+	holds := func(want string) {
+		t.Helper()
+		if now, err := d.Holds(g.Ref(), w); err != nil || now != want {
+			t.Errorf("it holds %q, %v, want %q", now, err, want)
+		}
+	}
+	if err := d.Apply(g.Ref(), w); err != nil {
+		t.Fatal(err)
+	}
+	holds(w.Wrote)
+	if err := d.Ease(g.Ref(), w); err != nil {
+		t.Fatal(err)
+	}
+	holds(w.Step)
+	if note, err := d.Restore(t.Context(), g.Ref(), w); note != "" || err != nil {
+		t.Errorf("restored with %q, %v", note, err)
+	}
+	holds(was)
+}
+
 func files(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
