@@ -63,7 +63,4 @@ func TestWhatIsHeldAsTheMachineGoesDownEndsInGoodOrder(t *testing.T) {
 		}
 	}
 	t.Logf("all had ended after %s", time.Since(began).Round(time.Millisecond))
-	if took := time.Since(began); took > 15*time.Second {
-		t.Errorf("it took %s", took)
-	}
 }
