@@ -144,7 +144,7 @@ func TestWhoMayPauseAndWhoMayResume(t *testing.T) {
 		{"the group resumes", peer{uid: 1000, groups: []uint32{991}}, opResume, true},
 		{"root resumes", peer{uid: 0}, opResume, false},
 	} {
-		out := s.do(t.Context(), nil, tt.peer, request{V: 1, Op: tt.op})
+		out := s.do(t.Context(), nil, tt.peer, request{V: protocolVersion, Op: tt.op})
 		if denied := strings.Contains(out.Error, "may not"); denied != tt.denied {
 			t.Errorf("%s: %+v", tt.name, out)
 		}

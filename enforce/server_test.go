@@ -311,7 +311,7 @@ func TestWhoHangsUpHasNothingCarriedOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := w.decide(w.tree("/b", 200), 200, time.Minute)
-	line, err := json.Marshal(request{V: 1, Op: opPropose, Decision: &d})
+	line, err := json.Marshal(request{V: protocolVersion, Op: opPropose, Decision: &d})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,7 +347,7 @@ func TestWhoStopsToWriteIsStillAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := w.decide(w.tree("/b", 200), 200, time.Minute)
-	line, _ := json.Marshal(request{V: 1, Op: opPropose, Decision: &d})
+	line, _ := json.Marshal(request{V: protocolVersion, Op: opPropose, Decision: &d})
 	conn, err := net.Dial("unix", filepath.Join(dir, SocketName))
 	if err != nil {
 		t.Fatal(err)
