@@ -33,7 +33,8 @@ func (a *app) policyEval() *cobra.Command {
 		ValidArgsFunction: a.completeIncidents,
 		Long: `Put one incident to policies: INCIDENT is a file with an incident as breakerctl why -o json
 shows it, or with a whole input of a policy; - is standard input; anything else is the ID of
-an incident that a running breakerd remembers. Nothing is carried out.
+an incident that a running breakerd has in its history. Of an incident that is over it is what
+was seen when the policies were asked last. Nothing is carried out.
 
 Of each rule it says whether it spoke and, if not, which line stopped it and what was seen
 there; first come those that nearly spoke.
@@ -91,6 +92,10 @@ func (a *app) policyInput(c *cobra.Command, name string) (policy.Input, error) {
 		if err != nil {
 			return policy.Input{}, err
 		}
+		if in.State == model.Closed {
+			all, err := inputsOf(&in)
+			return all[len(all)-1], err
+		}
 		s, err := a.client().Status(c.Context())
 		if err != nil {
 			return policy.Input{}, err
@@ -112,7 +117,33 @@ func (a *app) policyInput(c *cobra.Command, name string) (policy.Input, error) {
 	return readIncident(name, b)
 }
 
-// readIncident takes a whole input of a policy, or an incident at the time when it opened.
+// inputsOf are what the policies saw of an incident when they were asked first and last. Where
+// that is not kept it is the incident as it was seen last, by a culprit of whom nothing is
+// known.
+func inputsOf(s *model.Story) ([]policy.Input, error) {
+	var all []policy.Input
+	for _, text := range s.Inputs {
+		var in policy.Input
+		if err := json.Unmarshal(text, &in); err != nil {
+			return []policy.Input{in}, fmt.Errorf("incident %s: what the policies saw cannot be read: %w", s.ID, err)
+		}
+		all = append(all, in)
+	}
+	if len(all) > 0 {
+		return all, nil
+	}
+	at := s.OpenedAt
+	if s.ClosedAt != nil {
+		at = *s.ClosedAt
+	}
+	var host model.Host
+	if s.Host != nil {
+		host = *s.Host
+	}
+	return []policy.Input{policy.InputOf(&s.Incident, breaker.Unknown(s.Culprit.Cgroup), host, at)}, nil
+}
+
+// readIncident takes a whole input of a policy, or an incident as it was kept.
 func readIncident(name string, b []byte) (policy.Input, error) {
 	var parts map[string]json.RawMessage
 	if err := json.Unmarshal(b, &parts); err != nil {
@@ -126,11 +157,15 @@ func readIncident(name string, b []byte) (policy.Input, error) {
 			return in, fmt.Errorf("%s: read the input of a policy: %w", name, err)
 		}
 	} else {
-		var inc model.Incident
-		if err := json.Unmarshal(b, &inc); err != nil {
+		var s model.Story
+		if err := json.Unmarshal(b, &s); err != nil {
 			return in, fmt.Errorf("%s: read an incident: %w", name, err)
 		}
-		in = policy.InputOf(&inc, breaker.Unknown(inc.Culprit.Cgroup), model.Host{}, inc.OpenedAt)
+		all, err := inputsOf(&s)
+		if err != nil {
+			return in, fmt.Errorf("%s: %w", name, err)
+		}
+		in = all[len(all)-1]
 	}
 	if !slices.Contains(model.Kinds, in.Incident.Kind) {
 		return in, fmt.Errorf("%s: %q is no kind of incident: it is one of %v", name, in.Incident.Kind, model.Kinds)

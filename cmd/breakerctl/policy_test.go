@@ -23,6 +23,9 @@ func TestAPolicyFromItsFirstLineUntilItIsTried(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/policy",
 		Setup: func(env *testscript.Env) error {
+			if err := serveKept(env); err != nil {
+				return err
+			}
 			return recordStorm(filepath.Join(env.WorkDir, "storm.jsonl"))
 		},
 	})
@@ -35,7 +38,7 @@ func TestTheWalkOfTheDocumentIsThatOfTheStories(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stories string
-	for _, name := range []string{"walk", "diff"} {
+	for _, name := range []string{"walk", "diff", "kept"} {
 		story, err := os.ReadFile("testdata/policy/" + name + ".txtar")
 		if err != nil {
 			t.Fatal(err)
