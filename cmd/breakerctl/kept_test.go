@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -102,8 +100,8 @@ func serveKept(env *testscript.Env) error {
 	go func() { served <- api.Serve(ctx, l, &kept{stories: stories}) }()
 	env.Defer(func() {
 		cancel()
-		if err := <-served; err != nil && !errors.Is(err, context.Canceled) && !strings.Contains(err.Error(), "closed") {
-			panic(err)
+		if err := <-served; err != nil {
+			env.T().Fatal("serve the history: ", err)
 		}
 	})
 	return nil
