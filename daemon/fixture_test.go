@@ -46,12 +46,12 @@ type doer struct {
 	mu       sync.Mutex
 	proposed []model.Decision
 	answer   func(context.Context, model.Decision) model.Outcome
-	limits   []string
+	limits   []model.Decision
 	undone   []string
 	ended    map[string]model.EndReason
 }
 
-func (e *doer) limited() []string { return e.limits }
+func (e *doer) limited() []model.Decision { return e.limits }
 
 func (e *doer) propose(ctx context.Context, d model.Decision) model.Outcome {
 	e.mu.Lock()

@@ -142,7 +142,7 @@ func TestALeaseOfTheEnforcerIsKeptFromItsBeginningToItsEnd(t *testing.T) {
 	l := model.Lease{ID: "a-1", State: model.LeaseHeld, Decision: model.Decision{Action: model.Action{CPUPercent: 50}, Target: model.Target{Cgroup: "/a"}}}
 	r.learn(l)
 	r.learn(l) // heard of again
-	if got := r.limited(); len(got) != 1 || got[0] != "/a" {
+	if got := r.limited(); len(got) != 1 || got[0].Target.Cgroup != "/a" {
 		t.Errorf("limited %v", got)
 	}
 	l.State, l.EndReason = model.LeaseEnded, model.EndReleased

@@ -162,13 +162,17 @@ func (p *pipeline) keepOutcome(o *model.Outcome) {
 	}
 }
 
-// markLimited says of which cgroups the CPU time is limited by breakerd itself: their
-// waiting is nobody else's doing.
+// markLimited says of which cgroups the CPU time or the memory is limited by breakerd
+// itself: their waiting is nobody else's doing.
 func (p *pipeline) markLimited(s *model.Sample) {
-	for _, limited := range p.enforcer.limited() {
+	for _, d := range p.enforcer.limited() {
+		limited := d.Target.Cgroup
 		for i := range s.Cgroups {
 			c := &s.Cgroups[i]
-			c.Limited = c.Limited || c.Path == limited || strings.HasPrefix(c.Path, limited+"/")
+			if c.Path == limited || strings.HasPrefix(c.Path, limited+"/") {
+				c.Limited = c.Limited || d.Action.CPUPercent != 0
+				c.MemoryLimited = c.MemoryLimited || d.Action.MemoryHigh != 0
+			}
 		}
 	}
 }
