@@ -248,6 +248,7 @@ type pages struct {
 	is        model.HistoryState
 	kept      []model.Incident
 	story     *model.Story
+	asked     map[string][]string
 }
 
 func (p *pages) Sample(*model.Sample) {
@@ -263,6 +264,15 @@ func (p *pages) Incident(in model.Incident) {
 		p.incidents = make(map[string]model.Incident)
 	}
 	p.incidents[in.ID] = in
+}
+
+func (p *pages) Asked(incident string, input []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asked == nil {
+		p.asked = make(map[string][]string)
+	}
+	p.asked[incident] = append(p.asked[incident], string(input))
 }
 
 func (p *pages) Verdict(v model.Verdict) {

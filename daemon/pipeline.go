@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"strings"
@@ -145,6 +146,11 @@ func (p *pipeline) sample(ctx context.Context, s *model.Sample) {
 	for _, in := range p.judge.Open() {
 		p.board.incident(in)
 		p.past.Incident(in)
+	}
+	for _, in := range p.judge.Asked() {
+		if text, err := json.Marshal(in); err == nil { // what is no number was refused, and said
+			p.past.Asked(in.Incident.ID, text)
+		}
 	}
 }
 

@@ -64,6 +64,7 @@ type Judge struct {
 	breakers *breaker.Set
 	open     map[string]*docket
 	host     model.Host
+	asked    []policy.Input // with the last sample
 }
 
 // docket is an incident and where its decisions stand. It is open, or an outcome is
@@ -92,6 +93,10 @@ func (j *Judge) SetThresholds(cfg detect.Config) { j.watch.SetConfig(cfg) }
 // Keyframe is the process table as it is now, for a recording to begin with.
 func (j *Judge) Keyframe() model.Sample { return j.watch.Keyframe() }
 
+// Asked are the inputs with which the policies were asked about incidents when the last
+// sample came, or would have been if there were any.
+func (j *Judge) Asked() []policy.Input { return j.asked }
+
 // Open lists the open incidents, the oldest first.
 func (j *Judge) Open() []model.Incident {
 	var all []model.Incident
@@ -108,7 +113,7 @@ func (j *Judge) Open() []model.Incident {
 
 // Sample takes in the next sample.
 func (j *Judge) Sample(ctx context.Context, s *model.Sample) []Event {
-	j.host = s.Host
+	j.host, j.asked = s.Host, nil
 	changes := j.watch.Feed(s)
 	events := j.feel(s)
 	for _, c := range changes {
@@ -138,11 +143,13 @@ func (j *Judge) Sample(ctx context.Context, s *model.Sample) []Event {
 // ask puts an incident to the policies.
 func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
 	d.next = now.Add(askAgain)
+	in := d.incident
+	input := policy.InputOf(in, j.breakers.Of(in.Culprit.Cgroup), j.host, now)
+	j.asked = append(j.asked, input)
 	if j.policies == nil || j.policies.Empty() {
 		return nil
 	}
-	in := d.incident
-	v := j.policies.Decide(ctx, policy.InputOf(in, j.breakers.Of(in.Culprit.Cgroup), j.host, now))
+	v := j.policies.Decide(ctx, input)
 	switch {
 	case v.Error != "":
 		return j.record(d, model.DecisionRecord{At: now, Action: model.NoAction, Error: v.Error})
