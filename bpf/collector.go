@@ -30,7 +30,7 @@ type Collector struct {
 	io       *blockPrograms // nil where they do not fit the kernel
 	ioErr    error          // why
 	cgroups  *totals[uint64, collectorCgroupCounts]
-	waits    *totals[collectorWaitCell, uint64]
+	waits    *drain[collectorWaitCell, uint64]
 	lost     [collectorLostKindLOST_KINDS]uint64 // as last read
 	scanBuf  []byte
 	known    map[model.ProcID]*knownProcess
@@ -68,7 +68,7 @@ func Open(sizes Sizes) (*Collector, error) {
 	c := &Collector{
 		programs: p,
 		cgroups:  newTotals[uint64](p.Cgroups, idleTicks, minusCounts),
-		waits:    newTotals[collectorWaitCell](p.Waits, idleTicks, minusNumber),
+		waits:    newDrain[collectorWaitCell, uint64](p.Waits),
 		scanBuf:  make([]byte, 64<<10),
 		known:    make(map[model.ProcID]*knownProcess),
 		drained:  make(chan struct{}),
@@ -253,7 +253,7 @@ func (c *Collector) collectCounts(s *model.Sample) error {
 	if err != nil {
 		return err
 	}
-	err = c.waits.growth(func(cell collectorWaitCell, ns uint64) {
+	err = c.waits.each(func(cell collectorWaitCell, ns uint64) {
 		w := model.Wait{Resource: model.CPU, By: model.ByCgroup, Offender: model.CgroupID(cell.Offender), Victim: model.CgroupID(cell.Victim), NS: ns}
 		if cell.Offender == 0 {
 			w.By = model.ByUnknown

@@ -33,7 +33,7 @@ func BenchmarkCollect(b *testing.B) {
 					counts[i].Forks++
 				}
 				for i := range waits {
-					waits[i] += 250e3
+					waits[i] = 250e3
 				}
 				if n == 0 {
 					return

@@ -113,5 +113,3 @@ func minusCounts(a, b collectorCgroupCounts) collectorCgroupCounts {
 		IoBytes:    a.IoBytes - b.IoBytes,
 	}
 }
-
-func minusNumber(a, b uint64) uint64 { return a - b }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/breakerd/breakerd/internal/kerneltest"
@@ -81,6 +82,8 @@ func smallTable(t *testing.T) *ebpf.Map {
 	t.Cleanup(func() { m.Close() })
 	return m
 }
+
+func minusNumber(a, b uint64) uint64 { return a - b }
 
 func TestAnIdleEntryGivesUpItsPlaceAndComesBack(t *testing.T) {
 	table := smallTable(t)
@@ -173,6 +176,31 @@ func TestAFullTableIsReadToItsEnd(t *testing.T) {
 	slices.Sort(keys)
 	if want := []uint64{1, 2, 3, 4}; !slices.Equal(keys, want) {
 		t.Errorf("read %v, want %v", keys, want)
+	}
+}
+
+func TestATableThatIsEmptiedGivesEverythingOnce(t *testing.T) {
+	table := smallTable(t)
+	all := newDrain[uint64, uint64](table)
+	all.keys, all.vals = all.keys[:2], all.vals[:2] // in several calls
+	taken := map[uint64]uint64{}
+	take := func(k, v uint64) { taken[k] += v }
+	want := map[uint64]uint64{}
+	for round := range uint64(3) {
+		for k := range 4 - round {
+			if err := table.Put(k+1, 10*round+k); err != nil {
+				t.Fatal(err)
+			}
+			want[k+1] += 10*round + k
+		}
+		for range 2 { // the second time there is nothing
+			if err := all.each(take); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if diff := cmp.Diff(want, taken); diff != "" {
+			t.Fatalf("round %d: %s", round, diff)
+		}
 	}
 }
 

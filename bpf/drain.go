@@ -1,0 +1,48 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
+
+// drainChunk is how many entries one system call takes out of a table; a bucket of it,
+// which is taken whole, has a few.
+const drainChunk = 4096
+
+// drain empties a kernel table that is added to, so that what is in it is what was added
+// since it was last emptied. A table of pairs is mostly pairs that do not meet again:
+// at 2,000 cgroups a tick adds to a few thousand of 32,768, and reading them all and
+// remembering each took more than half of the tick's time.
+//
+// What a program adds to an entry that it found just before that was taken out is lost,
+// or is another's that took its place: within some ns, and 1 ms of a wait at the most
+// (GATHER_NS in sched.h).
+type drain[K, V any] struct {
+	table *ebpf.Map
+	keys  []K
+	vals  []V
+}
+
+func newDrain[K, V any](table *ebpf.Map) *drain[K, V] {
+	n := min(table.MaxEntries(), drainChunk)
+	return &drain[K, V]{table: table, keys: make([]K, n), vals: make([]V, n)}
+}
+
+// each calls it for every entry, and leaves the table empty.
+func (d *drain[K, V]) each(take func(K, V)) error {
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := d.table.BatchLookupAndDelete(&cursor, d.keys, d.vals, nil) // of hash tables since 5.6
+		for i, key := range d.keys[:n] {
+			take(key, d.vals[i])
+		}
+		switch {
+		case errors.Is(err, ebpf.ErrKeyNotExist): // that was all
+			return nil
+		case err != nil:
+			return fmt.Errorf("empty kernel table %s: %w", d.table, err)
+		}
+	}
+}
