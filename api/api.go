@@ -63,8 +63,15 @@ type Status struct {
 type Policies struct {
 	Hash     string    `json:"hash"`
 	Packages []string  `json:"packages"`
-	LoadedAt time.Time `json:"loaded_at"`
-	Error    string    `json:"error"` // why there are none, or why a newer set is not in force
+	LoadedAt time.Time `json:"loaded_at"` // when they came into force
+	// Error says why there are none, or why a newer set is not in force.
+	Error     string     `json:"error"`
+	RefusedAt *time.Time `json:"refused_at,omitempty"`
+	// Writing are files that are being written: they are loaded once they are closed.
+	Writing []string `json:"writing"`
+	// WatchError says why changes of the files are not noticed; "" if they are, or nobody
+	// wants that.
+	WatchError string `json:"watch_error,omitempty"`
 }
 
 // Config says which configuration is in force.

@@ -75,38 +75,50 @@ type ruling struct {
 	learning   breaker.Config
 }
 
-// reloads reads the configuration and the policies again whenever it is asked to. What is
-// refused leaves the old in force; each for itself, because a slip in one policy should
-// not keep a threshold from being changed.
+// reloads reads the configuration and the policies again whenever it is asked to, and the
+// policies when they have changed. What is refused leaves the old in force; each for
+// itself, because a slip in one policy should not keep a threshold from being changed.
 func (d *Daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
 	for {
+		d.watched.begin(ctx, d.conf.get().Policies)
 		select {
 		case <-ctx.Done():
 			return
 		case <-reload:
+			d.reload(ctx)
+		case <-d.watched.changed:
+			if d.loadPolicies() {
+				d.rule(ctx)
+			}
 		}
-		if err := systemd.Reloading(); err != nil {
-			d.log.Warn("systemd was not told", "error", err)
-		}
-		d.status("reading the configuration and the policies again")
-		tick := d.conf.get().Tick
-		d.teller.write(d.conf.again())
-		d.past.SetBounds(d.conf.get().History.MaxAge.D(), int64(d.conf.get().History.MaxSize))
-		if now := d.conf.get().Tick; now != tick {
-			d.observer.SetTick(now.D())
-		}
-		d.loadPolicies()
-		d.shelf.mu.Lock()
-		set := d.shelf.set
-		d.shelf.mu.Unlock()
-		select {
-		case d.pipeline.rulings <- ruling{set, d.conf.get().Detect, d.conf.get().Breaker}:
-		case <-ctx.Done():
-			return
-		}
-		if err := systemd.Ready(d.statusLine()); err != nil {
-			d.log.Warn("systemd was not told", "error", err)
-		}
+	}
+}
+
+// reload does what systemctl reload asks for.
+func (d *Daemon) reload(ctx context.Context) {
+	if err := systemd.Reloading(); err != nil {
+		d.log.Warn("systemd was not told", "error", err)
+	}
+	d.status("reading the configuration and the policies again")
+	tick := d.conf.get().Tick
+	d.teller.write(d.conf.again())
+	d.past.SetBounds(d.conf.get().History.MaxAge.D(), int64(d.conf.get().History.MaxSize))
+	if now := d.conf.get().Tick; now != tick {
+		d.observer.SetTick(now.D())
+	}
+	d.loadPolicies()
+	d.rule(ctx)
+	if err := systemd.Ready(d.statusLine()); err != nil {
+		d.log.Warn("systemd was not told", "error", err)
+	}
+}
+
+// rule has the pipeline decide by what is in force now.
+func (d *Daemon) rule(ctx context.Context) {
+	cfg := d.conf.get()
+	select {
+	case d.pipeline.rulings <- ruling{d.shelf.inForce(), cfg.Detect, cfg.Breaker}:
+	case <-ctx.Done():
 	}
 }
 

@@ -25,7 +25,6 @@ import (
 	"github.com/breakerd/breakerd/judge"
 	"github.com/breakerd/breakerd/model"
 	"github.com/breakerd/breakerd/observe"
-	"github.com/breakerd/breakerd/policy"
 	"github.com/breakerd/breakerd/recording"
 	"github.com/breakerd/breakerd/systemd"
 	"github.com/breakerd/breakerd/workload"
@@ -45,6 +44,7 @@ type Daemon struct {
 	started  time.Time
 	kernel   string
 	shelf    shelf
+	watched  watched
 	memory   memory
 	kept     keptError
 	past     History
@@ -82,15 +82,6 @@ type eyes interface {
 	Close() error
 }
 
-// shelf holds the policies in force.
-type shelf struct {
-	mu       sync.Mutex
-	set      *policy.Set
-	sources  map[string]string
-	loadedAt time.Time
-	err      error
-}
-
 // Run runs breakerd until the context ends. A reload reads the settings and the policies
 // again.
 func Run(ctx context.Context, load Load, stateDir string, history OpenHistory, version string, log *slog.Logger, reload <-chan os.Signal) (err error) {
@@ -102,6 +93,7 @@ func Run(ctx context.Context, load Load, stateDir string, history OpenHistory, v
 	journal := systemd.OpenJournal("breakerd", os.Stderr)
 	defer func() { err = errors.Join(err, journal.Close()) }()
 	d := &Daemon{version: version, log: log, journal: journal, teller: &teller{journal: journal, log: log}, started: time.Now().UTC(), kernel: kernelRelease()}
+	d.watched.changed = make(chan struct{})
 	d.memory.dir = filepath.Join(stateDir, memoryDir)
 	d.conf.load, d.conf.now, d.conf.loadedAt = load, cfg, d.started
 	defer d.startHistory(history)()
@@ -154,7 +146,7 @@ func (d *Daemon) open() (err error) {
 	debug.FreeOSMemory() // what it took to compile them, and the kernel programs
 	d.pipeline = &pipeline{
 		source:   d.observer,
-		judge:    judge.New(cfg.Detect, d.shelf.set, workload.Name),
+		judge:    judge.New(cfg.Detect, d.shelf.inForce(), workload.Name),
 		board:    d.board,
 		enforcer: d.enforcer,
 		teller:   d.teller,
@@ -173,30 +165,6 @@ func (d *Daemon) open() (err error) {
 
 func (d *Daemon) close() error {
 	return errors.Join(d.enforcer.close(), d.observer.Close())
-}
-
-// loadPolicies loads the policies, or keeps those that are in force and says so loudly.
-// With none in force nothing is ever done.
-func (d *Daemon) loadPolicies() {
-	d.shelf.mu.Lock()
-	defer d.shelf.mu.Unlock()
-	cfg := d.conf.get()
-	set, err := policy.Load(cfg.PolicyPaths()...)
-	if err != nil {
-		kept := ""
-		if d.shelf.set != nil {
-			kept = d.shelf.set.Hash()
-		}
-		d.shelf.err = err
-		d.teller.write(systemd.PoliciesRefused(err, kept))
-		return
-	}
-	same := d.shelf.set != nil && d.shelf.err == nil && d.shelf.set.Hash() == set.Hash()
-	d.shelf.set, d.shelf.sources, d.shelf.err, d.shelf.loadedAt = set, set.Sources(), nil, time.Now().UTC()
-	if same {
-		return // nothing has changed
-	}
-	d.teller.write(systemd.PoliciesLoaded(set.Hash(), len(set.Packages())))
 }
 
 func (d *Daemon) enforcerChanged(err error) {
@@ -304,9 +272,10 @@ func (d *Daemon) record(ctx context.Context, w io.Writer) error {
 	if err := d.pipeline.ask(ctx, func(j *judge.Judge) { breakers, _ = j.Snapshot() }); err != nil {
 		return err
 	}
-	d.shelf.mu.Lock()
-	sources := d.shelf.sources
-	d.shelf.mu.Unlock()
+	var sources map[string]string
+	if set := d.shelf.inForce(); set != nil {
+		sources = set.Sources()
+	}
 	enc, err := recording.NewEncoder(w, recording.Header{Detect: thresholds, Policies: sources, Learning: learning, Breakers: breakers})
 	if err != nil {
 		return err

@@ -163,9 +163,11 @@ func newStage(t testing.TB, policies string) *stage {
 	s.eyes = &fakeEyes{script: s.script}
 	s.Daemon = &Daemon{log: log, teller: tell, enforcer: s.doer, board: b, observer: s.eyes, past: &s.past}
 	s.conf.now = settings.Default()
+	s.conf.now.Policies.Settle = 0 // a test says itself when the files have changed
+	s.watched.changed = make(chan struct{})
 	s.conf.load = func() (settings.Settings, error) { return s.conf.now, nil }
 	if set != nil {
-		s.shelf.set, s.shelf.sources = set, set.Sources()
+		s.shelf.set = set
 	}
 	s.pipeline = &pipeline{
 		source: s.script, judge: judge.New(detect.DefaultConfig(), set, unit), board: b, enforcer: s.doer, teller: tell, past: &s.past, log: log,

@@ -107,7 +107,7 @@ func TestAReloadPutsNewPoliciesInForceAndKeepsTheOldOnesWhereTheNewAreBad(t *tes
 				t.Fatal(err)
 			}
 		}
-		s.conf.now.Policies = []string{file}
+		s.conf.now.Policies.Paths = []string{file}
 		s.doer.answer = func(_ context.Context, d model.Decision) model.Outcome {
 			return model.Outcome{DecisionID: d.ID, DryRun: true}
 		}

@@ -38,8 +38,8 @@ type Settings struct {
 	Tick config.Duration `yaml:"tick" doc:"How often the machine is looked at. Where nothing happens, a sample is taken each second." range:"50ms..2s"`
 	// RuntimeDir holds the sockets.
 	RuntimeDir string `yaml:"runtime_dir" doc:"Folder of the sockets; breaker-enforcer and breakerctl must be told of another one with --runtime-dir."`
-	// Policies are directories of .rego files, or files.
-	Policies []string `yaml:"policies" doc:"Folders of .rego files, or files. The default one may be missing; no policy means that nothing is ever done."`
+	// Policies say what decides.
+	Policies Policies `yaml:"policies" doc:"What decides. See breakerd-policies(7)."`
 	// History is what is kept of what happened.
 	History History `yaml:"history" doc:"What is kept of what happened: incidents, what was decided about them, and leases. See breakerctl incidents --since, why and report."`
 	// Detect holds the thresholds.
@@ -60,13 +60,24 @@ type History struct {
 	MaxSize config.Size `yaml:"max_size" doc:"How large the file may become; the oldest goes first." range:"4MiB..1TiB"`
 }
 
+// Policies is where the policies are, and when a change of them counts.
+type Policies struct {
+	// Paths are directories of .rego files, or files.
+	Paths []string `yaml:"paths" doc:"Folders of .rego files and their data, or files. The default one may be missing; no policy means that nothing is ever done."`
+	// Settle is how long nothing may have changed before a change is read.
+	Settle config.Duration `yaml:"settle" doc:"How long the files must have been left alone before a change of them is loaded by itself; one that is being written is waited for. With 0s only systemctl reload breakerd loads them." range:"0s..1h"`
+}
+
 // Default watches and does nothing.
 func Default() Settings {
 	return Settings{
 		Mode:       model.Monitor,
 		Tick:       config.Duration(250 * time.Millisecond),
 		RuntimeDir: "/run/breakerd",
-		Policies:   []string{DefaultPolicies},
+		Policies: Policies{
+			Paths:  []string{DefaultPolicies},
+			Settle: config.Duration(2 * time.Second),
+		},
 		History: History{
 			Enabled: true,
 			Dir:     filepath.Join(DefaultStateDir, HistoryDir),
@@ -109,7 +120,7 @@ func (c *Settings) Check() error {
 
 // PolicyPaths are the policies to load: the default folder only where it is there.
 func (c *Settings) PolicyPaths() []string {
-	return slices.DeleteFunc(slices.Clone(c.Policies), func(path string) bool {
+	return slices.DeleteFunc(slices.Clone(c.Policies.Paths), func(path string) bool {
 		_, err := os.Stat(path)
 		return path == DefaultPolicies && errors.Is(err, fs.ErrNotExist)
 	})

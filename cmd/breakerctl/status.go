@@ -97,7 +97,11 @@ func policies(p api.Policies) string {
 	case len(p.Packages) == 0:
 		return "none: nothing will ever be done"
 	}
-	return fmt.Sprintf("%s (%s), loaded %s", strings.Join(p.Packages, " "), short(p.Hash), clock(p.LoadedAt))
+	text := fmt.Sprintf("%s (%s), in force since %s", strings.Join(p.Packages, " "), short(p.Hash), clock(p.LoadedAt))
+	if p.RefusedAt != nil {
+		text += ", a newer set refused " + clock(*p.RefusedAt)
+	}
+	return text
 }
 
 func short(hash string) string { return hash[:min(len(hash), len("sha256:")+12)] }

@@ -1,0 +1,55 @@
+package api
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// metricsOf is what a Prometheus server reads, in its text format: which policies are in
+// force, and whether newer ones are not.
+func metricsOf(s Status) []byte {
+	var m metrics
+	p := &s.Policies
+	m.add("breakerd_policies_info", "The set of policies in force; 1, or 0 where there is none.", truth(p.Hash != ""), "hash", p.Hash)
+	if p.Hash != "" {
+		m.add("breakerd_policies_active_timestamp_seconds", "When the set of policies came into force.", unix(p.LoadedAt))
+	}
+	m.add("breakerd_policies_refused", "Whether a newer set of policies was refused, and why stands in the status.", truth(p.Error != ""))
+	if p.RefusedAt != nil {
+		m.add("breakerd_policies_refused_timestamp_seconds", "When a newer set of policies was refused.", unix(*p.RefusedAt))
+	}
+	return m.text.Bytes()
+}
+
+// metrics are gauges in the text format of Prometheus.
+type metrics struct{ text bytes.Buffer }
+
+// add adds one with its labels, names and values in turn.
+func (m *metrics) add(name, help string, value float64, labels ...string) {
+	fmt.Fprintf(&m.text, "# HELP %s %s\n# TYPE %s gauge\n%s", name, help, name, name)
+	for i := 0; i < len(labels); i += 2 {
+		between := ","
+		if i == 0 {
+			between = "{"
+		}
+		fmt.Fprintf(&m.text, "%s%s=\"%s\"", between, labels[i], escaped.Replace(labels[i+1]))
+	}
+	if len(labels) > 0 {
+		m.text.WriteByte('}')
+	}
+	fmt.Fprintf(&m.text, " %v\n", value)
+}
+
+// escaped is a label's value as the format has it.
+var escaped = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+
+func truth(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+func unix(at time.Time) float64 { return float64(at.UnixMilli()) / 1000 }
