@@ -5,6 +5,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"time"
 
@@ -72,7 +73,17 @@ type Policies struct {
 	// WatchError says why changes of the files are not noticed; "" if they are, or nobody
 	// wants that.
 	WatchError string `json:"watch_error,omitempty"`
+	// Trial is how a newer set fares that is tried; nil where there is none.
+	Trial *model.PolicyTrial `json:"trial,omitempty"`
 }
+
+// Caller is who asks, as the kernel says (SO_PEERCRED).
+type Caller struct {
+	UID uint32
+	PID int32
+}
+
+func (c Caller) String() string { return fmt.Sprintf("uid %d (pid %d)", c.UID, c.PID) }
 
 // Config says which configuration is in force.
 type Config struct {
@@ -222,10 +233,17 @@ type Source interface {
 	Breakers(context.Context) ([]model.Breaker, error)
 	// Release ends one lease, or all of them where the ID is "".
 	Release(ctx context.Context, id string) error
+	// Promote puts the policies in force that are on trial, and gives their hash.
+	Promote(context.Context, Caller) (string, error)
 	// Record writes a recording until the context ends.
 	Record(context.Context, io.Writer) error
 	// Ready says why breakerd does not see anything (yet); nil if it does.
 	Ready() error
+}
+
+// Promoted says which policies were put in force.
+type Promoted struct {
+	Hash string `json:"hash"`
 }
 
 // Error is how the server says what is wrong.

@@ -14,11 +14,17 @@ func metricsOf(s Status) []byte {
 	p := &s.Policies
 	m.add("breakerd_policies_info", "The set of policies in force; 1, or 0 where there is none.", truth(p.Hash != ""), "hash", p.Hash)
 	if p.Hash != "" {
-		m.add("breakerd_policies_active_timestamp_seconds", "When the set of policies came into force.", unix(p.LoadedAt))
+		m.add("breakerd_policies_active_timestamp_seconds", "When the set of policies came into force.", stamp(p.LoadedAt))
 	}
 	m.add("breakerd_policies_refused", "Whether a newer set of policies was refused, and why stands in the status.", truth(p.Error != ""))
 	if p.RefusedAt != nil {
-		m.add("breakerd_policies_refused_timestamp_seconds", "When a newer set of policies was refused.", unix(*p.RefusedAt))
+		m.add("breakerd_policies_refused_timestamp_seconds", "When a newer set of policies was refused.", stamp(*p.RefusedAt))
+	}
+	if t := p.Trial; t != nil {
+		m.add("breakerd_policies_trial_info", "The set of policies that is tried beside the one in force.", 1, "hash", t.Hash)
+		m.add("breakerd_policies_trial_until_timestamp_seconds", "When its time is up.", stamp(t.Until))
+		m.add("breakerd_policies_trial_withheld", "Whether its time is up and it waits for a person.", truth(t.Withheld != ""))
+		m.add("breakerd_policies_trial_more", "Cgroups that it would hold and the set in force would not.", float64(len(t.More)))
 	}
 	return m.text.Bytes()
 }
@@ -52,4 +58,4 @@ func truth(is bool) float64 {
 	return 0
 }
 
-func unix(at time.Time) float64 { return float64(at.UnixMilli()) / 1000 }
+func stamp(at time.Time) float64 { return float64(at.UnixMilli()) / 1000 }

@@ -11,6 +11,8 @@ import (
 	"github.com/breakerd/breakerd/api"
 	"github.com/breakerd/breakerd/breaker"
 	"github.com/breakerd/breakerd/detect"
+	"github.com/breakerd/breakerd/judge"
+	"github.com/breakerd/breakerd/model"
 	"github.com/breakerd/breakerd/policy"
 	"github.com/breakerd/breakerd/settings"
 	"github.com/breakerd/breakerd/systemd"
@@ -71,6 +73,7 @@ func changed(was, is settings.Settings) (keys []string) {
 // ruling is what decides: it changes between two samples and as a whole.
 type ruling struct {
 	policies   *policy.Set
+	trial      *judge.Trial // nil where none is on trial
 	thresholds detect.Config
 	learning   breaker.Config
 }
@@ -89,6 +92,14 @@ func (d *Daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
 		case <-d.watched.changed:
 			if d.loadPolicies() {
 				d.rule(ctx)
+			}
+		case p := <-d.promotions:
+			hash, err := d.promote(p.hash, p.by)
+			if err == nil {
+				d.rule(ctx)
+			}
+			if p.answer != nil {
+				p.answer <- promoted{hash, err}
 			}
 		}
 	}
@@ -116,9 +127,21 @@ func (d *Daemon) reload(ctx context.Context) {
 // rule has the pipeline decide by what is in force now.
 func (d *Daemon) rule(ctx context.Context) {
 	cfg := d.conf.get()
+	d.shelf.mu.Lock()
+	r := ruling{d.shelf.set, d.shelf.trial, cfg.Detect, cfg.Breaker}
+	d.shelf.mu.Unlock()
 	select {
-	case d.pipeline.rulings <- ruling{d.shelf.inForce(), cfg.Detect, cfg.Breaker}:
+	case d.pipeline.rulings <- r:
 	case <-ctx.Done():
+	}
+}
+
+// passed has the set put in force whose trial went well. The pipeline, which tells it, does
+// not wait: where another promotion is on its way the trial is looked at again afterwards.
+func (d *Daemon) passed(t *model.PolicyTrial) {
+	select {
+	case d.promotions <- promotion{hash: t.Hash, by: "its trial"}:
+	default:
 	}
 }
 

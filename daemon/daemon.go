@@ -45,9 +45,12 @@ type Daemon struct {
 	kernel   string
 	shelf    shelf
 	watched  watched
-	memory   memory
-	kept     keptError
-	past     History
+	// promotions are asked for by a person, or by a trial that has gone well.
+	promotions chan promotion
+	allow      enforce.AllowConfig // who may ask for one
+	memory     memory
+	kept       keptError
+	past       History
 	// pastState is what was told of it last; its writer alone changes it.
 	pastState model.HistoryState
 	guards    error // why the guards of a dry run are not those of enforcer.yaml
@@ -93,7 +96,7 @@ func Run(ctx context.Context, load Load, stateDir string, history OpenHistory, v
 	journal := systemd.OpenJournal("breakerd", os.Stderr)
 	defer func() { err = errors.Join(err, journal.Close()) }()
 	d := &Daemon{version: version, log: log, journal: journal, teller: &teller{journal: journal, log: log}, started: time.Now().UTC(), kernel: kernelRelease()}
-	d.watched.changed = make(chan struct{})
+	d.watched.changed, d.promotions = make(chan struct{}), make(chan promotion, 1)
 	d.memory.dir = filepath.Join(stateDir, memoryDir)
 	d.conf.load, d.conf.now, d.conf.loadedAt = load, cfg, d.started
 	defer d.startHistory(history)()
@@ -128,6 +131,7 @@ func (d *Daemon) open() (err error) {
 	if guards, d.guards = enforce.LoadConfig(""); d.guards != nil {
 		guards = enforce.DefaultConfig()
 	}
+	d.allow = guards.Allow
 	dry := cfg.Mode
 	if dry == model.Enforce {
 		dry = model.DryRun // for the rules that their authors hold to it
@@ -158,7 +162,10 @@ func (d *Daemon) open() (err error) {
 		rulings:  make(chan ruling),
 		tapes:    make(chan *tape),
 		asks:     make(chan func(*judge.Judge)),
+		protects: protected(here.engine),
+		passed:   d.passed,
 	}
+	d.pipeline.judge.Try(d.shelf.trial)
 	d.pipeline.judge.Remember(d.memory.recall(cfg.Breaker))
 	return nil
 }

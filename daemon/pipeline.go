@@ -38,6 +38,10 @@ type pipeline struct {
 	rulings  chan ruling
 	tapes    chan *tape // of recordings that begin
 	asks     chan func(*judge.Judge)
+	// protects says why nobody may touch a decision's target; "" if somebody may.
+	protects func(context.Context, *model.Decision) string
+	passed   func(*model.PolicyTrial) // a set has come through its trial
+	trial    atomic.Pointer[model.PolicyTrial]
 	running  sync.WaitGroup
 
 	playing []*tape
@@ -115,10 +119,7 @@ func (p *pipeline) run(ctx context.Context) error {
 		case end := <-p.ends:
 			p.ended(ctx, end)
 		case r := <-p.rulings:
-			p.judge.SetPolicies(r.policies)
-			p.judge.SetThresholds(r.thresholds)
-			p.judge.SetLearning(r.learning)
-			p.endTapes() // their headers tell of others
+			p.rule(r)
 		case t := <-p.tapes:
 			p.play(t)
 		case ask := <-p.asks:
@@ -132,6 +133,16 @@ func (p *pipeline) run(ctx context.Context) error {
 	}
 }
 
+// rule decides by something else from the next sample on.
+func (p *pipeline) rule(r ruling) {
+	p.judge.SetPolicies(r.policies)
+	p.judge.Try(r.trial)
+	p.trial.Store(p.judge.Trial())
+	p.judge.SetThresholds(r.thresholds)
+	p.judge.SetLearning(r.learning)
+	p.endTapes() // their headers tell of others
+}
+
 func (p *pipeline) sample(ctx context.Context, s *model.Sample) {
 	p.samples.Add(1)
 	p.latest.Store(s)
@@ -142,6 +153,7 @@ func (p *pipeline) sample(ctx context.Context, s *model.Sample) {
 	p.board.sample(s)
 	p.past.Sample(s)
 	p.events(ctx, p.judge.Sample(ctx, s))
+	p.trial.Store(p.judge.Trial())
 	for _, in := range p.judge.Open() {
 		p.board.incident(in)
 		p.past.Incident(in)
@@ -198,6 +210,15 @@ func (p *pipeline) events(ctx context.Context, events []judge.Event) {
 			learned = true
 			p.running.Go(func() { p.undo(ctx, e.Release.LeaseID) })
 			continue
+		case judge.Tried:
+			p.running.Go(func() { p.lookWhom(ctx, e.Decision) })
+			continue
+		case judge.Passed:
+			p.passed(e.Trial)
+			continue
+		case judge.Withheld:
+			p.teller.write(systemd.PoliciesWithheld(*e.Trial))
+			continue
 		}
 		p.board.incident(e.Incident)
 		p.past.Incident(e.Incident)
@@ -231,6 +252,13 @@ func (p *pipeline) events(ctx context.Context, events []judge.Event) {
 			p.keep(text)
 		}
 	}
+}
+
+// lookWhom finds out whether somebody is protected whom only the policies on trial would
+// hold.
+func (p *pipeline) lookWhom(ctx context.Context, d *model.Decision) {
+	why := p.protects(ctx, d)
+	_ = p.ask(ctx, func(j *judge.Judge) { j.TrialKnows(d.PolicyHash, d.Target.Cgroup, why) }) // where breakerd ends nobody has to know
 }
 
 // record gives a record to every recording under way. One that cannot take it in time

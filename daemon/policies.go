@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/judge"
 	"github.com/breakerd/breakerd/policy"
 	"github.com/breakerd/breakerd/policy/watch"
 	"github.com/breakerd/breakerd/settings"
@@ -23,6 +24,28 @@ type shelf struct {
 
 	err       error // why a newer one is not in force
 	refusedAt time.Time
+
+	tried *policy.Set // nil where none is on trial
+	trial *judge.Trial
+	until time.Time // when its time is up
+}
+
+// take puts a set in force.
+func (s *shelf) take(set *policy.Set, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.set, s.since, s.err = set, now, nil
+}
+
+// mends reports whether a set is in force already, and forgets what was refused since.
+func (s *shelf) mends(hash string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.set == nil || s.set.Hash() != hash {
+		return false
+	}
+	s.err = nil
+	return true
 }
 
 // inForce are the policies that decide.
@@ -46,44 +69,52 @@ func (s *shelf) refuse(err error, now time.Time) (news bool, kept string) {
 	return news, kept
 }
 
-// take puts a set in force, and reports whether it is another.
-func (s *shelf) take(set *policy.Set, now time.Time) (other bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.err = nil
-	if s.set != nil && s.set.Hash() == set.Hash() {
-		return false
-	}
-	s.set, s.since = set, now
-	return true
-}
-
-// is reports whether a set of this hash is in force and nothing newer was refused.
+// is reports whether a set of this hash is what the files say, in force or on trial, and
+// nothing newer was refused.
 func (s *shelf) is(hash string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.set != nil && s.err == nil && s.set.Hash() == hash
+	if s.err != nil || s.set == nil {
+		return false
+	}
+	if s.tried != nil {
+		return s.tried.Hash() == hash
+	}
+	return s.set.Hash() == hash
 }
 
 // loadPolicies loads the policies, or keeps those that are in force and says so loudly.
-// With none in force nothing is ever done. It reports whether others are in force now.
-func (d *Daemon) loadPolicies() (other bool) {
+// With none in force nothing is ever done. It reports whether others are in force, or on
+// trial, now.
+func (d *Daemon) loadPolicies() (changed bool) {
 	now := time.Now().UTC()
 	set, err := d.readPolicies()
 	if err != nil {
-		if news, kept := d.shelf.refuse(err, now); news {
+		news, kept := d.shelf.refuse(err, now)
+		if news {
 			d.teller.write(systemd.PoliciesRefused(err, kept))
 		}
+		return d.dropTrial()
+	}
+	if set == nil {
 		return false
 	}
-	if set == nil || !d.shelf.take(set, now) {
-		return false
+	first := d.shelf.inForce() == nil
+	switch shadow := d.shadow(set); {
+	case d.shelf.mends(set.Hash()):
+		return d.dropTrial()
+	case first && d.resumeTrial(set, now):
+	case shadow > 0:
+		d.beginTrial(set, now, shadow)
+	default:
+		d.dropTrial()
+		d.shelf.take(set, now)
+		d.teller.write(systemd.PoliciesLoaded(set.Hash(), len(set.Packages())))
 	}
-	d.teller.write(systemd.PoliciesLoaded(set.Hash(), len(set.Packages())))
 	return true
 }
 
-// readPolicies makes the set of what the files say now; nil where that is in force.
+// readPolicies makes the set of what the files say now; nil where that is known.
 func (d *Daemon) readPolicies() (*policy.Set, error) {
 	if writing := d.watched.writing(); len(writing) > 0 {
 		return nil, fmt.Errorf("%s: is being written; what is there is loaded once it is closed", strings.Join(writing, ", "))
@@ -162,6 +193,9 @@ func (v *view) policies() api.Policies {
 	if v.shelf.err != nil {
 		at := v.shelf.refusedAt
 		p.Error, p.RefusedAt = v.shelf.err.Error(), &at
+	}
+	if is := v.pipeline.trial.Load(); is != nil && v.shelf.tried != nil && is.Hash == v.shelf.tried.Hash() {
+		p.Trial = is
 	}
 	return p
 }

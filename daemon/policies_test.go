@@ -59,8 +59,8 @@ func (s *onDisk) until(what string, is func(api.Policies) bool) (p api.Policies)
 
 func TestAChangeOfTheFilesIsLoadedByItselfAndABadOneIsNot(t *testing.T) {
 	s := newOnDisk(t)
-	s.start()
 	s.write("a.rego", freezeTree)
+	s.start()
 	in := s.until("the first set", func(p api.Policies) bool { return cmp.Equal(p.Packages, []string{"breaker.test"}) })
 
 	s.write("b.rego", "package breaker.test\n\ndeny contains 5\n")

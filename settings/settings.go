@@ -66,6 +66,8 @@ type Policies struct {
 	Paths []string `yaml:"paths" doc:"Folders of .rego files and their data, or files. The default one may be missing; no policy means that nothing is ever done."`
 	// Settle is how long nothing may have changed before a change is read.
 	Settle config.Duration `yaml:"settle" doc:"How long the files must have been left alone before a change of them is loaded by itself; one that is being written is waited for. With 0s only systemctl reload breakerd loads them." range:"0s..1h"`
+	// Shadow is how long a new set is tried beside the one in force.
+	Shadow config.Duration `yaml:"shadow" doc:"How long a new set of policies is tried beside the one in force, on the same incidents, before it comes into force; with 0s at once. In mode monitor, and where no set is in force, nothing is waited for." range:"0s..168h"`
 }
 
 // Default watches and does nothing.
@@ -77,6 +79,8 @@ func Default() Settings {
 		Policies: Policies{
 			Paths:  []string{DefaultPolicies},
 			Settle: config.Duration(2 * time.Second),
+			// As long as the longest lease: whoever comes again and again comes within that.
+			Shadow: config.Duration(10 * time.Minute),
 		},
 		History: History{
 			Enabled: true,

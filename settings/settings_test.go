@@ -77,6 +77,7 @@ func TestEveryBoundRefusesAndNamesItsKey(t *testing.T) {
 		{"tick", "tick: 2001ms\n"},
 		{"tick", "tick: 0s\n"},
 		{"runtime_dir", "runtime_dir: ''\n"},
+		{"policies.shadow", "policies: {shadow: 169h}\n"},
 		{"policies.settle", "policies: {settle: 61m}\n"},
 	}
 	for group, keys := range map[string]map[string][]string{
