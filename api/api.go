@@ -73,8 +73,19 @@ type Policies struct {
 	// WatchError says why changes of the files are not noticed; "" if they are, or nobody
 	// wants that.
 	WatchError string `json:"watch_error,omitempty"`
+	// Bundle is where a part of them comes from; nil where nothing does.
+	Bundle *Bundle `json:"bundle,omitempty"`
 	// Trial is how a newer set fares that is tried; nil where there is none.
 	Trial *model.PolicyTrial `json:"trial,omitempty"`
+}
+
+// Bundle is an OPA bundle.
+type Bundle struct {
+	Source   string `json:"source"`
+	Revision string `json:"revision"` // of the one that is part of what was loaded last; "" where its manifest says nothing
+	// AskedAt is when the server, or the disk, was asked last; nil before.
+	AskedAt *time.Time `json:"asked_at,omitempty"`
+	Error   string     `json:"error"` // why there was no answer that could be used; the bundle before stays
 }
 
 // Caller is who asks, as the kernel says (SO_PEERCRED).

@@ -20,6 +20,10 @@ func metricsOf(s Status) []byte {
 	if p.RefusedAt != nil {
 		m.add("breakerd_policies_refused_timestamp_seconds", "When a newer set of policies was refused.", stamp(*p.RefusedAt))
 	}
+	if b := p.Bundle; b != nil {
+		m.add("breakerd_policies_bundle_info", "The bundle that policies come from.", 1, "source", b.Source, "revision", b.Revision)
+		m.add("breakerd_policies_bundle_failed", "Whether there was no bundle to be had, or one that cannot be used, when it was asked for last.", truth(b.Error != ""))
+	}
 	if t := p.Trial; t != nil {
 		m.add("breakerd_policies_trial_info", "The set of policies that is tried beside the one in force.", 1, "hash", t.Hash)
 		m.add("breakerd_policies_trial_until_timestamp_seconds", "When its time is up.", stamp(t.Until))

@@ -84,6 +84,7 @@ type ruling struct {
 func (d *Daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
 	for {
 		d.watched.begin(ctx, d.conf.get().Policies)
+		d.bundled.begin(ctx, d.conf.get().Policies.Bundle)
 		select {
 		case <-ctx.Done():
 			return

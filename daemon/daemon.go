@@ -45,6 +45,7 @@ type Daemon struct {
 	kernel   string
 	shelf    shelf
 	watched  watched
+	bundled  bundled
 	// promotions are asked for by a person, or by a trial that has gone well.
 	promotions chan promotion
 	allow      enforce.AllowConfig // who may ask for one
@@ -98,8 +99,12 @@ func Run(ctx context.Context, load Load, stateDir string, history OpenHistory, v
 	d := &Daemon{version: version, log: log, journal: journal, teller: &teller{journal: journal, log: log}, started: time.Now().UTC(), kernel: kernelRelease()}
 	d.watched.changed, d.promotions = make(chan struct{}), make(chan promotion, 1)
 	d.memory.dir = filepath.Join(stateDir, memoryDir)
+	d.bundled.dir, d.bundled.keep, d.bundled.tell, d.bundled.changed = d.memory.dir, d.memory.write, d.bundleFailed, d.watched.changed
 	d.conf.load, d.conf.now, d.conf.loadedAt = load, cfg, d.started
 	defer d.startHistory(history)()
+	fetching, stopFetching := context.WithCancel(ctx)
+	defer stopFetching()
+	d.bundled.begin(fetching, cfg.Policies.Bundle)
 	if err := d.open(); err != nil {
 		return err
 	}

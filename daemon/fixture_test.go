@@ -166,7 +166,9 @@ func newStage(t testing.TB, policies string) *stage {
 	s.Daemon = &Daemon{log: log, teller: tell, enforcer: s.doer, board: b, observer: s.eyes, past: &s.past}
 	s.conf.now = settings.Default()
 	s.conf.now.Policies.Settle = 0 // a test says itself when the files have changed
+	s.bundled.keep, s.bundled.tell = s.memory.write, s.bundleFailed
 	s.watched.changed, s.promotions = make(chan struct{}), make(chan promotion, 1)
+	s.bundled.changed = s.watched.changed
 	s.conf.load = func() (settings.Settings, error) { return s.conf.now, nil }
 	if set != nil {
 		s.shelf.set = set

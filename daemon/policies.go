@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/bundle"
 	"github.com/breakerd/breakerd/judge"
 	"github.com/breakerd/breakerd/policy"
 	"github.com/breakerd/breakerd/policy/watch"
@@ -96,6 +97,9 @@ func (d *Daemon) loadPolicies() (changed bool) {
 		}
 		return d.dropTrial()
 	}
+	if err := d.bundled.loaded(); err != nil {
+		d.log.Warn("a start without the server would be one without its policies", "error", err)
+	}
 	if set == nil {
 		return false
 	}
@@ -121,6 +125,13 @@ func (d *Daemon) readPolicies() (*policy.Set, error) {
 	}
 	cfg := d.conf.get()
 	gathered := policy.Gather(cfg.PolicyPaths()...)
+	b, err := d.bundled.now(cfg.Policies.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	if b != nil {
+		gathered.Add(cfg.Policies.Bundle.Source, b.Files)
+	}
 	if d.shelf.is(gathered.Hash()) {
 		return nil, nil
 	}
@@ -141,7 +152,7 @@ type watched struct {
 func (w *watched) begin(ctx context.Context, of settings.Policies) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.stop != nil && w.of.Settle == of.Settle && slices.Equal(w.of.Paths, of.Paths) {
+	if w.stop != nil && w.of.Settle == of.Settle && w.of.Bundle.Source == of.Bundle.Source && slices.Equal(w.of.Paths, of.Paths) {
 		return
 	}
 	if w.stop != nil {
@@ -152,7 +163,11 @@ func (w *watched) begin(ctx context.Context, of settings.Policies) {
 	if of.Settle == 0 {
 		return
 	}
-	w.w = watch.New(of.Settle.D(), of.Paths...)
+	paths := of.Paths
+	if of.Bundle.Source != "" && !bundle.IsURL(of.Bundle.Source) {
+		paths = append(slices.Clone(paths), of.Bundle.Source)
+	}
+	w.w = watch.New(of.Settle.D(), paths...)
 	go w.w.Run(ctx, func() {
 		select {
 		case w.changed <- struct{}{}:
@@ -184,7 +199,7 @@ func (w *watched) problem() string {
 }
 
 func (v *view) policies() api.Policies {
-	p := api.Policies{Packages: []string{}, Writing: append([]string{}, v.watched.writing()...), WatchError: v.watched.problem()}
+	p := api.Policies{Bundle: v.bundled.state(), Packages: []string{}, Writing: append([]string{}, v.watched.writing()...), WatchError: v.watched.problem()}
 	v.shelf.mu.Lock()
 	defer v.shelf.mu.Unlock()
 	if v.shelf.set != nil {

@@ -96,6 +96,9 @@ func problems(s *api.Status) []string {
 	if t := s.Policies.Trial; t != nil && t.Withheld != "" {
 		all = append(all, "the policies on trial are not put in force: "+t.Withheld+". Change them, or put them in force all the same: breakerctl policy promote")
 	}
+	if b := s.Policies.Bundle; b != nil && b.Error != "" {
+		all = append(all, fmt.Sprintf("the bundle %s: %s. What was had before stays", b.Source, b.Error))
+	}
 	if s.Policies.WatchError != "" {
 		all = append(all, s.Policies.WatchError+"; systemctl reload breakerd loads them")
 	}

@@ -36,6 +36,9 @@ func TestProblems(t *testing.T) {
 		{"policies withheld", func(s *api.Status) {
 			s.Policies.Trial = &model.PolicyTrial{Withheld: "it would freeze /a: it is protected"}
 		}, []string{"the policies on trial are not put in force: it would freeze /a: it is protected. Change them, or"}},
+		{"no bundle", func(s *api.Status) {
+			s.Policies.Bundle = &api.Bundle{Source: "https://h/b", Error: "answered 404 Not Found"}
+		}, []string{"the bundle https://h/b: answered 404 Not Found. What was had before stays"}},
 		{"policies on trial", func(s *api.Status) { s.Policies.Trial = &model.PolicyTrial{} }, nil},
 		{"no policies", func(s *api.Status) { s.Policies = api.Policies{} }, []string{"mode is enforce and there are no policies: nothing will ever be done"}},
 		{"no policies in a dry run", func(s *api.Status) { s.Mode, s.Policies = model.DryRun, api.Policies{} }, []string{"mode is dry-run and there are no policies"}},

@@ -50,6 +50,14 @@ func Gather(paths ...string) *Gathered {
 	return g
 }
 
+// Add adds policies and data that stand elsewhere than in files, such as in a bundle, by
+// their names there. What is wrong with them is told as of "from: name".
+func (g *Gathered) Add(from string, sources map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(sources)) {
+		g.r.take(name, from+": "+name, sources[name])
+	}
+}
+
 // Hash is that of the set that Compile would make; "" where something is wrong with the
 // files already.
 func (g *Gathered) Hash() string {

@@ -458,3 +458,26 @@ func TestWhatIsGatheredHasTheHashOfItsSet(t *testing.T) {
 		t.Errorf("what cannot be read has the hash %s", got)
 	}
 }
+
+func TestABundleIsOneSetWithTheFiles(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "x.rego"), []byte("package breaker.a\n\ndeny contains \"a\" if input.incident.culprit.uid in data.oncall.uids\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	g := Gather(dir)
+	g.Add("b.tar.gz", map[string]string{"oncall/data.json": `{"uids": [7]}`, "x.rego": "package breaker.b\n\ndeny contains \"b\"\n"})
+	s, err := g.Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"breaker.a", "breaker.b"}, s.Packages()); d != "" {
+		t.Error(d)
+	}
+	g = Gather(dir)
+	g.Add("b.tar.gz", map[string]string{"oncall/data.json": `[7]`, "y.rego": "package breaker.b\n\ndeny contains 5\n"})
+	_, err = g.Compile()
+	want := "b.tar.gz: oncall/data.json: holds an array: data must be an object, with a name for each part\nb.tar.gz: y.rego:3:15: deny: is a number, not a string"
+	if err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}

@@ -4,13 +4,17 @@ package settings
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/breakerd/breakerd/breaker"
+	"github.com/breakerd/breakerd/bundle"
 	"github.com/breakerd/breakerd/config"
 	"github.com/breakerd/breakerd/detect"
 	"github.com/breakerd/breakerd/model"
@@ -68,6 +72,18 @@ type Policies struct {
 	Settle config.Duration `yaml:"settle" doc:"How long the files must have been left alone before a change of them is loaded by itself; one that is being written is waited for. With 0s only systemctl reload breakerd loads them." range:"0s..1h"`
 	// Shadow is how long a new set is tried beside the one in force.
 	Shadow config.Duration `yaml:"shadow" doc:"How long a new set of policies is tried beside the one in force, on the same incidents, before it comes into force; with 0s at once. In mode monitor, and where no set is in force, nothing is waited for." range:"0s..168h"`
+	// Bundle is an OPA bundle beside the paths.
+	Bundle Bundle `yaml:"bundle" doc:"An OPA bundle, whose policies and data are one set with those of paths."`
+}
+
+// Bundle is where an OPA bundle comes from, and who must have signed it.
+type Bundle struct {
+	// Source is a file, a folder or a URL; "" is none.
+	Source    string          `yaml:"source" doc:"A .tar.gz, a folder with the files of a bundle, or an http or https URL; empty for none. The unit has no network: see network.conf in /usr/share/breakerd."`
+	PublicKey string          `yaml:"public_key" doc:"File with the PEM of the key that must have signed the bundle (or the secret, of an HMAC); empty where none must. Without TLS a URL needs one."`
+	Algorithm string          `yaml:"algorithm" doc:"Algorithm of the signature, as JSON Web Signatures name it: RS256, ES256, HS256 and their likes."`
+	Poll      config.Duration `yaml:"poll" doc:"How often a server is asked for another bundle. A file or a folder is watched as paths are." range:"1s..24h"`
+	TokenFile string          `yaml:"token_file" doc:"File whose content is sent to the server as a bearer token; empty for none."`
 }
 
 // Default watches and does nothing.
@@ -81,6 +97,7 @@ func Default() Settings {
 			Settle: config.Duration(2 * time.Second),
 			// As long as the longest lease: whoever comes again and again comes within that.
 			Shadow: config.Duration(10 * time.Minute),
+			Bundle: Bundle{Algorithm: "RS256", Poll: config.Duration(time.Minute)},
 		},
 		History: History{
 			Enabled: true,
@@ -119,7 +136,33 @@ func (c *Settings) Check() error {
 	if c.History.Enabled && c.History.Dir == "" {
 		return &config.BadValue{Key: "history.dir", What: "it must name a directory"}
 	}
+	if err := c.Policies.Bundle.check(); err != nil {
+		return err
+	}
 	return config.CheckRanges("", c)
+}
+
+// check says what cannot be about a bundle.
+func (b *Bundle) check() error {
+	if !slices.Contains(bundle.Algorithms, b.Algorithm) {
+		return &config.BadValue{Key: "policies.bundle.algorithm", What: fmt.Sprintf("%q is none of %s", b.Algorithm, strings.Join(bundle.Algorithms, ", "))}
+	}
+	u, err := url.Parse(b.Source)
+	switch {
+	case b.Source == "":
+		return nil
+	case err != nil:
+		return &config.BadValue{Key: "policies.bundle.source", What: "it is no URL and no path: " + err.Error()}
+	case u.Scheme != "" && !bundle.IsURL(b.Source):
+		return &config.BadValue{Key: "policies.bundle.source", What: fmt.Sprintf("%s:// is not understood: name a file, a folder, or an http or https URL", u.Scheme)}
+	case u.User != nil:
+		return &config.BadValue{Key: "policies.bundle.source", What: "a password in it would be shown with it: put a token into a file, and name that in token_file"}
+	case u.Scheme == "http" && b.PublicKey == "":
+		return &config.BadValue{Key: "policies.bundle.source", What: "without TLS anybody on the way can change the policies: use https, or have them signed and name the key in public_key"}
+	case u.Scheme == "http" && b.TokenFile != "":
+		return &config.BadValue{Key: "policies.bundle.token_file", What: "without TLS anybody on the way can read the token: use https"}
+	}
+	return nil
 }
 
 // PolicyPaths are the policies to load: the default folder only where it is there.

@@ -43,6 +43,9 @@ func TestAFileChangesWhatItNames(t *testing.T) {
 		{"the mode", "mode: dry-run\n", func(c *Settings) { c.Mode = model.DryRun }},
 		{"the tick", "tick: 1s\n", func(c *Settings) { c.Tick = config.Duration(time.Second) }},
 		{"policies", "policies: {paths: [/a, /b]}\n", func(c *Settings) { c.Policies.Paths = []string{"/a", "/b"} }},
+		{"a signed bundle without TLS", "policies: {bundle: {source: 'http://h/b.tar.gz', public_key: /k}}\n", func(c *Settings) {
+			c.Policies.Bundle.Source, c.Policies.Bundle.PublicKey = "http://h/b.tar.gz", "/k"
+		}},
 		{"one threshold, and its neighbours keep theirs", "detect:\n  fork_storm:\n    hold: 5s\n", func(c *Settings) { c.Detect.ForkStorm.Hold = config.Duration(5 * time.Second) }},
 		{"the bounds themselves", "tick: 50ms\ndetect:\n  cpu_contention: {use_percent: 100, own_quota_part_at_most: 0}\n", func(c *Settings) {
 			c.Tick = config.Duration(50 * time.Millisecond)
@@ -78,6 +81,12 @@ func TestEveryBoundRefusesAndNamesItsKey(t *testing.T) {
 		{"tick", "tick: 0s\n"},
 		{"runtime_dir", "runtime_dir: ''\n"},
 		{"policies.shadow", "policies: {shadow: 169h}\n"},
+		{"policies.bundle.poll", "policies: {bundle: {poll: 0s}}\n"},
+		{"policies.bundle.algorithm", "policies: {bundle: {algorithm: none}}\n"},
+		{"policies.bundle.source", "policies: {bundle: {source: 'http://h/b.tar.gz'}}\n"},
+		{"policies.bundle.source", "policies: {bundle: {source: 'https://a:b@h/b.tar.gz', public_key: /k}}\n"},
+		{"policies.bundle.source", "policies: {bundle: {source: 'ftp://h/b.tar.gz', public_key: /k}}\n"},
+		{"policies.bundle.token_file", "policies: {bundle: {source: 'http://h/b.tar.gz', public_key: /k, token_file: /t}}\n"},
 		{"policies.settle", "policies: {settle: 61m}\n"},
 	}
 	for group, keys := range map[string]map[string][]string{

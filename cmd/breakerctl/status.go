@@ -46,6 +46,7 @@ func statusFacts(s api.Status) []string {
 		"cgroup2", fmt.Sprintf("%s, controllers: %s", s.CgroupMount, or(strings.Join(s.Controllers, " "), "none")),
 		"lost", lost(s),
 		"policies", policies(s.Policies),
+		"bundle", bundleLine(s.Policies.Bundle),
 		"on trial", trial(s.Policies.Trial),
 		"enforcer", safetext.Printable(strings.TrimSpace(strings.Join([]string{s.Enforcer.State, s.Enforcer.Error, s.Enforcer.Paused}, " "))),
 		"incidents", fmt.Sprintf("%d open, %d since the start", s.OpenIncidents, s.Incidents),
@@ -101,6 +102,23 @@ func policies(p api.Policies) string {
 	text := fmt.Sprintf("%s (%s), in force since %s", strings.Join(p.Packages, " "), short(p.Hash), clock(p.LoadedAt))
 	if p.RefusedAt != nil {
 		text += ", a newer set refused " + clock(*p.RefusedAt)
+	}
+	return text
+}
+
+func bundleLine(b *api.Bundle) string {
+	if b == nil {
+		return "none"
+	}
+	text := safetext.Printable(b.Source)
+	if b.Revision != "" {
+		text += ", revision " + safetext.Printable(b.Revision)
+	}
+	if b.AskedAt != nil {
+		text += ", asked for " + clock(*b.AskedAt)
+	}
+	if b.Error != "" {
+		text += ": no answer that can be used, see below"
 	}
 	return text
 }
