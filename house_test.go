@@ -34,6 +34,7 @@ var rooms = map[string]struct {
 	"judge":           {[]string{"model", "detect", "policy", "breaker"}, "what decides only joins pure functions, so that a recording replays"},
 	"policy/watch":    {nil, "that files have changed has nothing to do with what is in them"},
 	"bundle":          {nil, "a bundle is texts with a signature, whatever they say"},
+	"decisionlog":     {[]string{"model", "policy"}, "what policies answered is written down, and no more"},
 	"policy/workshop": {[]string{"policy"}, "what helps people write policies is not in the daemon"},
 
 	"recording":      {[]string{"model"}, "a recording is samples and outcomes"},
@@ -44,7 +45,7 @@ var rooms = map[string]struct {
 	"cgroupctl/unit": {[]string{"model", "cgroupctl"}, "what is asked of systemd is asked for a writer of cgroups"},
 	"enforce":        {[]string{"model", "cgroupctl", "cgroupctl/unit", "systemd", "config"}, "the enforcer must be small enough to read, and cannot decide"},
 	"api":            {[]string{"model", "report"}, "the API shows values and asks a small interface"},
-	"daemon": {[]string{"model", "settings", "breaker", "bpf", "host", "observe", "blame", "detect", "policy", "policy/watch", "bundle", "judge", "workload", "recording", "systemd", "cgroupctl", "cgroupctl/unit", "enforce", "api", "report"},
+	"daemon": {[]string{"model", "settings", "breaker", "bpf", "host", "observe", "blame", "detect", "policy", "policy/watch", "bundle", "decisionlog", "judge", "workload", "recording", "systemd", "cgroupctl", "cgroupctl/unit", "enforce", "api", "report"},
 		"the daemon wires everything, and does nothing else"},
 	"settings": {[]string{"model", "config", "detect", "breaker", "bundle"}, "settings are values and bounds"},
 	"drill":    {[]string{"model", "api", "internal/disposable"}, "a drill looks at breakerd from outside"},

@@ -75,6 +75,8 @@ type Policies struct {
 	WatchError string `json:"watch_error,omitempty"`
 	// Bundle is where a part of them comes from; nil where nothing does.
 	Bundle *Bundle `json:"bundle,omitempty"`
+	// DecisionLog is how what they answer is written down; nil where it is not.
+	DecisionLog *DecisionLog `json:"decision_log,omitempty"`
 	// Trial is how a newer set fares that is tried; nil where there is none.
 	Trial *model.PolicyTrial `json:"trial,omitempty"`
 }
@@ -86,6 +88,13 @@ type Bundle struct {
 	// AskedAt is when the server, or the disk, was asked last; nil before.
 	AskedAt *time.Time `json:"asked_at,omitempty"`
 	Error   string     `json:"error"` // why there was no answer that could be used; the bundle before stays
+}
+
+// DecisionLog is how answers of the policies are written down.
+type DecisionLog struct {
+	URL     string `json:"url"`     // that they are sent to; "" is none
+	Dropped uint64 `json:"dropped"` // entries that found no room while the server did not take them
+	Error   string `json:"error"`   // why nothing is written, or the server did not take the last ones
 }
 
 // Caller is who asks, as the kernel says (SO_PEERCRED).

@@ -24,6 +24,10 @@ func metricsOf(s Status) []byte {
 		m.add("breakerd_policies_bundle_info", "The bundle that policies come from.", 1, "source", b.Source, "revision", b.Revision)
 		m.add("breakerd_policies_bundle_failed", "Whether there was no bundle to be had, or one that cannot be used, when it was asked for last.", truth(b.Error != ""))
 	}
+	if l := p.DecisionLog; l != nil {
+		m.add("breakerd_decision_log_dropped", "Entries of the decision log since the start that found no room while the server did not take them.", float64(l.Dropped))
+		m.add("breakerd_decision_log_failed", "Whether nothing is logged, or the last entries were not taken.", truth(l.Error != ""))
+	}
 	if t := p.Trial; t != nil {
 		m.add("breakerd_policies_trial_info", "The set of policies that is tried beside the one in force.", 1, "hash", t.Hash)
 		m.add("breakerd_policies_trial_until_timestamp_seconds", "When its time is up.", stamp(t.Until))

@@ -233,6 +233,16 @@ func (b *bundled) recall() {
 	b.last, b.etag = last, info.ETag
 }
 
+// revision is that of the bundle that was loaded last; "" where there is none.
+func (b *bundled) revision() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.last == nil {
+		return ""
+	}
+	return b.last.Revision
+}
+
 // state is how the bundle stands; nil where there is none.
 func (b *bundled) state() *api.Bundle {
 	b.mu.Lock()

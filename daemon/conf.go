@@ -85,6 +85,7 @@ func (d *Daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
 	for {
 		d.watched.begin(ctx, d.conf.get().Policies)
 		d.bundled.begin(ctx, d.conf.get().Policies.Bundle)
+		d.answers.begin(ctx, d.conf.get().Policies.DecisionLog)
 		select {
 		case <-ctx.Done():
 			return
@@ -118,6 +119,7 @@ func (d *Daemon) reload(ctx context.Context) {
 	if now := d.conf.get().Tick; now != tick {
 		d.observer.SetTick(now.D())
 	}
+	d.answers.begin(ctx, d.conf.get().Policies.DecisionLog)
 	d.loadPolicies()
 	d.rule(ctx)
 	if err := systemd.Ready(d.statusLine()); err != nil {

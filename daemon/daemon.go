@@ -46,6 +46,7 @@ type Daemon struct {
 	shelf    shelf
 	watched  watched
 	bundled  bundled
+	answers  decisions
 	// promotions are asked for by a person, or by a trial that has gone well.
 	promotions chan promotion
 	allow      enforce.AllowConfig // who may ask for one
@@ -102,9 +103,11 @@ func Run(ctx context.Context, load Load, stateDir string, history OpenHistory, v
 	d.bundled.dir, d.bundled.keep, d.bundled.tell, d.bundled.changed = d.memory.dir, d.memory.write, d.bundleFailed, d.watched.changed
 	d.conf.load, d.conf.now, d.conf.loadedAt = load, cfg, d.started
 	defer d.startHistory(history)()
+	d.answers.tell, d.answers.revision, d.answers.labels = d.teller.write, d.bundled.revision, labelsOf(version)
 	fetching, stopFetching := context.WithCancel(ctx)
 	defer stopFetching()
 	d.bundled.begin(fetching, cfg.Policies.Bundle)
+	d.answers.begin(fetching, cfg.Policies.DecisionLog)
 	if err := d.open(); err != nil {
 		return err
 	}
@@ -170,7 +173,9 @@ func (d *Daemon) open() (err error) {
 		protects: protected(here.engine),
 		passed:   d.passed,
 	}
+	d.pipeline.answers = &d.answers
 	d.pipeline.judge.Try(d.shelf.trial)
+	d.pipeline.judge.Log(d.answers.on())
 	d.pipeline.judge.Remember(d.memory.recall(cfg.Breaker))
 	return nil
 }

@@ -166,6 +166,7 @@ func newStage(t testing.TB, policies string) *stage {
 	s.Daemon = &Daemon{log: log, teller: tell, enforcer: s.doer, board: b, observer: s.eyes, past: &s.past}
 	s.conf.now = settings.Default()
 	s.conf.now.Policies.Settle = 0 // a test says itself when the files have changed
+	s.answers.tell, s.answers.revision, s.answers.labels = tell.write, s.bundled.revision, map[string]string{"id": "host"}
 	s.bundled.keep, s.bundled.tell = s.memory.write, s.bundleFailed
 	s.watched.changed, s.promotions = make(chan struct{}), make(chan promotion, 1)
 	s.bundled.changed = s.watched.changed
@@ -174,7 +175,8 @@ func newStage(t testing.TB, policies string) *stage {
 		s.shelf.set = set
 	}
 	s.pipeline = &pipeline{
-		source: s.script, judge: judge.New(detect.DefaultConfig(), set, unit), board: b, enforcer: s.doer, teller: tell, past: &s.past, log: log,
+		answers: &s.answers,
+		source:  s.script, judge: judge.New(detect.DefaultConfig(), set, unit), board: b, enforcer: s.doer, teller: tell, past: &s.past, log: log,
 		protects: func(_ context.Context, d *model.Decision) string { return s.protected[d.Target.Cgroup] }, passed: s.passed,
 		outcomes: make(chan model.Outcome), ends: make(chan model.LeaseEnd), rulings: make(chan ruling), tapes: make(chan *tape), asks: make(chan func(*judge.Judge)),
 	}

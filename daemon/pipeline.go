@@ -40,6 +40,8 @@ type pipeline struct {
 	asks     chan func(*judge.Judge)
 	// protects says why nobody may touch a decision's target; "" if somebody may.
 	protects func(context.Context, *model.Decision) string
+	answers  *decisions               // nil logs nothing
+	logged   map[string]string        // hashes of what the policies saw last, by open incident
 	passed   func(*model.PolicyTrial) // a set has come through its trial
 	trial    atomic.Pointer[model.PolicyTrial]
 	running  sync.WaitGroup
@@ -137,6 +139,9 @@ func (p *pipeline) run(ctx context.Context) error {
 func (p *pipeline) rule(r ruling) {
 	p.judge.SetPolicies(r.policies)
 	p.judge.Try(r.trial)
+	if p.answers != nil {
+		p.judge.Log(p.answers.on())
+	}
 	p.trial.Store(p.judge.Trial())
 	p.judge.SetThresholds(r.thresholds)
 	p.judge.SetLearning(r.learning)
@@ -164,7 +169,9 @@ func (p *pipeline) sample(ctx context.Context, s *model.Sample) {
 func (p *pipeline) keepOutcome(o *model.Outcome) {
 	if d, known := p.wanted[o.DecisionID]; known {
 		delete(p.wanted, o.DecisionID)
-		p.past.Verdict(verdictOf(&d, o))
+		v := verdictOf(&d, o)
+		v.InputHash = p.logged[d.IncidentID]
+		p.past.Verdict(v)
 	}
 }
 
@@ -213,6 +220,12 @@ func (p *pipeline) events(ctx context.Context, events []judge.Event) {
 		case judge.Tried:
 			p.running.Go(func() { p.lookWhom(ctx, e.Decision) })
 			continue
+		case judge.Answered:
+			if p.logged == nil {
+				p.logged = make(map[string]string)
+			}
+			p.logged[e.Incident.ID] = p.answers.log(e.Incident.ID, e.Answer)
+			continue
 		case judge.Passed:
 			p.passed(e.Trial)
 			continue
@@ -223,6 +236,9 @@ func (p *pipeline) events(ctx context.Context, events []judge.Event) {
 		p.board.incident(e.Incident)
 		p.past.Incident(e.Incident)
 		switch e.Type {
+		case judge.Closed:
+			delete(p.logged, e.Incident.ID)
+			p.teller.event(e)
 		case judge.Wanted:
 			d := *e.Decision
 			if p.wanted == nil {
@@ -242,7 +258,7 @@ func (p *pipeline) events(ctx context.Context, events []judge.Event) {
 			})
 		default:
 			if e.Record != nil && e.Record.ID == "" { // it was never proposed
-				p.past.Verdict(model.Verdict{IncidentID: e.Incident.ID, DecisionRecord: *e.Record})
+				p.past.Verdict(model.Verdict{IncidentID: e.Incident.ID, InputHash: p.logged[e.Incident.ID], DecisionRecord: *e.Record})
 			}
 			p.teller.event(e)
 		}

@@ -199,7 +199,7 @@ func (w *watched) problem() string {
 }
 
 func (v *view) policies() api.Policies {
-	p := api.Policies{Bundle: v.bundled.state(), Packages: []string{}, Writing: append([]string{}, v.watched.writing()...), WatchError: v.watched.problem()}
+	p := api.Policies{Bundle: v.bundled.state(), DecisionLog: v.answers.state(), Packages: []string{}, Writing: append([]string{}, v.watched.writing()...), WatchError: v.watched.problem()}
 	v.shelf.mu.Lock()
 	defer v.shelf.mu.Unlock()
 	if v.shelf.set != nil {

@@ -93,6 +93,9 @@ func problems(s *api.Status) []string {
 	if s.Policies.Error != "" {
 		all = append(all, "policies refused: "+s.Policies.Error)
 	}
+	if l := s.Policies.DecisionLog; l != nil && l.Error != "" {
+		all = append(all, "the decision log: "+l.Error)
+	}
 	if t := s.Policies.Trial; t != nil && t.Withheld != "" {
 		all = append(all, "the policies on trial are not put in force: "+t.Withheld+". Change them, or put them in force all the same: breakerctl policy promote")
 	}

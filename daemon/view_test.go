@@ -39,6 +39,7 @@ func TestProblems(t *testing.T) {
 		{"no bundle", func(s *api.Status) {
 			s.Policies.Bundle = &api.Bundle{Source: "https://h/b", Error: "answered 404 Not Found"}
 		}, []string{"the bundle https://h/b: answered 404 Not Found. What was had before stays"}},
+		{"no decision log", func(s *api.Status) { s.Policies.DecisionLog = &api.DecisionLog{Error: "answered 503"} }, []string{"the decision log: answered 503"}},
 		{"policies on trial", func(s *api.Status) { s.Policies.Trial = &model.PolicyTrial{} }, nil},
 		{"no policies", func(s *api.Status) { s.Policies = api.Policies{} }, []string{"mode is enforce and there are no policies: nothing will ever be done"}},
 		{"no policies in a dry run", func(s *api.Status) { s.Mode, s.Policies = model.DryRun, api.Policies{} }, []string{"mode is dry-run and there are no policies"}},

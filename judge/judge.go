@@ -40,8 +40,19 @@ type Event struct {
 	Breaker *model.Breaker
 	// Release is the lease to be ended, of Undone events.
 	Release *breaker.Release
+	// Answer is what the policies said, of Answered events.
+	Answer *Answer
 	// Trial is as it is now, of Passed and Withheld events.
 	Trial *model.PolicyTrial
+}
+
+// Answer is what the policies said about an incident, and what they saw.
+type Answer struct {
+	ID         string
+	At         time.Time
+	Input      policy.Input
+	Verdict    policy.Verdict
+	PolicyHash string
 }
 
 // EventType says what an event tells.
@@ -58,6 +69,8 @@ const (
 	Measured EventType = "measured" // it was seen whether holding a culprit helps
 	Undone   EventType = "undone"   // a lease is to be ended early: its end is expected
 
+	Answered EventType = "answered" // the policies answered something else about the incident than before; only where that is logged
+
 	Tried    EventType = "tried"    // the tried policies alone would carry Decision out: TrialKnows is expected
 	Passed   EventType = "passed"   // nothing stands against the tried policies: they are to be put in force
 	Withheld EventType = "withheld" // something does, or something else than before
@@ -67,6 +80,7 @@ const (
 type Judge struct {
 	watch    *detect.Watch
 	policies *policy.Set
+	logs     bool   // answers are told
 	trial    *Trial // nil where none is under way
 	breakers *breaker.Set
 	open     map[string]*docket
@@ -83,6 +97,9 @@ type docket struct {
 	// tried is until when a rule that is held to a dry run would hold the culprit. It keeps
 	// the others from nothing.
 	tried time.Time
+	// said is what the policies answered last, and answers how often that was something else.
+	said    string
+	answers int
 }
 
 // New starts with nothing seen. No policies (nil) decide nothing.
@@ -152,7 +169,27 @@ func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
 	input := policy.InputOf(in, j.breakers.Of(in.Culprit.Cgroup), j.host, now)
 	v := j.policies.Decide(ctx, input)
 	tried := j.try(ctx, in, input, &v, now)
-	return append(tried, j.answer(d, v, now)...)
+	told := j.log(d, input, v, now)
+	return append(append(tried, told...), j.answer(d, v, now)...)
+}
+
+// Log says whether answers are told from now on.
+func (j *Judge) Log(on bool) { j.logs = on }
+
+// log tells what the policies answered, if it is something else than before.
+func (j *Judge) log(d *docket, input policy.Input, v policy.Verdict, now time.Time) []Event {
+	if !j.logs {
+		return nil
+	}
+	said := fmt.Sprintf("%s %+v %v %+v %v %s", j.policies.Hash(), v.Action, v.DryRun, v.Denied, v.Asked, v.Error)
+	if said == d.said {
+		return nil
+	}
+	d.said = said
+	d.answers++
+	return []Event{{Type: Answered, Incident: d.incident.Clone(), Answer: &Answer{
+		ID: fmt.Sprintf("%s-answer-%d", d.incident.ID, d.answers), At: now, Input: input, Verdict: v, PolicyHash: j.policies.Hash(),
+	}}}
 }
 
 // answer goes on with what the policies in force say.

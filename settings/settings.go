@@ -74,6 +74,16 @@ type Policies struct {
 	Shadow config.Duration `yaml:"shadow" doc:"How long a new set of policies is tried beside the one in force, on the same incidents, before it comes into force; with 0s at once. In mode monitor, and where no set is in force, nothing is waited for." range:"0s..168h"`
 	// Bundle is an OPA bundle beside the paths.
 	Bundle Bundle `yaml:"bundle" doc:"An OPA bundle, whose policies and data are one set with those of paths."`
+	// DecisionLog is what is written down of each answer.
+	DecisionLog DecisionLog `yaml:"decision_log" doc:"What the policies answered, in the form of OPA's decision log."`
+}
+
+// DecisionLog says whether answers are written down, and where.
+type DecisionLog struct {
+	Enabled   bool     `yaml:"enabled" doc:"Whether answers are written to the journal and their input's hash to the history; each once until it is another."`
+	Mask      []string `yaml:"mask" doc:"What is erased of the input, as JSON pointers; of a list only the whole."`
+	URL       string   `yaml:"url" doc:"An http or https URL that entries are sent to as OPA sends them; empty for none. The unit has no network: see network.conf in /usr/share/breakerd."`
+	TokenFile string   `yaml:"token_file" doc:"File whose content is sent with them as a bearer token; empty for none."`
 }
 
 // Bundle is where an OPA bundle comes from, and who must have signed it.
@@ -98,6 +108,8 @@ func Default() Settings {
 			// As long as the longest lease: whoever comes again and again comes within that.
 			Shadow: config.Duration(10 * time.Minute),
 			Bundle: Bundle{Algorithm: "RS256", Poll: config.Duration(time.Minute)},
+			// Command lines have passwords in them.
+			DecisionLog: DecisionLog{Mask: []string{"/input/incident/culprit/root/cmdline"}},
 		},
 		History: History{
 			Enabled: true,
@@ -139,7 +151,26 @@ func (c *Settings) Check() error {
 	if err := c.Policies.Bundle.check(); err != nil {
 		return err
 	}
+	if err := c.Policies.DecisionLog.check(); err != nil {
+		return err
+	}
 	return config.CheckRanges("", c)
+}
+
+// check says what cannot be about where entries are sent.
+func (l *DecisionLog) check() error {
+	u, err := url.Parse(l.URL)
+	switch {
+	case l.URL == "":
+		return nil
+	case err != nil || !bundle.IsURL(l.URL):
+		return &config.BadValue{Key: "policies.decision_log.url", What: fmt.Sprintf("%q is no http or https URL", l.URL)}
+	case u.User != nil:
+		return &config.BadValue{Key: "policies.decision_log.url", What: "a password in it would be shown with it: put a token into a file, and name that in token_file"}
+	case u.Scheme == "http" && l.TokenFile != "":
+		return &config.BadValue{Key: "policies.decision_log.token_file", What: "without TLS anybody on the way can read the token: use https"}
+	}
+	return nil
 }
 
 // check says what cannot be about a bundle.

@@ -87,6 +87,9 @@ func TestEveryBoundRefusesAndNamesItsKey(t *testing.T) {
 		{"policies.bundle.source", "policies: {bundle: {source: 'https://a:b@h/b.tar.gz', public_key: /k}}\n"},
 		{"policies.bundle.source", "policies: {bundle: {source: 'ftp://h/b.tar.gz', public_key: /k}}\n"},
 		{"policies.bundle.token_file", "policies: {bundle: {source: 'http://h/b.tar.gz', public_key: /k, token_file: /t}}\n"},
+		{"policies.decision_log.url", "policies: {decision_log: {url: /a}}\n"},
+		{"policies.decision_log.url", "policies: {decision_log: {url: 'https://a:b@h/'}}\n"},
+		{"policies.decision_log.token_file", "policies: {decision_log: {url: 'http://h/', token_file: /t}}\n"},
 		{"policies.settle", "policies: {settle: 61m}\n"},
 	}
 	for group, keys := range map[string]map[string][]string{

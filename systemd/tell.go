@@ -237,6 +237,13 @@ func PoliciesPromoted(hash string, modules int, by string) Entry {
 	return entry(MsgPoliciesLoaded, Notice, fmt.Sprintf("policies in force after their trial, by %s: %d modules, %s", by, modules, hash), map[Field]string{FieldPolicyHash: hash, FieldBy: by})
 }
 
+// PoliciesAnswered tells what policies answered about an incident; the entry is JSON.
+func PoliciesAnswered(id, incident, inputHash, policyHash, what string, entryJSON []byte) Entry {
+	return entry(MsgPoliciesAnswered, Info, fmt.Sprintf("policies answered about incident %s: %s", or(incident), what), map[Field]string{
+		FieldDecision: id, FieldIncident: or(incident), FieldInputHash: or(inputHash), FieldPolicyHash: or(policyHash), FieldLog: string(entryJSON),
+	})
+}
+
 // PoliciesTried tells that a set is tried beside the one in force.
 func PoliciesTried(hash string, until time.Time) Entry {
 	at := until.UTC().Format(time.RFC3339)

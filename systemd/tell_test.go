@@ -84,6 +84,7 @@ func everyEntry() map[string]Entry {
 		"stuck":                LeaseStuck(lease(), failure),
 		"policies loaded":      PoliciesLoaded("sha256:ab", 2),
 		"policies promoted":    PoliciesPromoted("sha256:ab", 2, "uid 0 (pid 7)"),
+		"policies answered":    PoliciesAnswered("i-1-answer-1", "i-1", "sha256:cd", "sha256:ab", "freeze", []byte(`{"decision_id":"i-1-answer-1"}`)),
 		"policies tried":       PoliciesTried("sha256:ab", opened),
 		"policies withheld":    PoliciesWithheld(model.PolicyTrial{Hash: "sha256:ab", Withheld: "it would freeze /a: it is protected"}),
 		"policies refused":     PoliciesRefused(failure, "sha256:ab"),
