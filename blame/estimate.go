@@ -45,6 +45,7 @@ type limits struct {
 	memory   uint64 // the lower of memory.max and memory.high, its own or an ancestor's; 0 is none
 	used     uint64 // the most
 	ofMemory uint64 // of the machine
+	ours     bool   // breakerd had set one of memory
 }
 
 func spanOf(samples []*model.Sample, from int) *span {
@@ -62,6 +63,7 @@ func spanOf(samples []*model.Sample, from int) *span {
 			sp.readings[c.ID] = append(r, look{i, c.Detail})
 			if l := tightest(c.Detail); l > 0 || c.Detail.IOLimited {
 				sum := sp.limits[c.ID]
+				sum.ours = sum.ours || c.MemoryLimited
 				sum.io = sum.io || c.Detail.IOLimited
 				sum.memory = max(sum.memory, l)
 				sum.used = max(sum.used, c.Detail.MemoryBytes)
@@ -259,6 +261,8 @@ func OverMemory(samples []*model.Sample, from int, grown func(model.CgroupID) ui
 		switch {
 		case e.WaitNS == 0:
 			continue
+		case sp.limits[id].near() && sp.limits[id].ours: // which is tighter than what was there
+			e.OurThrottleNS = e.WaitNS
 		case sp.limits[id].near():
 			e.OwnQuotaNS = e.WaitNS
 		case !short || sp.limits[id].somewhere(): // such as above it, where others share it

@@ -114,6 +114,12 @@ func TestOverMemory(t *testing.T) {
 			{Host: host, Cgroups: []model.CgroupSample{cg(hog, "/s/hog", 0, h1), cg(victim, "/s/victim", 0, v1)}},
 		}
 	}
+	byUs := func(samples []*model.Sample) []*model.Sample {
+		for _, s := range samples {
+			s.Cgroups[1].MemoryLimited = true
+		}
+		return samples
+	}
 	tests := []struct {
 		name    string
 		samples []*model.Sample
@@ -134,6 +140,11 @@ func TestOverMemory(t *testing.T) {
 			name:    "a victim near its own limit is held by that",
 			samples: two(short, memAt(0, 90*mib), limit, memAt(0, 200*mib), memAt(0, 280*mib)),
 			want:    &Shares{WaitNS: 100 * ms, OwnQuotaNS: 100 * ms},
+		},
+		{
+			name:    "and one that breakerd limits, by breakerd",
+			samples: byUs(two(short, memAt(0, 90*mib), limit, memAt(0, 200*mib), memAt(0, 280*mib))),
+			want:    &Shares{WaitNS: 100 * ms, OurThrottleNS: 100 * ms},
 		},
 		{
 			name:    "a limit that it may share with others makes it unknown",

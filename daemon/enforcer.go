@@ -27,8 +27,8 @@ type enforcer interface {
 	// lease is a lease, also one that has ended of late.
 	lease(ctx context.Context, id string) (model.Lease, error)
 	state() api.Enforcer
-	// limited are the paths of the cgroups whose CPU time it limits for real.
-	limited() []string
+	// limited are the decisions by which it limits a cgroup's CPU time or memory for real.
+	limited() []model.Decision
 	// run does what has to be done in time, until the context ends.
 	run(context.Context)
 	close() error
@@ -91,7 +91,7 @@ func (l *local) state() api.Enforcer {
 	return api.Enforcer{State: "off"}
 }
 
-func (l *local) limited() []string { return nil }
+func (l *local) limited() []model.Decision { return nil }
 
 func (l *local) run(ctx context.Context) { l.engine.Run(ctx) }
 
@@ -153,15 +153,15 @@ func (r *remote) propose(ctx context.Context, d model.Decision) model.Outcome {
 	return o
 }
 
-func (r *remote) limited() (paths []string) {
+func (r *remote) limited() (all []model.Decision) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, l := range r.held {
-		if l.Decision.Action.CPUPercent != 0 && !l.DryRun {
-			paths = append(paths, l.Decision.Target.Cgroup)
+		if a := l.Decision.Action; (a.CPUPercent != 0 || a.MemoryHigh != 0) && !l.DryRun {
+			all = append(all, l.Decision)
 		}
 	}
-	return paths
+	return all
 }
 
 // learn takes in a lease that is held, or has ended.
@@ -323,7 +323,7 @@ func (d *divided) lease(ctx context.Context, id string) (model.Lease, error) {
 
 func (d *divided) state() api.Enforcer { return d.acts.state() }
 
-func (d *divided) limited() []string { return d.acts.limited() }
+func (d *divided) limited() []model.Decision { return d.acts.limited() }
 
 func (d *divided) run(ctx context.Context) {
 	var both sync.WaitGroup

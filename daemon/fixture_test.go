@@ -46,12 +46,12 @@ type doer struct {
 	mu       sync.Mutex
 	proposed []model.Decision
 	answer   func(context.Context, model.Decision) model.Outcome
-	limits   []string
+	limits   []model.Decision
 	undone   []string
 	ended    map[string]model.EndReason
 }
 
-func (e *doer) limited() []string { return e.limits }
+func (e *doer) limited() []model.Decision { return e.limits }
 
 func (e *doer) propose(ctx context.Context, d model.Decision) model.Outcome {
 	e.mu.Lock()
@@ -257,6 +257,7 @@ type pages struct {
 	is        model.HistoryState
 	kept      []model.Incident
 	story     *model.Story
+	asked     map[string][]string
 }
 
 func (p *pages) Sample(*model.Sample) {
@@ -272,6 +273,15 @@ func (p *pages) Incident(in model.Incident) {
 		p.incidents = make(map[string]model.Incident)
 	}
 	p.incidents[in.ID] = in
+}
+
+func (p *pages) Asked(incident string, input []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.asked == nil {
+		p.asked = make(map[string][]string)
+	}
+	p.asked[incident] = append(p.asked[incident], string(input))
 }
 
 func (p *pages) Verdict(v model.Verdict) {

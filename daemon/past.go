@@ -35,6 +35,8 @@ type OpenHistory func(s settings.History, tell func(model.HistoryState), log *sl
 type keeper interface {
 	Sample(*model.Sample)
 	Incident(model.Incident)
+	// Asked is told what the policies see of an incident when they are asked, as JSON.
+	Asked(incident string, input []byte)
 	Verdict(model.Verdict)
 	Lease(model.Lease)
 }
@@ -54,6 +56,7 @@ var errNotEnabled = fmt.Errorf("%w: history.enabled is false in the configuratio
 
 func (noHistory) Sample(*model.Sample)           {}
 func (noHistory) Incident(model.Incident)        {}
+func (noHistory) Asked(string, []byte)           {}
 func (noHistory) Verdict(model.Verdict)          {}
 func (noHistory) Lease(model.Lease)              {}
 func (noHistory) State() model.HistoryState      { return model.HistoryState{} }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/breakerd/breakerd/api"
 	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/policy"
 	"github.com/breakerd/breakerd/systemd"
 )
 
@@ -49,6 +51,23 @@ func TestADenyIsKeptThoughNothingWasProposed(t *testing.T) {
 		s.storm(20)
 		if len(s.past.verdicts) != 1 || s.past.verdicts[0].RefusedBy != "policy" || s.past.verdicts[0].Reason != "not now" || s.past.verdicts[0].IncidentID == "" {
 			t.Errorf("verdicts %+v, want the deny", s.past.verdicts)
+		}
+	})
+}
+
+func TestWhatThePoliciesSawIsKeptAlsoWhereThereAreNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(t, "")
+		s.run(t)
+		s.storm(20)
+		in := s.board.all()[0]
+		asked := s.past.asked[in.ID]
+		var last policy.Input
+		if len(asked) < 3 || json.Unmarshal([]byte(asked[len(asked)-1]), &last) != nil {
+			t.Fatalf("asked %q", asked)
+		}
+		if last.Incident.ID != in.ID || last.Incident.Culprit.Cgroup != in.Culprit.Cgroup || last.Incident.AgeMS != int64(1000*(len(asked)-1)) {
+			t.Errorf("they saw %+v of %+v", last, in)
 		}
 	})
 }
@@ -123,7 +142,7 @@ func TestALeaseOfTheEnforcerIsKeptFromItsBeginningToItsEnd(t *testing.T) {
 	l := model.Lease{ID: "a-1", State: model.LeaseHeld, Decision: model.Decision{Action: model.Action{CPUPercent: 50}, Target: model.Target{Cgroup: "/a"}}}
 	r.learn(l)
 	r.learn(l) // heard of again
-	if got := r.limited(); len(got) != 1 || got[0] != "/a" {
+	if got := r.limited(); len(got) != 1 || got[0].Target.Cgroup != "/a" {
 		t.Errorf("limited %v", got)
 	}
 	l.State, l.EndReason = model.LeaseEnded, model.EndReleased

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"strings"
@@ -163,6 +164,11 @@ func (p *pipeline) sample(ctx context.Context, s *model.Sample) {
 		p.board.incident(in)
 		p.past.Incident(in)
 	}
+	for _, in := range p.judge.Asked() {
+		if text, err := json.Marshal(in); err == nil { // what is no number was refused, and said
+			p.past.Asked(in.Incident.ID, text)
+		}
+	}
 }
 
 // keepOutcome keeps what became of a decision.
@@ -175,13 +181,17 @@ func (p *pipeline) keepOutcome(o *model.Outcome) {
 	}
 }
 
-// markLimited says of which cgroups the CPU time is limited by breakerd itself: their
-// waiting is nobody else's doing.
+// markLimited says of which cgroups the CPU time or the memory is limited by breakerd
+// itself: their waiting is nobody else's doing.
 func (p *pipeline) markLimited(s *model.Sample) {
-	for _, limited := range p.enforcer.limited() {
+	for _, d := range p.enforcer.limited() {
+		limited := d.Target.Cgroup
 		for i := range s.Cgroups {
 			c := &s.Cgroups[i]
-			c.Limited = c.Limited || c.Path == limited || strings.HasPrefix(c.Path, limited+"/")
+			if c.Path == limited || strings.HasPrefix(c.Path, limited+"/") {
+				c.Limited = c.Limited || d.Action.CPUPercent != 0
+				c.MemoryLimited = c.MemoryLimited || d.Action.MemoryHigh != 0
+			}
 		}
 	}
 }

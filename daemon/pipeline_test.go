@@ -277,14 +277,14 @@ func TestLossesAreAddedUpAndToldOnce(t *testing.T) {
 }
 
 func TestWhatBreakerdLimitsIsMarkedWithAllBelowIt(t *testing.T) {
-	p := &pipeline{enforcer: &doer{limits: []string{"/a.service"}}}
+	p := &pipeline{enforcer: &doer{limits: []model.Decision{
+		{Target: model.Target{Cgroup: "/a.service"}, Action: model.Action{CPUPercent: 20}},
+		{Target: model.Target{Cgroup: "/b"}, Action: model.Action{MemoryHigh: 1 << 30}},
+	}}}
 	s := &model.Sample{Cgroups: []model.CgroupSample{{Path: "/a.service"}, {Path: "/a.service/job"}, {Path: "/a.service2"}, {Path: "/b"}, {Path: ""}}}
 	p.markLimited(s)
-	var got []bool
-	for _, c := range s.Cgroups {
-		got = append(got, c.Limited)
-	}
-	if diff := cmp.Diff([]bool{true, true, false, false, false}, got); diff != "" {
+	want := []model.CgroupSample{{Path: "/a.service", Limited: true}, {Path: "/a.service/job", Limited: true}, {Path: "/a.service2"}, {Path: "/b", MemoryLimited: true}, {Path: ""}}
+	if diff := cmp.Diff(want, s.Cgroups); diff != "" {
 		t.Error(diff)
 	}
 }

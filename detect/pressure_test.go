@@ -96,6 +96,35 @@ func TestIOPressureIsBlamedOnWhoHoldsTheDevice(t *testing.T) {
 	}
 }
 
+// A cgroup at its own limit makes the host's pressure by itself; what breakerd does to it
+// is no reason to do it again.
+func TestWhoStallsAtALimitOfItsOwnMakesThePressure(t *testing.T) {
+	for name, ours := range map[string]bool{"its own": false, "breakerd's": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newSqueeze()
+			s.host.MemAvailBytes = 6 << 30
+			for range 40 {
+				s.stall[job].Memory.SomeUS += 200_000
+				s.host.Pressure.Memory.FullUS += uint64(tick.Microseconds() / 2)
+				p := *s.stall[job]
+				s.cgroup(model.CgroupSample{ID: job, MemoryLimited: ours, Detail: &model.CgroupDetail{MemoryBytes: 47 << 20, MemoryHighBytes: 48 << 20, Pressure: &p}})
+				s.end(0.3, 0)
+			}
+			in := s.open(model.MemoryPressure)
+			if in == nil {
+				t.Fatal("nothing opened")
+			}
+			want := model.CgroupID(job)
+			if ours {
+				want = 0
+			}
+			if in.Culprit.CgroupID != want || in.Level != model.Info || len(in.Victims) != 0 {
+				t.Errorf("culprit %+v, level %s, victims %+v; want cgroup %d, and nobody hurt", in.Culprit, in.Level, in.Victims, want)
+			}
+		})
+	}
+}
+
 func TestWhereNobodyStandsOutNobodyIsAccused(t *testing.T) {
 	s := newSqueeze()
 	for range 60 {

@@ -34,7 +34,9 @@ type verdict struct {
 }
 
 // standsOut says who made most of all stalls, those of its own processes included: a
-// cgroup that holds itself up is in nobody else's hands.
+// cgroup that holds itself up is in nobody else's hands. So is one that stalls at a limit of
+// its own memory; one that a limit of breakerd's holds is not, or what was done about it
+// would be a reason to do it again.
 func (w *window) standsOut(shares map[model.CgroupID]*blame.Shares, covered time.Duration) verdict {
 	caused := make(map[model.CgroupID]float64)
 	whole := 0.0
@@ -43,6 +45,9 @@ func (w *window) standsOut(shares map[model.CgroupID]*blame.Shares, covered time
 	for _, id := range victims {
 		s := shares[id]
 		caused[id] += float64(s.SelfNS)
+		if s.Resource == model.Memory {
+			caused[id] += float64(s.OwnQuotaNS)
+		}
 		for _, n := range s.Neighbours {
 			caused[n.Offender] += float64(n.NS)
 		}

@@ -2,6 +2,7 @@ package history
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -88,6 +89,8 @@ func fillMonth(b *testing.B, dir string) (middle string) {
 		in := incident(n)
 		in.OpenedAt = first.Add(time.Duration(n) * (benchDays * 24 * time.Hour / benchIncidents))
 		r.Incident(in)
+		r.Asked(in.ID, question(b, in, 0))
+		r.Asked(in.ID, question(b, in, 20*time.Second))
 		for i := range benchDecisions {
 			r.Verdict(verdict(&in, i))
 		}
@@ -108,6 +111,22 @@ func fillMonth(b *testing.B, dir string) (middle string) {
 		b.Fatalf("state %+v", s)
 	}
 	return middle
+}
+
+// question is about what the policies see of an incident: a little more, as it has its
+// contributors.
+func question(b *testing.B, in model.Incident, age time.Duration) []byte {
+	b.Helper()
+	in.Triage = nil
+	text, err := json.Marshal(map[string]any{
+		"incident": in, "age_ms": age.Milliseconds(), "host": map[string]int{"cpus": 2, "processes": 655, "mem_total_bytes": 8 << 30, "mem_available_bytes": 5 << 30},
+		"breaker": map[string]any{"state": "closed", "generation": 0, "since_ms": 0, "opened": 0, "rung": 0, "refuted": false, "last_effect": "unknown", "last_end": ""},
+		"time":    in.OpenedAt.Add(age), "time_ns": in.OpenedAt.Add(age).UnixNano(),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return text
 }
 
 // peak lets VmHWM begin again.

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"encoding/json"
 	"slices"
 	"time"
 
@@ -73,6 +74,7 @@ type entry struct {
 	incident *model.Incident // as it was told last; nil if only of verdicts
 	host     *model.Host
 	triaged  bool // its triage is written
+	asked    questions
 	verdicts series[model.Verdict]
 	moments  series[model.Moment]
 	holds    []*hold // that have not ended
@@ -94,7 +96,7 @@ func (e *entry) update(in *model.Incident) {
 
 // forget lets everything be written once more.
 func (e *entry) forget() {
-	e.row, e.triaged, e.written = 0, false, 0
+	e.row, e.triaged, e.written, e.asked.written = 0, false, 0, 0
 	e.change()
 	e.verdicts.numbering, e.moments.numbering = numbering{}, numbering{}
 	for _, p := range e.verdicts.parts {
@@ -103,6 +105,27 @@ func (e *entry) forget() {
 	for _, p := range e.moments.parts {
 		p.written = 0
 	}
+}
+
+// questions are what the policies were asked about an incident: the first time and the last.
+type questions struct {
+	revision
+	inputs []json.RawMessage
+}
+
+// maxInput bounds what is kept of an input: one of an incident with a dozen victims has 6 KB.
+const maxInput = 32 << 10
+
+// add takes in an input, unless it is too large to be kept.
+func (q *questions) add(input json.RawMessage) {
+	if len(input) > maxInput {
+		return
+	}
+	if len(q.inputs) == 2 { // what was taken to be written is not to change
+		q.inputs = q.inputs[:1:1]
+	}
+	q.inputs = append(q.inputs, input)
+	q.change()
 }
 
 // done says that nothing more is expected.

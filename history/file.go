@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,15 +29,18 @@ const (
 
 // Version is that of the tables, and of what is packed in them. A file of an older one is
 // brought up to it, and one of a newer one is refused.
-const Version = 1
+const Version = 2
 
 // application marks the file as ours ("brkr"), for file(1) and for us.
 const application = 0x62726b72
 
-// schema is the tables of version 1. Times are in ms since 1970, bodies are packed. What
+// schemas are what each version added to the one before it, from an empty file on.
+var schemas = [Version]string{schema1, schema2}
+
+// schema1 is the tables of version 1. Times are in ms since 1970, bodies are packed. What
 // is long lies apart from what is searched. Keys are integers that grow, so that pages are
 // filled to their end: a key of two columns leaves a third of each empty.
-const schema = `
+const schema1 = `
 CREATE TABLE incidents (
 	row    INTEGER PRIMARY KEY,
 	id     TEXT NOT NULL UNIQUE,
@@ -73,6 +77,14 @@ CREATE TABLE holds (
 ) STRICT;
 CREATE INDEX holds_incident ON holds (incident);
 CREATE INDEX holds_going_on ON holds (row) WHERE ended = 0;
+`
+
+// schema2 keeps what the policies were asked.
+const schema2 = `
+CREATE TABLE inputs (
+	incident INTEGER PRIMARY KEY,
+	body     BLOB NOT NULL
+) STRICT;
 `
 
 // errForGood says that trying again would not help.
@@ -231,7 +243,7 @@ func (f *file) migrate(version int) error {
 		return nil
 	}
 	return f.transact(func(tx *sql.Tx) error {
-		_, err := tx.Exec(schema + fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d;", application, Version))
+		_, err := tx.Exec(strings.Join(schemas[version:], "") + fmt.Sprintf("PRAGMA application_id = %d; PRAGMA user_version = %d;", application, Version))
 		return err
 	})
 }

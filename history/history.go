@@ -133,6 +133,17 @@ func (s *Store) Incident(in model.Incident) {
 	s.touch(e)
 }
 
+// Asked takes in the input with which the policies are asked about an incident, as JSON.
+func (s *Store) Asked(id string, input []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.entry(id); e != nil {
+		e.asked.add(input)
+		e.change()
+		s.touch(e)
+	}
+}
+
 // Verdict takes in what became of a decision.
 func (s *Store) Verdict(v model.Verdict) {
 	s.mu.Lock()

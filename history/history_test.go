@@ -203,7 +203,7 @@ func TestAFileThatIsNotOursToWriteIsRefusedAndLeftAlone(t *testing.T) {
 			r.written()
 			r.stop()
 			alter(t, path, "PRAGMA user_version = 99")
-		}, "it is of version 99, and this program knows 1: install the package that wrote it, or move the file away"},
+		}, "it is of version 99, and this program knows 2: install the package that wrote it, or move the file away"},
 		{"another program's", func(t *testing.T, path string) { alter(t, path, "CREATE TABLE songs (title TEXT)") }, "it is a database of another program"},
 		{"a link", func(t *testing.T, path string) {
 			if err := os.Symlink("/etc/passwd", path); err != nil {

@@ -13,7 +13,8 @@ const (
 	// deletedAtOnce bounds a transaction, and with it the log and the wait of the next.
 	deletedAtOnce = 500
 	// detailsOf is how many of the newest incidents keep what was seen when they opened and
-	// around them: 2 KB each as a rule, and up to ten times that.
+	// around them, and what the policies were asked: 3 KB each as a rule, and up to ten times
+	// that.
 	detailsOf = 5000
 )
 
@@ -90,7 +91,7 @@ const partOf = "p.part BETWEEN i.row << 20 AND (i.row << 20) + 1048575"
 // deleteRows deletes the incidents that a query names, with all that hangs on them.
 func (f *file) deleteRows(which string, args ...any) (deleted int64, err error) {
 	err = f.transact(func(tx *sql.Tx) error {
-		for _, table := range []string{"bodies", "triages", "holds"} {
+		for _, table := range []string{"bodies", "triages", "inputs", "holds"} {
 			if _, err := tx.Exec("DELETE FROM "+table+" WHERE incident IN ("+which+")", args...); err != nil {
 				return err
 			}
@@ -114,7 +115,7 @@ func (f *file) deleteRows(which string, args ...any) (deleted int64, err error) 
 func (f *file) deleteDetails() (deleted int64, err error) {
 	err = f.transact(func(tx *sql.Tx) error {
 		const oldest = "(SELECT row FROM incidents ORDER BY row DESC LIMIT 1 OFFSET ?)"
-		for _, which := range []string{"triages WHERE incident <= " + oldest, "moments WHERE part < (1 + " + oldest + ") << 20"} {
+		for _, which := range []string{"triages WHERE incident <= " + oldest, "inputs WHERE incident <= " + oldest, "moments WHERE part < (1 + " + oldest + ") << 20"} {
 			r, err := tx.Exec("DELETE FROM "+which, detailsOf)
 			if err != nil {
 				return err

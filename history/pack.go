@@ -25,6 +25,7 @@ type form string
 const (
 	formIncident form = "incident"
 	formTriage   form = "triage"
+	formInputs   form = "inputs"
 	formVerdicts form = "verdicts"
 	formMoments  form = "moments"
 	formHold     form = "hold"
@@ -37,6 +38,8 @@ func formOf(v any) form {
 		return formIncident
 	case model.Triage, *model.Triage:
 		return formTriage
+	case []json.RawMessage, *[]json.RawMessage:
+		return formInputs
 	case []leanVerdict, *[]leanVerdict:
 		return formVerdicts
 	case []model.Moment, *[]model.Moment:

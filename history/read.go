@@ -3,6 +3,7 @@ package history
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -144,7 +145,10 @@ func (s *Store) Story(ctx context.Context, id string) (story model.Story, err er
 		if err := t.rest(row, &story); err != nil {
 			return err
 		}
-		return t.details(row, &story)
+		if err := t.details(row, &story); err != nil {
+			return err
+		}
+		return unpackEach(&t, "SELECT body FROM inputs WHERE incident = ?", row, func(inputs []json.RawMessage) { story.Inputs = inputs })
 	})
 	return story, err
 }

@@ -2,6 +2,7 @@ package history
 
 import (
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -30,9 +31,15 @@ type taken struct {
 	row      int64
 	body     *incidentBody // nil if it is not known
 	triage   *model.Triage // nil if it is written
+	asked    *takenInputs  // nil if they are written
 	verdicts []takenPart[model.Verdict]
 	moments  []takenPart[model.Moment]
 	numbered struct{ verdicts, moments numbering }
+}
+
+type takenInputs struct {
+	revision uint64
+	inputs   []json.RawMessage
 }
 
 type takenPart[T any] struct {
@@ -73,6 +80,9 @@ func (s *Store) take() *batch {
 				t.body.ClosedAt = &at
 			}
 			t.body.Decisions = nil
+		}
+		if !e.asked.isWritten() {
+			t.asked = &takenInputs{e.asked.now, e.asked.inputs}
 		}
 		t.verdicts = takeParts(&e.verdicts)
 		t.moments = takeParts(&e.moments)
@@ -119,6 +129,9 @@ func (s *Store) settle(b *batch) {
 		}
 		e.triaged = e.triaged || t.triage != nil
 		e.wrote(t.revision)
+		if t.asked != nil {
+			e.asked.wrote(t.asked.revision)
+		}
 		e.verdicts.numbering, e.moments.numbering = t.numbered.verdicts, t.numbered.moments
 		for _, p := range t.verdicts {
 			p.of.wrote(p.revision)
@@ -188,6 +201,11 @@ func (w writer) entry(t *taken) error {
 		}
 		t.row = row
 	}
+	if t.asked != nil {
+		if err := w.body("inputs", t.row, t.asked.inputs); err != nil {
+			return err
+		}
+	}
 	if err := writeParts(w, "verdicts", t.row, &t.numbered.verdicts, t.verdicts, func(part []model.Verdict) any { return lean(t.of.id, part) }); err != nil {
 		return err
 	}
@@ -208,20 +226,19 @@ ON CONFLICT (id) DO UPDATE SET cgroup = excluded.cgroup, unit = excluded.unit, s
 	if err != nil {
 		return fmt.Errorf("write incident %s: %w", in.ID, err)
 	}
-	body, err := w.packs.pack(t.body)
+	if err := w.body("bodies", t.row, t.body); err != nil || t.triage == nil {
+		return err
+	}
+	return w.body("triages", t.row, t.triage)
+}
+
+// body writes what a table has of an incident.
+func (w writer) body(table string, row int64, of any) error {
+	body, err := w.packs.pack(of)
 	if err != nil {
 		return err
 	}
-	if err := w.exec("INSERT INTO bodies (incident, body) VALUES (?, ?) ON CONFLICT (incident) DO UPDATE SET body = excluded.body", t.row, body); err != nil {
-		return err
-	}
-	if t.triage == nil {
-		return nil
-	}
-	if body, err = w.packs.pack(t.triage); err != nil {
-		return err
-	}
-	return w.exec("INSERT INTO triages (incident, body) VALUES (?, ?) ON CONFLICT (incident) DO UPDATE SET body = excluded.body", t.row, body)
+	return w.exec("INSERT INTO "+table+" (incident, body) VALUES (?, ?) ON CONFLICT (incident) DO UPDATE SET body = excluded.body", row, body)
 }
 
 // rowOf is the row of an incident; 0 if it is not in the file.

@@ -46,15 +46,6 @@ type Event struct {
 	Trial *model.PolicyTrial
 }
 
-// Answer is what the policies said about an incident, and what they saw.
-type Answer struct {
-	ID         string
-	At         time.Time
-	Input      policy.Input
-	Verdict    policy.Verdict
-	PolicyHash string
-}
-
 // EventType says what an event tells.
 type EventType string
 
@@ -85,6 +76,7 @@ type Judge struct {
 	breakers *breaker.Set
 	open     map[string]*docket
 	host     model.Host
+	asked    []policy.Input // with the last sample
 }
 
 // docket is an incident and where its decisions stand. It is open, or an outcome is
@@ -116,6 +108,10 @@ func (j *Judge) SetThresholds(cfg detect.Config) { j.watch.SetConfig(cfg) }
 // Keyframe is the process table as it is now, for a recording to begin with.
 func (j *Judge) Keyframe() model.Sample { return j.watch.Keyframe() }
 
+// Asked are the inputs with which the policies were asked about incidents when the last
+// sample came, or would have been if there were any.
+func (j *Judge) Asked() []policy.Input { return j.asked }
+
 // Open lists the open incidents, the oldest first.
 func (j *Judge) Open() []model.Incident {
 	var all []model.Incident
@@ -132,7 +128,7 @@ func (j *Judge) Open() []model.Incident {
 
 // Sample takes in the next sample.
 func (j *Judge) Sample(ctx context.Context, s *model.Sample) []Event {
-	j.host = s.Host
+	j.host, j.asked = s.Host, nil
 	changes := j.watch.Feed(s)
 	events := j.feel(s)
 	for _, c := range changes {
@@ -162,34 +158,15 @@ func (j *Judge) Sample(ctx context.Context, s *model.Sample) []Event {
 // ask puts an incident to the policies, and to those that are tried.
 func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
 	d.next = now.Add(askAgain)
-	if j.policies == nil || j.policies.Empty() && j.trial == nil {
-		return nil
-	}
 	in := d.incident
 	input := policy.InputOf(in, j.breakers.Of(in.Culprit.Cgroup), j.host, now)
+	j.asked = append(j.asked, input)
+	if j.policies == nil || j.policies.Empty() {
+		return nil // and nothing is on trial
+	}
 	v := j.policies.Decide(ctx, input)
-	tried := j.try(ctx, in, input, &v, now)
-	told := j.log(d, input, v, now)
-	return append(append(tried, told...), j.answer(d, v, now)...)
-}
-
-// Log says whether answers are told from now on.
-func (j *Judge) Log(on bool) { j.logs = on }
-
-// log tells what the policies answered, if it is something else than before.
-func (j *Judge) log(d *docket, input policy.Input, v policy.Verdict, now time.Time) []Event {
-	if !j.logs {
-		return nil
-	}
-	said := fmt.Sprintf("%s %+v %v %+v %v %s", j.policies.Hash(), v.Action, v.DryRun, v.Denied, v.Asked, v.Error)
-	if said == d.said {
-		return nil
-	}
-	d.said = said
-	d.answers++
-	return []Event{{Type: Answered, Incident: d.incident.Clone(), Answer: &Answer{
-		ID: fmt.Sprintf("%s-answer-%d", d.incident.ID, d.answers), At: now, Input: input, Verdict: v, PolicyHash: j.policies.Hash(),
-	}}}
+	told := append(j.try(ctx, in, input, &v, now), j.log(d, input, v, now)...)
+	return append(told, j.answer(d, v, now)...)
 }
 
 // answer goes on with what the policies in force say.

@@ -9,8 +9,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/breakerd/breakerd/breaker"
 	"github.com/breakerd/breakerd/detect"
 	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/policy"
 )
 
 func TestWithoutPoliciesNothingIsEverWanted(t *testing.T) {
@@ -328,5 +330,22 @@ func TestARuleThatIsHeldToADryRunKeepsTheOthersFromNothing(t *testing.T) {
 	s.judge.SetPolicies(policies(t, freezeTree))
 	if d = wanted(s.storm(t, 8)); len(d) != 1 || d[0].DryRun {
 		t.Errorf("decisions %+v, want one that is carried out", d)
+	}
+}
+
+// Also where no policy is loaded: what one would have done is asked later.
+func TestWhatThePoliciesSeeIsTold(t *testing.T) {
+	s := newScene(nil)
+	s.opened(t)
+	in := s.incident(t)
+	want := []policy.Input{policy.InputOf(&in, breaker.Unknown("/job"), model.Host{BootID: "5f0c", CPUs: 2, PressureAbsent: true}, in.OpenedAt)}
+	if diff := cmp.Diff(want, s.judge.Asked()); diff != "" {
+		t.Errorf("when it opened (-want +got):\n%s", diff)
+	}
+	if s.storm(t, 1); len(s.judge.Asked()) != 0 {
+		t.Errorf("%d were asked a tick later, and they are asked once a second", len(s.judge.Asked()))
+	}
+	if s.storm(t, 3); len(s.judge.Asked()) != 1 || s.judge.Asked()[0].Incident.AgeMS != 1000 {
+		t.Errorf("a second later %+v", s.judge.Asked())
 	}
 }

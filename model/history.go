@@ -1,6 +1,7 @@
 package model
 
 import (
+	"encoding/json"
 	"errors"
 	"time"
 )
@@ -34,10 +35,13 @@ type IncidentFilter struct {
 type Story struct {
 	Incident
 	// Host is the machine as it was when the incident was last seen; nil if it is not kept.
-	Host     *Host     `json:"host,omitempty"`
-	Verdicts []Verdict `json:"verdicts,omitempty"`
-	Holds    []Hold    `json:"holds,omitempty"`
-	Moments  []Moment  `json:"moments,omitempty"`
+	Host *Host `json:"host,omitempty"`
+	// Inputs are what the policies saw when they were asked first and last; none where they
+	// are not kept, which they are of the newest incidents only.
+	Inputs   []json.RawMessage `json:"inputs,omitempty"`
+	Verdicts []Verdict         `json:"verdicts,omitempty"`
+	Holds    []Hold            `json:"holds,omitempty"`
+	Moments  []Moment          `json:"moments,omitempty"`
 }
 
 // Verdict is a decision about an incident and what became of it. What is decided again

@@ -72,8 +72,10 @@ type CgroupSample struct {
 	IORequests uint64 `json:"io_requests,omitempty"`
 	IOBytes    uint64 `json:"io_bytes,omitempty"`
 
-	// Limited says that a cpu.max which breakerd had written held it, or one above it.
-	Limited bool `json:"limited,omitempty"`
+	// Limited says that a cpu.max which breakerd had written held it, or one above it;
+	// MemoryLimited the same of a memory.high.
+	Limited       bool `json:"limited,omitempty"`
+	MemoryLimited bool `json:"memory_limited,omitempty"`
 
 	// Detail is read from cgroupfs only for some: those that waited or made others wait,
 	// and in turn everybody, so that slow growth is seen too.

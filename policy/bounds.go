@@ -86,9 +86,10 @@ type estimate func(operands []*ast.Term) (int, error)
 func bounded(name string, arity int, f topdown.BuiltinFunc, est estimate) topdown.BuiltinFunc {
 	return func(ctx topdown.BuiltinContext, operands []*ast.Term, iter func(*ast.Term) error) error {
 		m := ctx.Cancel.(*meter)
+		at := ctx.Location // a function that holds the context itself makes a copy of it, 400 bytes
 		halt := func(err error) error {
 			return topdown.Halt{Err: &topdown.Error{
-				Code: topdown.BuiltinErr, Location: ctx.Location, Message: name + ": " + err.Error(),
+				Code: topdown.BuiltinErr, Location: at, Message: name + ": " + err.Error(),
 			}}
 		}
 		total := 0
@@ -127,41 +128,49 @@ func bounded(name string, arity int, f topdown.BuiltinFunc, est estimate) topdow
 
 // weigh tells how much memory a value takes, about. It stops at the bounds, also
 // where a value holds another many times over and is far larger than its memory.
-func weigh(t *ast.Term) (int, error) {
-	w := 0
-	err := addWeight(&w, t)
-	return w, err
-}
+func weigh(t *ast.Term) (int, error) { return addWeight(0, t) }
 
-func addWeight(w *int, t *ast.Term) error {
-	*w += termWeight
-	var err error
-	add := func(e *ast.Term) {
-		if err == nil {
-			err = addWeight(w, e)
-		}
-	}
+// addWeight adds a value's weight to what was weighed before.
+func addWeight(w int, t *ast.Term) (int, error) {
+	w += termWeight
 	switch v := t.Value.(type) {
 	case ast.String:
 		if len(v) > maxString {
-			return fmt.Errorf("is a text of more than %d bytes", maxString)
+			return w, fmt.Errorf("is a text of more than %d bytes", maxString)
 		}
-		*w += len(v)
+		w += len(v)
 	case ast.Number:
-		return numberBounds(string(v))
+		return w, numberBounds(string(v))
+	case *ast.Array, ast.Set, ast.Object:
+		var err error
+		if w, err = addParts(w, v); err != nil {
+			return w, err
+		}
+	}
+	if w > maxValue {
+		return w, fmt.Errorf("is larger than %d bytes", maxValue)
+	}
+	return w, nil
+}
+
+// addParts adds what a collection holds. It is apart from the rest because what it needs is
+// allocated, and most operands are texts and numbers.
+func addParts(w int, of ast.Value) (int, error) {
+	var err error
+	add := func(e *ast.Term) (stop bool) {
+		w, err = addWeight(w, e)
+		return err != nil
+	}
+	switch v := of.(type) {
 	case *ast.Array:
-		for i := 0; i < v.Len() && err == nil; i++ {
-			add(v.Elem(i))
+		for i := 0; i < v.Len() && !add(v.Elem(i)); i++ {
 		}
 	case ast.Set:
-		v.Until(func(e *ast.Term) bool { add(e); return err != nil })
+		v.Until(add)
 	case ast.Object:
-		v.Until(func(k, e *ast.Term) bool { add(k); add(e); return err != nil })
+		v.Until(func(k, e *ast.Term) bool { return add(k) || add(e) })
 	}
-	if err == nil && *w > maxValue {
-		return fmt.Errorf("is larger than %d bytes", maxValue)
-	}
-	return err
+	return w, err
 }
 
 // numberBounds refuses numbers that are short to write and endless to work with,

@@ -35,7 +35,7 @@ func TestTheShippedRulesLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"breaker.cpuhog", "breaker.crashloop", "breaker.drill", "breaker.forkstorm", "breaker.maintenance", "breaker.memoryleak",
+		"breaker.cpuhog", "breaker.crashloop", "breaker.drill", "breaker.forkstorm", "breaker.ladder", "breaker.maintenance", "breaker.memoryleak",
 		"breaker.noisyneighbour", "breaker.novictim", "breaker.officehours", "breaker.optin",
 	}
 	if d := cmp.Diff(want, s.Packages()); d != "" {

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -135,14 +134,32 @@ func (in *Input) check() error {
 }
 
 // values makes the terms of one object after the other, those that are needed.
-type values struct{ need *need }
+type values struct {
+	need *need
+	// room is for the terms to come: one at a time they were a quarter of all that an
+	// evaluation allocates.
+	room []ast.Term
+}
+
+// of makes a term.
+func (v *values) of(value ast.Value) *ast.Term {
+	if len(v.room) == cap(v.room) {
+		v.room = make([]ast.Term, 0, 32)
+	}
+	v.room = append(v.room, ast.Term{Value: value})
+	return &v.room[len(v.room)-1]
+}
 
 // object makes an object of the fields that are needed.
 func (v *values) object(fields ...[2]*ast.Term) *ast.Term {
 	if v.need == nil {
 		return nil
 	}
-	return ast.ObjectTerm(slices.DeleteFunc(fields, func(f [2]*ast.Term) bool { return f[0] == nil })...)
+	fields = slices.DeleteFunc(fields, func(f [2]*ast.Term) bool { return f[0] == nil })
+	if len(fields) == 0 { // each of many victims, where it only counts how many they are
+		return ast.InternedEmptyObject
+	}
+	return v.of(ast.NewObject(fields...))
 }
 
 func (v *values) workload(w *Workload) *ast.Term {
@@ -165,8 +182,8 @@ func (v *values) evidence(figures map[string]float64) *ast.Term {
 		return nil
 	}
 	fields := make([][2]*ast.Term, 0, len(figures))
-	for _, k := range slices.Sorted(maps.Keys(figures)) {
-		fields = append(fields, v.figure(k, figures[k]))
+	for k, f := range figures { // in any order: an object sorts its keys
+		fields = append(fields, v.figure(k, f))
 	}
 	return v.object(fields...)
 }
@@ -203,7 +220,7 @@ func (v *values) text(key, s string) (field [2]*ast.Term) {
 	if v.need.at(key) == nil {
 		return field
 	}
-	return v.term(key, ast.StringTerm(s))
+	return v.term(key, v.of(ast.String(s)))
 }
 
 func (v *values) flag(key string, b bool) [2]*ast.Term { return v.term(key, ast.InternedTerm(b)) }
@@ -212,14 +229,14 @@ func (v *values) whole(key string, n int64) (field [2]*ast.Term) {
 	if v.need.at(key) == nil {
 		return field
 	}
-	return v.term(key, ast.NewTerm(ast.Number(strconv.FormatInt(n, 10))))
+	return v.term(key, v.of(ast.Number(strconv.FormatInt(n, 10))))
 }
 
 func (v *values) count(key string, n uint64) (field [2]*ast.Term) {
 	if v.need.at(key) == nil {
 		return field
 	}
-	return v.term(key, ast.NewTerm(ast.Number(strconv.FormatUint(n, 10))))
+	return v.term(key, v.of(ast.Number(strconv.FormatUint(n, 10))))
 }
 
 func (v *values) figure(key string, f float64) (field [2]*ast.Term) {

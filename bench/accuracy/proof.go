@@ -171,7 +171,7 @@ func (p *proof) stage(ctx context.Context, st *staged, number int) error {
 	if err := sleep(ctx, max(s.warm, 500*time.Millisecond)); err != nil {
 		return err
 	}
-	before, delay, stalled := p.busy(), stage.delays(), full(s.stalls)
+	before, waited := p.busy(), stage.waits()
 	stage.started = time.Now()
 	if err := stage.start(true); err != nil {
 		return err
@@ -188,7 +188,7 @@ func (p *proof) stage(ctx context.Context, st *staged, number int) error {
 	proof := 100 * (after.proof - before.proof).Seconds() / took.Seconds()
 	st.scene.watched = st.result.OutsidePercent+proof > disturbedPercent
 	st.scene.disturbed = st.result.OutsidePercent > disturbedPercent
-	premise := stage.premise(delay, stalled, took)
+	premise := stage.premise(waited, stage.waits(), took)
 
 	stage.pause()
 	if err := sleep(ctx, restTime); err != nil {
@@ -319,38 +319,60 @@ func (r *Result) blame(kernel, said time.Duration) {
 }
 
 // premise says why a label is not true; "" if it is.
-func (st *stage) premise(before map[string]time.Duration, stalled, took time.Duration) string {
+func (st *stage) premise(before, after waits, took time.Duration) string {
 	s := st.scenario
-	rate := func(cgroup string) float64 {
-		return 1000 * (st.delay(cgroup) - before[cgroup]).Seconds() / took.Seconds()
+	rate := func(of func(waits) time.Duration) float64 { // ms a second
+		return 1000 * (of(after) - of(before)).Seconds() / took.Seconds()
 	}
+	delay := func(cgroup string) float64 { return rate(func(w waits) time.Duration { return w.delays[cgroup] }) }
 	if s.hurts != "" {
-		if r := rate(s.hurts); r < hurtMSPerSecond {
+		if r := delay(s.hurts); r < hurtMSPerSecond {
 			return fmt.Sprintf("%s waited for a CPU only %.0f ms in each second, by the kernel's own figures", s.hurts, r)
 		}
 	}
 	if s.spares != "" {
-		if r := rate(s.spares); r > sparedMSPerSecond {
+		if r := delay(s.spares); r > sparedMSPerSecond {
 			return fmt.Sprintf("%s did wait for a CPU, %.0f ms in each second, by the kernel's own figures", s.spares, r)
 		}
 	}
-	if s.stalls != "" {
-		least := map[model.Resource]float64{model.Memory: memoryFullPercent, model.IO: ioFullPercent}[s.stalls]
-		if part := 100 * (full(s.stalls) - stalled).Seconds() / took.Seconds(); part < least {
-			return fmt.Sprintf("the host's %s pressure (full) was only %.0f %%", s.stalls, part)
+	if s.stalls == "" {
+		return ""
+	}
+	least := map[model.Resource]float64{model.Memory: memoryFullPercent, model.IO: ioFullPercent}[s.stalls]
+	if part := rate(func(w waits) time.Duration { return w.full }) / 10; part < least {
+		return fmt.Sprintf("the host's %s pressure (full) was only %.0f %%", s.stalls, part)
+	}
+	for _, victim := range s.victims {
+		if r := rate(func(w waits) time.Duration { return w.stalls[victim] }); r < hurtMSPerSecond {
+			return fmt.Sprintf("%s stalled for %s only %.0f ms in each second, by its own pressure", victim, s.stalls, r)
 		}
 	}
 	return ""
 }
 
-func (st *stage) delays() map[string]time.Duration {
-	delays := make(map[string]time.Duration)
-	for _, cgroup := range []string{st.scenario.hurts, st.scenario.spares} {
+// waits are the kernel's own totals of what a premise is about.
+type waits struct {
+	delays map[string]time.Duration // for a CPU, by cgroup of the scenario
+	full   time.Duration            // the host, for what the scenario is about
+	stalls map[string]time.Duration // for that, some task of each victim
+}
+
+func (st *stage) waits() waits {
+	s := st.scenario
+	w := waits{delays: make(map[string]time.Duration), stalls: make(map[string]time.Duration)}
+	for _, cgroup := range []string{s.hurts, s.spares} {
 		if cgroup != "" {
-			delays[cgroup] = st.delay(cgroup)
+			w.delays[cgroup] = st.delay(cgroup)
 		}
 	}
-	return delays
+	if s.stalls == "" {
+		return w
+	}
+	w.full = pressure("/proc/pressure/"+string(s.stalls), "full")
+	for _, victim := range s.victims {
+		w.stalls[victim] = pressure(filepath.Join(st.dir(victim), string(s.stalls)+".pressure"), "some")
+	}
+	return w
 }
 
 func (st *stage) roots() map[string]int32 {

@@ -184,11 +184,11 @@ func blamed(ctx context.Context, c *api.Client, path string) (time.Duration, err
 	return 0, nil
 }
 
-// full is the host's total stall of a resource.
-func full(r model.Resource) time.Duration {
-	text, _ := os.ReadFile("/proc/pressure/" + string(r))
-	for line := range strings.Lines(string(text)) {
-		if kind, rest, _ := strings.Cut(line, " "); kind == "full" {
+// pressure is the total of a line, some or full, of a file of pressure.
+func pressure(path, line string) time.Duration {
+	text, _ := os.ReadFile(path)
+	for l := range strings.Lines(string(text)) {
+		if kind, rest, _ := strings.Cut(l, " "); kind == line {
 			if _, total, ok := strings.Cut(strings.TrimSpace(rest), "total="); ok {
 				us, _ := strconv.ParseInt(total, 10, 64)
 				return time.Duration(us) * time.Microsecond

@@ -32,25 +32,29 @@ func memoryTrouble() []scenario {
 	near.limits = []limit{{"leak", "memory.max", fmt.Sprint(96 * mebibyte)}}
 	near.actors[1].args = []string{"-rate", "2", "-upto", "90"}
 
+	// Whoever is short of memory reclaims it on a CPU and reads it from a disk, and what others
+	// wait for those is measured.
+	evictors := []model.Kind{model.IOPressure, model.NoisyNeighbour, model.CPUContention}
+
 	return []scenario{
 		leak("leak-steady", "%d MB a second, without a limit.", "plain"),
 		leak("leak-steps", "%d MB a second, taken once in each second.", "steps"),
 		leak("leak-shared", "%d MB a second of shared memory.", "shared"),
 		near,
 		{
-			name: "memory-at-its-limit", tell: "A job reads a file of 160 MB over and over, within a limit of 48 MB.",
-			kinds: []model.Kind{model.MemoryPressure}, also: []model.Kind{model.IOPressure}, culprits: []string{"job"}, root: "job",
-			needs: []need{needPSI, needMemory, needDisk}, stalls: model.Memory, file: 160,
-			limits: []limit{{"job", "memory.max", fmt.Sprint(48 * mebibyte)}},
+			name: "memory-at-its-limit", tell: "A job takes 40 MB a second, of which its memory.high leaves it 48 MB.",
+			kinds: []model.Kind{model.MemoryPressure}, also: append(evictors, model.MemoryLeak), culprits: []string{"job"}, root: "job",
+			needs: []need{needPSI, needMemory}, stalls: model.Memory,
+			limits: []limit{{"job", "memory.high", fmt.Sprint(48 * mebibyte)}},
 			actors: []actor{
 				start("web", "web", "serve", "-work", "1ms", "-every", "50ms"),
-				offend("job", "job", "thrash", "-file", dataFile, "-mb", "160", "-every", "10ms"),
+				offend("job", "job", "grow", "-rate", "40", "-upto", "600"),
 			},
 			within: 12 * time.Second,
 		},
 		{
 			name: "memory-without-limit", tell: "A job takes all the memory that there is, and a service finds its files evicted.",
-			kinds: []model.Kind{model.MemoryPressure}, also: []model.Kind{model.IOPressure, model.MemoryLeak}, culprits: []string{"job"}, root: "job",
+			kinds: []model.Kind{model.MemoryPressure}, also: append(evictors, model.MemoryLeak), culprits: []string{"job"}, root: "job",
 			victims: []string{"db"},
 			needs:   []need{needPSI, needMemory, needSmall, needDisk}, stalls: model.Memory, file: 160,
 			actors: []actor{

@@ -51,7 +51,7 @@ An incident that is informational hurts nobody: a build, or a script.`,
 			return a.writeIncidents(c.OutOrStdout(), all)
 		},
 	}
-	f.add(c)
+	f.add(c, "24h")
 	c.Flags().StringVar(&kind, "kind", "", "only those of a `KIND`, such as fork_storm")
 	c.Flags().StringVar(&f.filter.Cgroup, "cgroup", "", "only those whose culprit is in a `CGROUP` or below it (/system.slice)")
 	c.Flags().StringVar(&f.filter.Unit, "unit", "", "only those whose culprit is in a systemd `UNIT` (nginx.service)")
@@ -73,8 +73,9 @@ type pastFlags struct {
 	filter       model.IncidentFilter
 }
 
-func (f *pastFlags) add(c *cobra.Command) {
-	c.Flags().StringVar(&f.since, "since", "24h", "`WHEN` it begins: so long ago (30m, 24h, 7d), or a time (2006-01-02, 2006-01-02 15:04)")
+// add adds the flags; without any it is as long ago as said.
+func (f *pastFlags) add(c *cobra.Command, since string) {
+	c.Flags().StringVar(&f.since, "since", since, "`WHEN` it begins: so long ago (30m, 24h, 7d), or a time (2006-01-02, 2006-01-02 15:04)")
 	c.Flags().StringVar(&f.until, "until", "", "`WHEN` it ends, written likewise (default now)")
 }
 

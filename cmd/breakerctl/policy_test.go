@@ -23,6 +23,9 @@ func TestAPolicyFromItsFirstLineUntilItIsTried(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/policy",
 		Setup: func(env *testscript.Env) error {
+			if err := serveKept(env); err != nil {
+				return err
+			}
 			return recordStorm(filepath.Join(env.WorkDir, "storm.jsonl"))
 		},
 	})
@@ -35,8 +38,8 @@ func TestTheWalkOfTheDocumentIsThatOfTheStories(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stories string
-	for _, name := range []string{"walk", "diff"} {
-		story, err := os.ReadFile("testdata/policy/" + name + ".txtar")
+	for _, name := range []string{"testdata/policy/walk", "testdata/policy/diff", "testdata/policy/kept", "../../e2e/testdata/walk/walk"} {
+		story, err := os.ReadFile(name + ".txtar")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -44,16 +47,17 @@ func TestTheWalkOfTheDocumentIsThatOfTheStories(t *testing.T) {
 	}
 	steps := 0
 	for line := range strings.Lines(string(doc)) {
-		step, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "    breakerctl policy ")
+		step, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "    breakerctl ")
 		if !ok {
 			continue
 		}
 		steps++
-		if !strings.Contains(stories, "exec breakerctl policy "+step) {
-			t.Errorf("no story has the step breakerctl policy %s", step)
+		step, _, _ = strings.Cut(step, " >")
+		if !strings.Contains(stories, "exec breakerctl "+step) {
+			t.Errorf("no story has the step breakerctl %s", step)
 		}
 	}
-	if steps < 6 {
+	if steps < 9 {
 		t.Errorf("the walk has %d steps", steps)
 	}
 }

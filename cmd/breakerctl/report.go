@@ -51,7 +51,7 @@ The HTML is one file that loads nothing, to look at, to print and to send:
 			return writeReport(c.OutOrStdout(), form, &r)
 		},
 	}
-	f.add(c)
+	f.add(c, "24h")
 	c.Flags().StringVar(&form, "format", form, "`FORMAT`: "+strings.Join(forms, ", "))
 	completeValues(c, "format", forms...)
 	return c
