@@ -32,6 +32,9 @@ var rooms = map[string]struct {
 	"workload":        {[]string{"model"}, "naming is a pure function of a path"},
 	"breaker":         {[]string{"model", "config"}, "a breaker learns from samples and outcomes, so that a recording replays; config is for durations with their units"},
 	"judge":           {[]string{"model", "detect", "policy", "breaker"}, "what decides only joins pure functions, so that a recording replays"},
+	"policy/watch":    {nil, "that files have changed has nothing to do with what is in them"},
+	"bundle":          {nil, "a bundle is texts with a signature, whatever they say"},
+	"decisionlog":     {[]string{"model", "policy"}, "what policies answered is written down, and no more"},
 	"policy/workshop": {[]string{"policy"}, "what helps people write policies is not in the daemon"},
 
 	"recording":      {[]string{"model"}, "a recording is samples and outcomes"},
@@ -42,14 +45,14 @@ var rooms = map[string]struct {
 	"cgroupctl/unit": {[]string{"model", "cgroupctl"}, "what is asked of systemd is asked for a writer of cgroups"},
 	"enforce":        {[]string{"model", "cgroupctl", "cgroupctl/unit", "systemd", "config"}, "the enforcer must be small enough to read, and cannot decide"},
 	"api":            {[]string{"model", "report"}, "the API shows values and asks a small interface"},
-	"daemon": {[]string{"model", "settings", "breaker", "bpf", "host", "observe", "blame", "detect", "policy", "judge", "workload", "recording", "systemd", "cgroupctl", "cgroupctl/unit", "enforce", "api", "report"},
+	"daemon": {[]string{"model", "settings", "breaker", "bpf", "host", "observe", "blame", "detect", "policy", "policy/watch", "bundle", "decisionlog", "judge", "workload", "recording", "systemd", "cgroupctl", "cgroupctl/unit", "enforce", "api", "report"},
 		"the daemon wires everything, and does nothing else"},
-	"settings": {[]string{"model", "config", "detect", "breaker"}, "settings are values and bounds"},
+	"settings": {[]string{"model", "config", "detect", "breaker", "bundle"}, "settings are values and bounds"},
 	"drill":    {[]string{"model", "api", "internal/disposable"}, "a drill looks at breakerd from outside"},
 
 	"cmd/breakerd":         {[]string{"model", "settings", "daemon", "history"}, "main only starts the daemon, and gives it what keeps its history"},
 	"cmd/breaker-enforcer": {[]string{"model", "enforce", "systemd"}, "the enforcer must be small enough to read"},
-	"cmd/breakerctl": {[]string{"model", "api", "detect", "policy", "policy/workshop", "judge", "breaker", "workload", "recording", "host", "settings", "config", "drill", "safetext", "enforce", "report"},
+	"cmd/breakerctl": {[]string{"model", "api", "bundle", "detect", "policy", "policy/workshop", "judge", "breaker", "workload", "recording", "host", "settings", "config", "drill", "safetext", "enforce", "report"},
 		"the command line asks breakerd, judges recordings itself, and can let go without breakerd"},
 
 	"e2e/owner":           {nil, "the programs are tested from outside, with the client that breakerd has"},

@@ -5,6 +5,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"time"
 
@@ -63,9 +64,46 @@ type Status struct {
 type Policies struct {
 	Hash     string    `json:"hash"`
 	Packages []string  `json:"packages"`
-	LoadedAt time.Time `json:"loaded_at"`
-	Error    string    `json:"error"` // why there are none, or why a newer set is not in force
+	LoadedAt time.Time `json:"loaded_at"` // when they came into force
+	// Error says why there are none, or why a newer set is not in force.
+	Error     string     `json:"error"`
+	RefusedAt *time.Time `json:"refused_at,omitempty"`
+	// Writing are files that are being written: they are loaded once they are closed.
+	Writing []string `json:"writing"`
+	// WatchError says why changes of the files are not noticed; "" if they are, or nobody
+	// wants that.
+	WatchError string `json:"watch_error,omitempty"`
+	// Bundle is where a part of them comes from; nil where nothing does.
+	Bundle *Bundle `json:"bundle,omitempty"`
+	// DecisionLog is how what they answer is written down; nil where it is not.
+	DecisionLog *DecisionLog `json:"decision_log,omitempty"`
+	// Trial is how a newer set fares that is tried; nil where there is none.
+	Trial *model.PolicyTrial `json:"trial,omitempty"`
 }
+
+// Bundle is an OPA bundle.
+type Bundle struct {
+	Source   string `json:"source"`
+	Revision string `json:"revision"` // of the one that is part of what was loaded last; "" where its manifest says nothing
+	// AskedAt is when the server, or the disk, was asked last; nil before.
+	AskedAt *time.Time `json:"asked_at,omitempty"`
+	Error   string     `json:"error"` // why there was no answer that could be used; the bundle before stays
+}
+
+// DecisionLog is how answers of the policies are written down.
+type DecisionLog struct {
+	URL     string `json:"url"`     // that they are sent to; "" is none
+	Dropped uint64 `json:"dropped"` // entries that found no room while the server did not take them
+	Error   string `json:"error"`   // why nothing is written, or the server did not take the last ones
+}
+
+// Caller is who asks, as the kernel says (SO_PEERCRED).
+type Caller struct {
+	UID uint32
+	PID int32
+}
+
+func (c Caller) String() string { return fmt.Sprintf("uid %d (pid %d)", c.UID, c.PID) }
 
 // Config says which configuration is in force.
 type Config struct {
@@ -215,10 +253,17 @@ type Source interface {
 	Breakers(context.Context) ([]model.Breaker, error)
 	// Release ends one lease, or all of them where the ID is "".
 	Release(ctx context.Context, id string) error
+	// Promote puts the policies in force that are on trial, and gives their hash.
+	Promote(context.Context, Caller) (string, error)
 	// Record writes a recording until the context ends.
 	Record(context.Context, io.Writer) error
 	// Ready says why breakerd does not see anything (yet); nil if it does.
 	Ready() error
+}
+
+// Promoted says which policies were put in force.
+type Promoted struct {
+	Hash string `json:"hash"`
 }
 
 // Error is how the server says what is wrong.

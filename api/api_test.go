@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ type source struct {
 	released []string
 	notReady error
 	severity float64
+	promoted bool
 	// recorded is closed when a recording has ended.
 	recorded chan struct{}
 	record   func(context.Context, io.Writer) error
@@ -103,6 +105,17 @@ func (s *source) Release(_ context.Context, id string) error {
 	defer s.mu.Unlock()
 	s.released = append(s.released, id)
 	return nil
+}
+
+func (s *source) Promote(_ context.Context, who Caller) (string, error) {
+	if who.UID != uint32(os.Getuid()) || who.PID != int32(os.Getpid()) {
+		return "", fmt.Errorf("%w: %v is another", ErrForbidden, who)
+	}
+	if s.promoted {
+		return "", fmt.Errorf("%w: no set is on trial", ErrBadRequest)
+	}
+	s.promoted = true
+	return "sha256:5f", nil
 }
 
 func (s *source) Record(ctx context.Context, w io.Writer) error {
@@ -278,6 +291,12 @@ func TestTheClientReadsWhatTheServerSays(t *testing.T) {
 	}
 	if got, err := c.Report(ctx, at, at.Add(time.Hour)); err != nil || !got.Until.Equal(at.Add(time.Hour)) {
 		t.Errorf("report %+v, error %v", got, err)
+	}
+	if got, err := c.Promote(ctx); err != nil || got.Hash != "sha256:5f" {
+		t.Errorf("promoted %+v, error %v", got, err)
+	}
+	if _, err := c.Promote(ctx); err == nil || err.Error() != "no set is on trial" {
+		t.Errorf("error %v", err)
 	}
 	if got, err := c.Leases(ctx); err != nil || len(got) != 1 || got[0].ID != "a1-1" {
 		t.Errorf("leases %+v, error %v", got, err)

@@ -150,6 +150,19 @@ func (c *Client) Release(ctx context.Context, id string) error {
 	return body.Close()
 }
 
+// Promote puts the policies in force that are on trial.
+func (c *Client) Promote(ctx context.Context) (p Promoted, err error) {
+	body, err := c.do(ctx, http.MethodPost, "/policies/promote")
+	if err != nil {
+		return p, err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(body).Decode(&p); err != nil {
+		return p, fmt.Errorf("read what was promoted: %w", err)
+	}
+	return p, nil
+}
+
 // Record streams a recording until the context ends.
 func (c *Client) Record(ctx context.Context) (io.ReadCloser, error) {
 	return c.do(ctx, http.MethodGet, "/recording")

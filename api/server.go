@@ -25,6 +25,9 @@ var ErrNotFound = errors.New("not found")
 // ErrBadRequest says that a request makes no sense; the text says why.
 var ErrBadRequest = errors.New("bad request")
 
+// ErrForbidden says that the one who asks may not.
+var ErrForbidden = errors.New("may not")
+
 // Listen opens the socket. One that a dead process left is replaced; one that somebody
 // answers on is not, and neither is anything that is no socket.
 func Listen(path string) (net.Listener, error) {
@@ -80,6 +83,7 @@ func Serve(ctx context.Context, l net.Listener, src Source) error {
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ConnContext:       withCaller,
 	}
 	down := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -119,6 +123,10 @@ func Handler(src Source) http.Handler {
 			return
 		}
 		fmt.Fprintln(w, "ok")
+	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		_, _ = w.Write(metricsOf(src.Status(r.Context()))) // where the client has gone there is nobody to tell
 	})
 	mux.HandleFunc("GET /status", answer(func(r *http.Request) (any, error) { return src.Status(r.Context()), nil }))
 	mux.HandleFunc("GET /incidents", answer(func(r *http.Request) (any, error) {
@@ -173,6 +181,14 @@ func Handler(src Source) http.Handler {
 	mux.HandleFunc("POST /leases/release", answer(func(r *http.Request) (any, error) { return nil, src.Release(r.Context(), "") }))
 	mux.HandleFunc("POST /leases/{id}/release", answer(func(r *http.Request) (any, error) {
 		return nil, src.Release(r.Context(), r.PathValue("id"))
+	}))
+	mux.HandleFunc("POST /policies/promote", answer(func(r *http.Request) (any, error) {
+		who, err := caller(r)
+		if err != nil {
+			return nil, err
+		}
+		hash, err := src.Promote(r.Context(), who)
+		return Promoted{hash}, err
 	}))
 	mux.HandleFunc("GET /recording", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/jsonl")
@@ -311,6 +327,8 @@ func statusOf(err error) int {
 		return http.StatusNotFound
 	case errors.Is(err, ErrBadRequest):
 		return http.StatusBadRequest
+	case errors.Is(err, ErrForbidden):
+		return http.StatusForbidden
 	}
 	return http.StatusInternalServerError
 }

@@ -11,6 +11,8 @@ import (
 	"github.com/breakerd/breakerd/api"
 	"github.com/breakerd/breakerd/breaker"
 	"github.com/breakerd/breakerd/detect"
+	"github.com/breakerd/breakerd/judge"
+	"github.com/breakerd/breakerd/model"
 	"github.com/breakerd/breakerd/policy"
 	"github.com/breakerd/breakerd/settings"
 	"github.com/breakerd/breakerd/systemd"
@@ -71,42 +73,78 @@ func changed(was, is settings.Settings) (keys []string) {
 // ruling is what decides: it changes between two samples and as a whole.
 type ruling struct {
 	policies   *policy.Set
+	trial      *judge.Trial // nil where none is on trial
 	thresholds detect.Config
 	learning   breaker.Config
 }
 
-// reloads reads the configuration and the policies again whenever it is asked to. What is
-// refused leaves the old in force; each for itself, because a slip in one policy should
-// not keep a threshold from being changed.
+// reloads reads the configuration and the policies again whenever it is asked to, and the
+// policies when they have changed. What is refused leaves the old in force; each for
+// itself, because a slip in one policy should not keep a threshold from being changed.
 func (d *Daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
 	for {
+		d.watched.begin(ctx, d.conf.get().Policies)
+		d.bundled.begin(ctx, d.conf.get().Policies.Bundle)
+		d.answers.begin(ctx, d.conf.get().Policies.DecisionLog)
 		select {
 		case <-ctx.Done():
 			return
 		case <-reload:
+			d.reload(ctx)
+		case <-d.watched.changed:
+			if d.loadPolicies() {
+				d.rule(ctx)
+			}
+		case p := <-d.promotions:
+			hash, err := d.promote(p.hash, p.by)
+			if err == nil {
+				d.rule(ctx)
+			}
+			if p.answer != nil {
+				p.answer <- promoted{hash, err}
+			}
 		}
-		if err := systemd.Reloading(); err != nil {
-			d.log.Warn("systemd was not told", "error", err)
-		}
-		d.status("reading the configuration and the policies again")
-		tick := d.conf.get().Tick
-		d.teller.write(d.conf.again())
-		d.past.SetBounds(d.conf.get().History.MaxAge.D(), int64(d.conf.get().History.MaxSize))
-		if now := d.conf.get().Tick; now != tick {
-			d.observer.SetTick(now.D())
-		}
-		d.loadPolicies()
-		d.shelf.mu.Lock()
-		set := d.shelf.set
-		d.shelf.mu.Unlock()
-		select {
-		case d.pipeline.rulings <- ruling{set, d.conf.get().Detect, d.conf.get().Breaker}:
-		case <-ctx.Done():
-			return
-		}
-		if err := systemd.Ready(d.statusLine()); err != nil {
-			d.log.Warn("systemd was not told", "error", err)
-		}
+	}
+}
+
+// reload does what systemctl reload asks for.
+func (d *Daemon) reload(ctx context.Context) {
+	if err := systemd.Reloading(); err != nil {
+		d.log.Warn("systemd was not told", "error", err)
+	}
+	d.status("reading the configuration and the policies again")
+	tick := d.conf.get().Tick
+	d.teller.write(d.conf.again())
+	d.past.SetBounds(d.conf.get().History.MaxAge.D(), int64(d.conf.get().History.MaxSize))
+	if now := d.conf.get().Tick; now != tick {
+		d.observer.SetTick(now.D())
+	}
+	d.answers.begin(ctx, d.conf.get().Policies.DecisionLog)
+	d.loadPolicies()
+	d.rule(ctx)
+	if err := systemd.Ready(d.statusLine()); err != nil {
+		d.log.Warn("systemd was not told", "error", err)
+	}
+}
+
+// rule has the pipeline decide by what is in force now.
+func (d *Daemon) rule(ctx context.Context) {
+	cfg := d.conf.get()
+	d.shelf.mu.Lock()
+	r := ruling{d.shelf.set, d.shelf.trial, cfg.Detect, cfg.Breaker}
+	d.shelf.mu.Unlock()
+	select {
+	case d.pipeline.rulings <- r:
+	case <-ctx.Done():
+	}
+}
+
+// passed has the set put in force whose trial went well. The pipeline, which tells it, does
+// not wait: where another promotion is on its way the trial is looked at again afterwards.
+func (d *Daemon) passed(t *model.PolicyTrial) {
+	select {
+	case d.promotions <- promotion{hash: t.Hash, by: "its trial"}:
+	default:
 	}
 }
 

@@ -37,7 +37,7 @@ func TestAReloadAppliesWhatCanBeAndSaysWhatCannot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(t, "")
 		next, bad := s.conf.get(), error(nil)
-		next.Policies = nil
+		next.Policies.Paths = nil
 		s.conf.now = next
 		s.run(t)
 		reload := reloading(t, s, &next, &bad)

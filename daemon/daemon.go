@@ -25,7 +25,6 @@ import (
 	"github.com/breakerd/breakerd/judge"
 	"github.com/breakerd/breakerd/model"
 	"github.com/breakerd/breakerd/observe"
-	"github.com/breakerd/breakerd/policy"
 	"github.com/breakerd/breakerd/recording"
 	"github.com/breakerd/breakerd/systemd"
 	"github.com/breakerd/breakerd/workload"
@@ -45,9 +44,15 @@ type Daemon struct {
 	started  time.Time
 	kernel   string
 	shelf    shelf
-	memory   memory
-	kept     keptError
-	past     History
+	watched  watched
+	bundled  bundled
+	answers  decisions
+	// promotions are asked for by a person, or by a trial that has gone well.
+	promotions chan promotion
+	allow      enforce.AllowConfig // who may ask for one
+	memory     memory
+	kept       keptError
+	past       History
 	// pastState is what was told of it last; its writer alone changes it.
 	pastState model.HistoryState
 	guards    error // why the guards of a dry run are not those of enforcer.yaml
@@ -82,15 +87,6 @@ type eyes interface {
 	Close() error
 }
 
-// shelf holds the policies in force.
-type shelf struct {
-	mu       sync.Mutex
-	set      *policy.Set
-	sources  map[string]string
-	loadedAt time.Time
-	err      error
-}
-
 // Run runs breakerd until the context ends. A reload reads the settings and the policies
 // again.
 func Run(ctx context.Context, load Load, stateDir string, history OpenHistory, version string, log *slog.Logger, reload <-chan os.Signal) (err error) {
@@ -102,9 +98,16 @@ func Run(ctx context.Context, load Load, stateDir string, history OpenHistory, v
 	journal := systemd.OpenJournal("breakerd", os.Stderr)
 	defer func() { err = errors.Join(err, journal.Close()) }()
 	d := &Daemon{version: version, log: log, journal: journal, teller: &teller{journal: journal, log: log}, started: time.Now().UTC(), kernel: kernelRelease()}
+	d.watched.changed, d.promotions = make(chan struct{}), make(chan promotion, 1)
 	d.memory.dir = filepath.Join(stateDir, memoryDir)
+	d.bundled.dir, d.bundled.keep, d.bundled.tell, d.bundled.changed = d.memory.dir, d.memory.write, d.bundleFailed, d.watched.changed
 	d.conf.load, d.conf.now, d.conf.loadedAt = load, cfg, d.started
 	defer d.startHistory(history)()
+	d.answers.tell, d.answers.revision, d.answers.labels = d.teller.write, d.bundled.revision, labelsOf(version)
+	fetching, stopFetching := context.WithCancel(ctx)
+	defer stopFetching()
+	d.bundled.begin(fetching, cfg.Policies.Bundle)
+	d.answers.begin(fetching, cfg.Policies.DecisionLog)
 	if err := d.open(); err != nil {
 		return err
 	}
@@ -136,6 +139,7 @@ func (d *Daemon) open() (err error) {
 	if guards, d.guards = enforce.LoadConfig(""); d.guards != nil {
 		guards = enforce.DefaultConfig()
 	}
+	d.allow = guards.Allow
 	dry := cfg.Mode
 	if dry == model.Enforce {
 		dry = model.DryRun // for the rules that their authors hold to it
@@ -154,7 +158,7 @@ func (d *Daemon) open() (err error) {
 	debug.FreeOSMemory() // what it took to compile them, and the kernel programs
 	d.pipeline = &pipeline{
 		source:   d.observer,
-		judge:    judge.New(cfg.Detect, d.shelf.set, workload.Name),
+		judge:    judge.New(cfg.Detect, d.shelf.inForce(), workload.Name),
 		board:    d.board,
 		enforcer: d.enforcer,
 		teller:   d.teller,
@@ -166,37 +170,18 @@ func (d *Daemon) open() (err error) {
 		rulings:  make(chan ruling),
 		tapes:    make(chan *tape),
 		asks:     make(chan func(*judge.Judge)),
+		protects: protected(here.engine),
+		passed:   d.passed,
 	}
+	d.pipeline.answers = &d.answers
+	d.pipeline.judge.Try(d.shelf.trial)
+	d.pipeline.judge.Log(d.answers.on())
 	d.pipeline.judge.Remember(d.memory.recall(cfg.Breaker))
 	return nil
 }
 
 func (d *Daemon) close() error {
 	return errors.Join(d.enforcer.close(), d.observer.Close())
-}
-
-// loadPolicies loads the policies, or keeps those that are in force and says so loudly.
-// With none in force nothing is ever done.
-func (d *Daemon) loadPolicies() {
-	d.shelf.mu.Lock()
-	defer d.shelf.mu.Unlock()
-	cfg := d.conf.get()
-	set, err := policy.Load(cfg.PolicyPaths()...)
-	if err != nil {
-		kept := ""
-		if d.shelf.set != nil {
-			kept = d.shelf.set.Hash()
-		}
-		d.shelf.err = err
-		d.teller.write(systemd.PoliciesRefused(err, kept))
-		return
-	}
-	same := d.shelf.set != nil && d.shelf.err == nil && d.shelf.set.Hash() == set.Hash()
-	d.shelf.set, d.shelf.sources, d.shelf.err, d.shelf.loadedAt = set, set.Sources(), nil, time.Now().UTC()
-	if same {
-		return // nothing has changed
-	}
-	d.teller.write(systemd.PoliciesLoaded(set.Hash(), len(set.Packages())))
 }
 
 func (d *Daemon) enforcerChanged(err error) {
@@ -304,9 +289,10 @@ func (d *Daemon) record(ctx context.Context, w io.Writer) error {
 	if err := d.pipeline.ask(ctx, func(j *judge.Judge) { breakers, _ = j.Snapshot() }); err != nil {
 		return err
 	}
-	d.shelf.mu.Lock()
-	sources := d.shelf.sources
-	d.shelf.mu.Unlock()
+	var sources map[string]string
+	if set := d.shelf.inForce(); set != nil {
+		sources = set.Sources()
+	}
 	enc, err := recording.NewEncoder(w, recording.Header{Detect: thresholds, Policies: sources, Learning: learning, Breakers: breakers})
 	if err != nil {
 		return err

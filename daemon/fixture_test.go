@@ -131,15 +131,17 @@ func (e *fakeEyes) SetTick(d time.Duration) {
 // stage is a daemon whose samples and enforcer are scripted; everything between is real.
 type stage struct {
 	*Daemon
-	script  *script
-	doer    *doer
-	diary   *diary
-	eyes    *fakeEyes
-	past    pages
-	boot    time.Duration
-	nextPID int32
-	ended   chan error // what the pipeline returned
-	stop    context.CancelFunc
+	script *script
+	doer   *doer
+	diary  *diary
+	eyes   *fakeEyes
+	past   pages
+	boot   time.Duration
+	// protected are cgroups, and by what.
+	protected map[string]string
+	nextPID   int32
+	ended     chan error // what the pipeline returned
+	stop      context.CancelFunc
 }
 
 func newStage(t testing.TB, policies string) *stage {
@@ -163,12 +165,19 @@ func newStage(t testing.TB, policies string) *stage {
 	s.eyes = &fakeEyes{script: s.script}
 	s.Daemon = &Daemon{log: log, teller: tell, enforcer: s.doer, board: b, observer: s.eyes, past: &s.past}
 	s.conf.now = settings.Default()
+	s.conf.now.Policies.Settle = 0 // a test says itself when the files have changed
+	s.answers.tell, s.answers.revision, s.answers.labels = tell.write, s.bundled.revision, map[string]string{"id": "host"}
+	s.bundled.keep, s.bundled.tell = s.memory.write, s.bundleFailed
+	s.watched.changed, s.promotions = make(chan struct{}), make(chan promotion, 1)
+	s.bundled.changed = s.watched.changed
 	s.conf.load = func() (settings.Settings, error) { return s.conf.now, nil }
 	if set != nil {
-		s.shelf.set, s.shelf.sources = set, set.Sources()
+		s.shelf.set = set
 	}
 	s.pipeline = &pipeline{
-		source: s.script, judge: judge.New(detect.DefaultConfig(), set, unit), board: b, enforcer: s.doer, teller: tell, past: &s.past, log: log,
+		answers: &s.answers,
+		source:  s.script, judge: judge.New(detect.DefaultConfig(), set, unit), board: b, enforcer: s.doer, teller: tell, past: &s.past, log: log,
+		protects: func(_ context.Context, d *model.Decision) string { return s.protected[d.Target.Cgroup] }, passed: s.passed,
 		outcomes: make(chan model.Outcome), ends: make(chan model.LeaseEnd), rulings: make(chan ruling), tapes: make(chan *tape), asks: make(chan func(*judge.Judge)),
 	}
 	return s

@@ -65,16 +65,20 @@ func (m *memory) keep(text []byte) error {
 	if m.dir == "" {
 		return nil
 	}
-	name := filepath.Join(m.dir, breakersFile)
+	if err := m.write(filepath.Join(m.dir, breakersFile), text); err != nil {
+		return fmt.Errorf("keep breakers: %w", err)
+	}
+	return nil
+}
+
+// write writes a file, whole or not at all.
+func (m *memory) write(name string, text []byte) error {
 	err := os.MkdirAll(m.dir, 0o750)
 	if err == nil {
 		err = os.WriteFile(name+".new", text, 0o640)
 	}
 	if err == nil {
 		err = os.Rename(name+".new", name)
-	}
-	if err != nil {
-		err = fmt.Errorf("keep breakers: %w", err)
 	}
 	return err
 }

@@ -39,6 +39,12 @@ type pipeline struct {
 	rulings  chan ruling
 	tapes    chan *tape // of recordings that begin
 	asks     chan func(*judge.Judge)
+	// protects says why nobody may touch a decision's target; "" if somebody may.
+	protects func(context.Context, *model.Decision) string
+	answers  *decisions               // nil logs nothing
+	logged   map[string]string        // hashes of what the policies saw last, by open incident
+	passed   func(*model.PolicyTrial) // a set has come through its trial
+	trial    atomic.Pointer[model.PolicyTrial]
 	running  sync.WaitGroup
 
 	playing []*tape
@@ -116,10 +122,7 @@ func (p *pipeline) run(ctx context.Context) error {
 		case end := <-p.ends:
 			p.ended(ctx, end)
 		case r := <-p.rulings:
-			p.judge.SetPolicies(r.policies)
-			p.judge.SetThresholds(r.thresholds)
-			p.judge.SetLearning(r.learning)
-			p.endTapes() // their headers tell of others
+			p.rule(r)
 		case t := <-p.tapes:
 			p.play(t)
 		case ask := <-p.asks:
@@ -133,6 +136,19 @@ func (p *pipeline) run(ctx context.Context) error {
 	}
 }
 
+// rule decides by something else from the next sample on.
+func (p *pipeline) rule(r ruling) {
+	p.judge.SetPolicies(r.policies)
+	p.judge.Try(r.trial)
+	if p.answers != nil {
+		p.judge.Log(p.answers.on())
+	}
+	p.trial.Store(p.judge.Trial())
+	p.judge.SetThresholds(r.thresholds)
+	p.judge.SetLearning(r.learning)
+	p.endTapes() // their headers tell of others
+}
+
 func (p *pipeline) sample(ctx context.Context, s *model.Sample) {
 	p.samples.Add(1)
 	p.latest.Store(s)
@@ -143,6 +159,7 @@ func (p *pipeline) sample(ctx context.Context, s *model.Sample) {
 	p.board.sample(s)
 	p.past.Sample(s)
 	p.events(ctx, p.judge.Sample(ctx, s))
+	p.trial.Store(p.judge.Trial())
 	for _, in := range p.judge.Open() {
 		p.board.incident(in)
 		p.past.Incident(in)
@@ -158,7 +175,9 @@ func (p *pipeline) sample(ctx context.Context, s *model.Sample) {
 func (p *pipeline) keepOutcome(o *model.Outcome) {
 	if d, known := p.wanted[o.DecisionID]; known {
 		delete(p.wanted, o.DecisionID)
-		p.past.Verdict(verdictOf(&d, o))
+		v := verdictOf(&d, o)
+		v.InputHash = p.logged[d.IncidentID]
+		p.past.Verdict(v)
 	}
 }
 
@@ -208,10 +227,28 @@ func (p *pipeline) events(ctx context.Context, events []judge.Event) {
 			learned = true
 			p.running.Go(func() { p.undo(ctx, e.Release.LeaseID) })
 			continue
+		case judge.Tried:
+			p.running.Go(func() { p.lookWhom(ctx, e.Decision) })
+			continue
+		case judge.Answered:
+			if p.logged == nil {
+				p.logged = make(map[string]string)
+			}
+			p.logged[e.Incident.ID] = p.answers.log(e.Incident.ID, e.Answer)
+			continue
+		case judge.Passed:
+			p.passed(e.Trial)
+			continue
+		case judge.Withheld:
+			p.teller.write(systemd.PoliciesWithheld(*e.Trial))
+			continue
 		}
 		p.board.incident(e.Incident)
 		p.past.Incident(e.Incident)
 		switch e.Type {
+		case judge.Closed:
+			delete(p.logged, e.Incident.ID)
+			p.teller.event(e)
 		case judge.Wanted:
 			d := *e.Decision
 			if p.wanted == nil {
@@ -231,7 +268,7 @@ func (p *pipeline) events(ctx context.Context, events []judge.Event) {
 			})
 		default:
 			if e.Record != nil && e.Record.ID == "" { // it was never proposed
-				p.past.Verdict(model.Verdict{IncidentID: e.Incident.ID, DecisionRecord: *e.Record})
+				p.past.Verdict(model.Verdict{IncidentID: e.Incident.ID, InputHash: p.logged[e.Incident.ID], DecisionRecord: *e.Record})
 			}
 			p.teller.event(e)
 		}
@@ -241,6 +278,13 @@ func (p *pipeline) events(ctx context.Context, events []judge.Event) {
 			p.keep(text)
 		}
 	}
+}
+
+// lookWhom finds out whether somebody is protected whom only the policies on trial would
+// hold.
+func (p *pipeline) lookWhom(ctx context.Context, d *model.Decision) {
+	why := p.protects(ctx, d)
+	_ = p.ask(ctx, func(j *judge.Judge) { j.TrialKnows(d.PolicyHash, d.Target.Cgroup, why) }) // where breakerd ends nobody has to know
 }
 
 // record gives a record to every recording under way. One that cannot take it in time

@@ -76,19 +76,6 @@ func (v *view) Status(ctx context.Context) api.Status {
 	return s
 }
 
-func (v *view) policies() api.Policies {
-	v.shelf.mu.Lock()
-	defer v.shelf.mu.Unlock()
-	p := api.Policies{Packages: []string{}, LoadedAt: v.shelf.loadedAt}
-	if v.shelf.set != nil {
-		p.Hash, p.Packages = v.shelf.set.Hash(), v.shelf.set.Packages()
-	}
-	if v.shelf.err != nil {
-		p.Error = v.shelf.err.Error()
-	}
-	return p
-}
-
 func (v *view) history() api.History {
 	cfg, is := v.conf.get().History, v.past.State()
 	return api.History{Enabled: cfg.Enabled, Dir: cfg.Dir, Problem: is.Problem, SetAside: is.SetAside, Bytes: is.Bytes, Dropped: is.Dropped}
@@ -106,8 +93,20 @@ func problems(s *api.Status) []string {
 	if s.Policies.Error != "" {
 		all = append(all, "policies refused: "+s.Policies.Error)
 	}
+	if l := s.Policies.DecisionLog; l != nil && l.Error != "" {
+		all = append(all, "the decision log: "+l.Error)
+	}
+	if t := s.Policies.Trial; t != nil && t.Withheld != "" {
+		all = append(all, "the policies on trial are not put in force: "+t.Withheld+". Change them, or put them in force all the same: breakerctl policy promote")
+	}
+	if b := s.Policies.Bundle; b != nil && b.Error != "" {
+		all = append(all, fmt.Sprintf("the bundle %s: %s. What was had before stays", b.Source, b.Error))
+	}
+	if s.Policies.WatchError != "" {
+		all = append(all, s.Policies.WatchError+"; systemctl reload breakerd loads them")
+	}
 	if s.Mode != model.Monitor && len(s.Policies.Packages) == 0 && s.Policies.Error == "" {
-		all = append(all, fmt.Sprintf("mode is %s and there are no policies: nothing will ever be done. Put them into /etc/breakerd/policies, or name another folder under policies in the configuration", s.Mode))
+		all = append(all, fmt.Sprintf("mode is %s and there are no policies: nothing will ever be done. Put them into /etc/breakerd/policies, or name another folder under policies.paths in the configuration", s.Mode))
 	}
 	if s.Enforcer.State == "unreachable" {
 		all = append(all, "the enforcer does not answer, so that nothing can be done: "+s.Enforcer.Error)

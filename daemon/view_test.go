@@ -33,6 +33,14 @@ func TestProblems(t *testing.T) {
 		{"a key needs a restart", func(s *api.Status) { s.Config.NeedsRestart = []string{"mode"} }, []string{"the configuration has another mode, which needs a restart"}},
 		{"policies refused, and none in force", func(s *api.Status) { s.Policies = api.Policies{Error: "a.rego:3: no"} }, []string{"policies refused: a.rego:3: no"}},
 		{"policies refused, and older ones in force", func(s *api.Status) { s.Policies.Error = "a.rego:3: no" }, []string{"policies refused: a.rego:3: no"}},
+		{"policies withheld", func(s *api.Status) {
+			s.Policies.Trial = &model.PolicyTrial{Withheld: "it would freeze /a: it is protected"}
+		}, []string{"the policies on trial are not put in force: it would freeze /a: it is protected. Change them, or"}},
+		{"no bundle", func(s *api.Status) {
+			s.Policies.Bundle = &api.Bundle{Source: "https://h/b", Error: "answered 404 Not Found"}
+		}, []string{"the bundle https://h/b: answered 404 Not Found. What was had before stays"}},
+		{"no decision log", func(s *api.Status) { s.Policies.DecisionLog = &api.DecisionLog{Error: "answered 503"} }, []string{"the decision log: answered 503"}},
+		{"policies on trial", func(s *api.Status) { s.Policies.Trial = &model.PolicyTrial{} }, nil},
 		{"no policies", func(s *api.Status) { s.Policies = api.Policies{} }, []string{"mode is enforce and there are no policies: nothing will ever be done"}},
 		{"no policies in a dry run", func(s *api.Status) { s.Mode, s.Policies = model.DryRun, api.Policies{} }, []string{"mode is dry-run and there are no policies"}},
 		{"no policies, and nobody wants any", func(s *api.Status) { s.Mode, s.Policies = model.Monitor, api.Policies{} }, nil},
@@ -107,7 +115,7 @@ func TestAReloadPutsNewPoliciesInForceAndKeepsTheOldOnesWhereTheNewAreBad(t *tes
 				t.Fatal(err)
 			}
 		}
-		s.conf.now.Policies = []string{file}
+		s.conf.now.Policies.Paths = []string{file}
 		s.doer.answer = func(_ context.Context, d model.Decision) model.Outcome {
 			return model.Outcome{DecisionID: d.ID, DryRun: true}
 		}

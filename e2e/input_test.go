@@ -101,10 +101,17 @@ func TestABadPolicySetAtAReloadLeavesTheOldOneInForce(t *testing.T) {
 	})
 	h.file("rules/bad.rego", "package breaker.bad\n\nimport rego.v1\n\ndeny contains \"no\" if true\n")
 	d.cmd.Process.Signal(hangUp)
-	h.eventually(5*time.Second, "the mended set is in force", func(ctx context.Context) bool {
+	h.eventually(5*time.Second, "the mended set is on trial", func(ctx context.Context) bool {
 		s, err := h.client.Status(ctx)
-		return err == nil && s.Policies.Error == "" && s.Policies.Hash != before.Policies.Hash
+		return err == nil && s.Policies.Error == "" && s.Policies.Trial != nil && s.Policies.Hash == before.Policies.Hash
 	})
+	if out, err := h.ctl("policy", "promote"); err != nil || !strings.HasPrefix(out, "in force: sha256:") {
+		t.Errorf("promoted: %s, %v", out, err)
+	}
+	after, err := h.client.Status(context.Background())
+	if err != nil || after.Policies.Hash == before.Policies.Hash || after.Policies.Trial != nil {
+		t.Errorf("after it was promoted: %+v, %v", after.Policies, err)
+	}
 }
 
 // A process chooses its own name: tables show it escaped, JSON quotes it.

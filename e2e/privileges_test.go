@@ -44,7 +44,7 @@ func TestBreakerdGivesItsCapabilitiesUpAndGoesOnSeeing(t *testing.T) {
 			os.Chmod(dir, 0o755)
 		}
 	}
-	config := h.file("breakerd.yaml", "policies: []\n")
+	config := h.file("breakerd.yaml", "policies: {paths: []}\n")
 	cmd := exec.Command("/proc/self/fd/3", "--config", config, "--runtime-dir", h.run, "--state-dir", h.state)
 	cmd.ExtraFiles = []*os.File{program}
 	cmd.Dir = "/"

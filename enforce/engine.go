@@ -244,6 +244,17 @@ func (e *Engine) Leases() []model.Lease {
 	return e.leasesLocked()
 }
 
+// Protected says why nobody may touch a decision's target; "" if somebody may.
+func (e *Engine) Protected(ctx context.Context, d *model.Decision) (string, error) {
+	select {
+	case e.turn <- struct{}{}:
+		defer func() { <-e.turn }()
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+	return guardProtected(d, e.lookAt(d, targetOf(d))), nil
+}
+
 // Heartbeat tells that breakerd lives.
 func (e *Engine) Heartbeat() {
 	e.mu.Lock()

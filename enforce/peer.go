@@ -68,6 +68,9 @@ func (a access) mayPropose(p peer) bool {
 	return p.uid == 0 || p.uid == a.self || a.users && p.uid == a.user
 }
 
+// MayApprove reports whether a user may say yes to what only a person may.
+func (c AllowConfig) MayApprove(uid uint32) bool { return newAccess(c).mayApprove(peer{uid: uid}) }
+
 func (a access) mayRelease(p peer) bool {
 	return a.mayPropose(p) || a.named && slices.Contains(p.groups, a.group)
 }

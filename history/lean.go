@@ -19,6 +19,7 @@ type leanVerdict struct {
 	Target     *model.Target `json:"target,omitempty"` // nil where it is the one before's
 	NoTarget   bool          `json:"no_target,omitempty"`
 	PolicyHash string        `json:"policy_hash,omitempty"` // likewise
+	InputHash  string        `json:"input_hash,omitempty"`
 	EvalUS     int64         `json:"eval_us,omitempty"`
 	Confidence float64       `json:"confidence,omitempty"`
 	Times      int           `json:"times,omitempty"` // 0 where it is once
@@ -30,7 +31,7 @@ func lean(id string, part []model.Verdict) []leanVerdict {
 	out := make([]leanVerdict, len(part))
 	var before model.Verdict
 	for i, v := range part {
-		l := leanVerdict{DecisionRecord: v.DecisionRecord, EvalUS: v.EvalUS, Confidence: v.Confidence, NoTarget: v.Target == nil}
+		l := leanVerdict{DecisionRecord: v.DecisionRecord, InputHash: v.InputHash, EvalUS: v.EvalUS, Confidence: v.Confidence, NoTarget: v.Target == nil}
 		l.At = kept(v.At)
 		l.ID, l.LeaseID = cutID(v.ID, id), cutID(v.LeaseID, id)
 		if v.Target != nil && (before.Target == nil || *v.Target != *before.Target) {
@@ -63,7 +64,7 @@ func whole(id string, part []leanVerdict) []model.Verdict {
 	var target *model.Target
 	hash := ""
 	for i, l := range part {
-		v := model.Verdict{DecisionRecord: l.DecisionRecord, IncidentID: id, EvalUS: l.EvalUS, Confidence: l.Confidence, Times: max(1, l.Times), LastAt: l.LastAt}
+		v := model.Verdict{DecisionRecord: l.DecisionRecord, IncidentID: id, InputHash: l.InputHash, EvalUS: l.EvalUS, Confidence: l.Confidence, Times: max(1, l.Times), LastAt: l.LastAt}
 		v.ID, v.LeaseID = putID(l.ID, id), putID(l.LeaseID, id)
 		if l.Target != nil {
 			target = l.Target

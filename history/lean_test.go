@@ -17,7 +17,7 @@ func TestWhatIsLeftOutIsPutBack(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		var part []model.Verdict
 		for range 1 + rng.IntN(12) {
-			v := model.Verdict{IncidentID: "abc", Times: 1 + rng.IntN(3)*rng.IntN(5), EvalUS: int64(rng.IntN(3)), DecisionRecord: model.DecisionRecord{At: at, Reason: "x"}}
+			v := model.Verdict{IncidentID: "abc", Times: 1 + rng.IntN(3)*rng.IntN(5), EvalUS: int64(rng.IntN(3)), InputHash: []string{"", "sha256:5f"}[rng.IntN(2)], DecisionRecord: model.DecisionRecord{At: at, Reason: "x"}}
 			v.LastAt = v.At.Add(time.Duration(rng.IntN(2)) * time.Minute)
 			if rng.IntN(4) > 0 { // else it was never proposed
 				v.ID = []string{"abc-1", "abc-2", "other", "abc"}[rng.IntN(4)]

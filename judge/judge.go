@@ -31,7 +31,7 @@ const (
 // Event is something that a person may want to know, or that has to be carried out.
 type Event struct {
 	Type     EventType
-	Incident model.Incident // as it is now; none of Switched, Measured and Undone events
+	Incident model.Incident // as it is now; none of what is about a breaker or a trial
 	// Decision is what the policies want done, of Wanted events.
 	Decision *model.Decision
 	// Record is what became of a decision, of Decided events.
@@ -40,6 +40,10 @@ type Event struct {
 	Breaker *model.Breaker
 	// Release is the lease to be ended, of Undone events.
 	Release *breaker.Release
+	// Answer is what the policies said, of Answered events.
+	Answer *Answer
+	// Trial is as it is now, of Passed and Withheld events.
+	Trial *model.PolicyTrial
 }
 
 // EventType says what an event tells.
@@ -55,12 +59,20 @@ const (
 	Switched EventType = "switched" // a breaker has another state
 	Measured EventType = "measured" // it was seen whether holding a culprit helps
 	Undone   EventType = "undone"   // a lease is to be ended early: its end is expected
+
+	Answered EventType = "answered" // the policies answered something else about the incident than before; only where that is logged
+
+	Tried    EventType = "tried"    // the tried policies alone would carry Decision out: TrialKnows is expected
+	Passed   EventType = "passed"   // nothing stands against the tried policies: they are to be put in force
+	Withheld EventType = "withheld" // something does, or something else than before
 )
 
 // Judge follows the samples.
 type Judge struct {
 	watch    *detect.Watch
 	policies *policy.Set
+	logs     bool   // answers are told
+	trial    *Trial // nil where none is under way
 	breakers *breaker.Set
 	open     map[string]*docket
 	host     model.Host
@@ -77,6 +89,9 @@ type docket struct {
 	// tried is until when a rule that is held to a dry run would hold the culprit. It keeps
 	// the others from nothing.
 	tried time.Time
+	// said is what the policies answered last, and answers how often that was something else.
+	said    string
+	answers int
 }
 
 // New starts with nothing seen. No policies (nil) decide nothing.
@@ -137,19 +152,26 @@ func (j *Judge) Sample(ctx context.Context, s *model.Sample) []Event {
 			events = append(events, j.ask(ctx, d, s.Time)...)
 		}
 	}
-	return events
+	return append(events, j.endTrial(s.Time)...)
 }
 
-// ask puts an incident to the policies.
+// ask puts an incident to the policies, and to those that are tried.
 func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
 	d.next = now.Add(askAgain)
 	in := d.incident
 	input := policy.InputOf(in, j.breakers.Of(in.Culprit.Cgroup), j.host, now)
 	j.asked = append(j.asked, input)
 	if j.policies == nil || j.policies.Empty() {
-		return nil
+		return nil // and nothing is on trial
 	}
 	v := j.policies.Decide(ctx, input)
+	told := append(j.try(ctx, in, input, &v, now), j.log(d, input, v, now)...)
+	return append(told, j.answer(d, v, now)...)
+}
+
+// answer goes on with what the policies in force say.
+func (j *Judge) answer(d *docket, v policy.Verdict, now time.Time) []Event {
+	in := d.incident
 	switch {
 	case v.Error != "":
 		return j.record(d, model.DecisionRecord{At: now, Action: model.NoAction, Error: v.Error})

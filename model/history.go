@@ -51,6 +51,7 @@ type Verdict struct {
 	IncidentID string    `json:"incident_id"`
 	Target     *Target   `json:"target,omitempty"` // nil where nothing was proposed
 	PolicyHash string    `json:"policy_hash,omitempty"`
+	InputHash  string    `json:"input_hash,omitempty"` // of what the policies saw; "" where the decision log is off
 	EvalUS     int64     `json:"eval_us,omitempty"`
 	Confidence float64   `json:"confidence,omitempty"`
 	Times      int       `json:"times"`

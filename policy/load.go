@@ -33,11 +33,60 @@ const (
 // A folder without policies, like no folder at all, is an empty set, which never
 // asks for anything.
 //
-// Loading is all or nothing. The error is a *LoadError with every problem found.
-func Load(paths ...string) (*Set, error) {
-	var r reader
-	r.readPaths(paths)
-	return r.compile()
+// Loading is all or nothing. The error is a *LoadError with every problem found. Files
+// that change while they are read are one: half of an old set and half of a new one can
+// be a set that nobody meant.
+func Load(paths ...string) (*Set, error) { return Gather(paths...).Compile() }
+
+// Gathered are the files of a set before they are compiled.
+type Gathered struct{ r reader }
+
+// Gather reads the policies in the given folders and files by the rules of [Load]. What is
+// wrong is told by Compile.
+func Gather(paths ...string) *Gathered {
+	g := &Gathered{}
+	g.r.readPaths(paths)
+	g.r.sameAgain(paths)
+	return g
+}
+
+// Add adds policies and data that stand elsewhere than in files, such as in a bundle, by
+// their names there. What is wrong with them is told as of "from: name".
+func (g *Gathered) Add(from string, sources map[string]string) {
+	for _, name := range slices.Sorted(maps.Keys(sources)) {
+		g.r.take(name, from+": "+name, sources[name])
+	}
+}
+
+// Hash is that of the set that Compile would make; "" where something is wrong with the
+// files already.
+func (g *Gathered) Hash() string {
+	if len(g.r.problems) > 0 {
+		return ""
+	}
+	return hash(byName(g.r.sources))
+}
+
+// Compile makes the set.
+func (g *Gathered) Compile() (*Set, error) { return g.r.compile() }
+
+// sameAgain reads the files a second time and compares.
+func (r *reader) sameAgain(paths []string) {
+	var again reader
+	again.readPaths(paths)
+	texts := make(map[string]string, len(again.sources))
+	for _, s := range again.sources {
+		texts[s.file] = s.text
+	}
+	for _, s := range r.sources {
+		if text, there := texts[s.file]; !there || text != s.text {
+			r.add(s.file, 0, 0, "has changed while it was read: load it again once it is whole")
+		}
+		delete(texts, s.file)
+	}
+	for file := range texts {
+		r.add(file, 0, 0, "was made while the others were read: load them again once they are whole")
+	}
 }
 
 // Files are policies, their tests and their data, as they are read and before they are

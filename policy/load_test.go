@@ -408,3 +408,76 @@ func TestASetCanBeMadeAgainFromItsSources(t *testing.T) {
 		t.Errorf("the hash %s became %s", first.Hash(), again.Hash())
 	}
 }
+
+func TestFilesThatChangeWhileTheyAreReadAreNoSet(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("changed.rego", "package breaker.a\n\ndeny contains \"a\"\n")
+	write("same.rego", "package breaker.b\n\ndeny contains \"b\"\n")
+	write("gone.rego", "package breaker.c\n\ndeny contains \"c\"\n")
+	var r reader
+	r.readPaths([]string{dir})
+	write("changed.rego", "package breaker.a\n")
+	write("new.rego", "package breaker.d\n")
+	if err := os.Remove(filepath.Join(dir, "gone.rego")); err != nil {
+		t.Fatal(err)
+	}
+	r.sameAgain([]string{dir})
+	_, err := r.compile()
+	var load *LoadError
+	if !errors.As(err, &load) {
+		t.Fatalf("error %v", err)
+	}
+	want := []Problem{
+		{File: filepath.Join(dir, "changed.rego"), Message: "has changed while it was read: load it again once it is whole"},
+		{File: filepath.Join(dir, "gone.rego"), Message: "has changed while it was read: load it again once it is whole"},
+		{File: filepath.Join(dir, "new.rego"), Message: "was made while the others were read: load them again once they are whole"},
+	}
+	if d := cmp.Diff(want, load.Problems); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestWhatIsGatheredHasTheHashOfItsSet(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "x.rego")
+	if err := os.WriteFile(file, []byte("package breaker.a\n\ndeny contains \"a\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	g := Gather(dir)
+	s, err := g.Compile()
+	if err != nil || g.Hash() != s.Hash() {
+		t.Errorf("gathered %s, compiled %s, %v", g.Hash(), s.Hash(), err)
+	}
+	if got := Gather(filepath.Join(dir, "none")).Hash(); got != "" {
+		t.Errorf("what cannot be read has the hash %s", got)
+	}
+}
+
+func TestABundleIsOneSetWithTheFiles(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "x.rego"), []byte("package breaker.a\n\ndeny contains \"a\" if input.incident.culprit.uid in data.oncall.uids\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	g := Gather(dir)
+	g.Add("b.tar.gz", map[string]string{"oncall/data.json": `{"uids": [7]}`, "x.rego": "package breaker.b\n\ndeny contains \"b\"\n"})
+	s, err := g.Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"breaker.a", "breaker.b"}, s.Packages()); d != "" {
+		t.Error(d)
+	}
+	g = Gather(dir)
+	g.Add("b.tar.gz", map[string]string{"oncall/data.json": `[7]`, "y.rego": "package breaker.b\n\ndeny contains 5\n"})
+	_, err = g.Compile()
+	want := "b.tar.gz: oncall/data.json: holds an array: data must be an object, with a name for each part\nb.tar.gz: y.rego:3:15: deny: is a number, not a string"
+	if err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}

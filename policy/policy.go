@@ -98,6 +98,16 @@ func (s *Set) Rules() []Rule {
 // Empty reports whether no package can ask for anything or deny anything.
 func (s *Set) Empty() bool { return len(s.packages) == 0 }
 
+// Acts reports whether any rule can ask for something that is not held to a dry run.
+func (s *Set) Acts() bool {
+	for _, r := range s.rules {
+		if r.Name == "action" && !r.DryRun {
+			return true
+		}
+	}
+	return false
+}
+
 // Sources are the files of the set by name, from which the same set can be made again
 // with LoadFS.
 func (s *Set) Sources() map[string]string { return maps.Clone(s.sources) }

@@ -115,3 +115,14 @@ func schemaJSON(s *schema) []byte {
 	}
 	return append(b, '\n')
 }
+
+// HasInput reports whether the input has a field of this path. What is in a list has none.
+func HasInput(path ...string) bool {
+	s := inputDescription
+	for _, name := range path {
+		if s = s.Properties[name]; s == nil {
+			return false
+		}
+	}
+	return len(path) > 0
+}

@@ -12,11 +12,11 @@ import (
 
 func TestChangesAreTheKeysThatDiffer(t *testing.T) {
 	is := Default()
-	is.Mode, is.Policies = model.Enforce, []string{"/a"}
+	is.Mode, is.Policies.Paths = model.Enforce, []string{"/a"}
 	is.Detect.MemoryLeak.MinGrowth = 1 << 30
 	want := []config.Change{
 		{Key: "mode", Was: "monitor", Is: "enforce"},
-		{Key: "policies", Was: "[/etc/breakerd/policies]", Is: "[/a]"},
+		{Key: "policies.paths", Was: "[/etc/breakerd/policies]", Is: "[/a]"},
 		{Key: "detect.memory_leak.min_growth", Was: "64MiB", Is: "1GiB"},
 	}
 	if diff := cmp.Diff(want, Changes(Default(), is)); diff != "" {

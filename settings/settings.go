@@ -4,13 +4,17 @@ package settings
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/breakerd/breakerd/breaker"
+	"github.com/breakerd/breakerd/bundle"
 	"github.com/breakerd/breakerd/config"
 	"github.com/breakerd/breakerd/detect"
 	"github.com/breakerd/breakerd/model"
@@ -38,8 +42,8 @@ type Settings struct {
 	Tick config.Duration `yaml:"tick" doc:"How often the machine is looked at. Where nothing happens, a sample is taken each second." range:"50ms..2s"`
 	// RuntimeDir holds the sockets.
 	RuntimeDir string `yaml:"runtime_dir" doc:"Folder of the sockets; breaker-enforcer and breakerctl must be told of another one with --runtime-dir."`
-	// Policies are directories of .rego files, or files.
-	Policies []string `yaml:"policies" doc:"Folders of .rego files, or files. The default one may be missing; no policy means that nothing is ever done."`
+	// Policies say what decides.
+	Policies Policies `yaml:"policies" doc:"What decides. See breakerd-policies(7)."`
 	// History is what is kept of what happened.
 	History History `yaml:"history" doc:"What is kept of what happened: incidents, what was decided about them, and leases. See breakerctl incidents --since, why and report."`
 	// Detect holds the thresholds.
@@ -60,13 +64,53 @@ type History struct {
 	MaxSize config.Size `yaml:"max_size" doc:"How large the file may become; the oldest goes first." range:"4MiB..1TiB"`
 }
 
+// Policies is where the policies are, and when a change of them counts.
+type Policies struct {
+	// Paths are directories of .rego files, or files.
+	Paths []string `yaml:"paths" doc:"Folders of .rego files and their data, or files. The default one may be missing; no policy means that nothing is ever done."`
+	// Settle is how long nothing may have changed before a change is read.
+	Settle config.Duration `yaml:"settle" doc:"How long the files must have been left alone before a change of them is loaded by itself; one that is being written is waited for. With 0s only systemctl reload breakerd loads them." range:"0s..1h"`
+	// Shadow is how long a new set is tried beside the one in force.
+	Shadow config.Duration `yaml:"shadow" doc:"How long a new set of policies is tried beside the one in force, on the same incidents, before it comes into force; with 0s at once. In mode monitor, and where no set is in force, nothing is waited for." range:"0s..168h"`
+	// Bundle is an OPA bundle beside the paths.
+	Bundle Bundle `yaml:"bundle" doc:"An OPA bundle, whose policies and data are one set with those of paths."`
+	// DecisionLog is what is written down of each answer.
+	DecisionLog DecisionLog `yaml:"decision_log" doc:"What the policies answered, in the form of OPA's decision log."`
+}
+
+// DecisionLog says whether answers are written down, and where.
+type DecisionLog struct {
+	Enabled   bool     `yaml:"enabled" doc:"Whether answers are written to the journal and their input's hash to the history; each once until it is another."`
+	Mask      []string `yaml:"mask" doc:"What is erased of the input, as JSON pointers; of a list only the whole."`
+	URL       string   `yaml:"url" doc:"An http or https URL that entries are sent to as OPA sends them; empty for none. The unit has no network: see network.conf in /usr/share/breakerd."`
+	TokenFile string   `yaml:"token_file" doc:"File whose content is sent with them as a bearer token; empty for none."`
+}
+
+// Bundle is where an OPA bundle comes from, and who must have signed it.
+type Bundle struct {
+	// Source is a file, a folder or a URL; "" is none.
+	Source    string          `yaml:"source" doc:"A .tar.gz, a folder with the files of a bundle, or an http or https URL; empty for none. The unit has no network: see network.conf in /usr/share/breakerd."`
+	PublicKey string          `yaml:"public_key" doc:"File with the PEM of the key that must have signed the bundle (or the secret, of an HMAC); empty where none must. Without TLS a URL needs one."`
+	Algorithm string          `yaml:"algorithm" doc:"Algorithm of the signature, as JSON Web Signatures name it: RS256, ES256, HS256 and their likes."`
+	Poll      config.Duration `yaml:"poll" doc:"How often a server is asked for another bundle. A file or a folder is watched as paths are." range:"1s..24h"`
+	TokenFile string          `yaml:"token_file" doc:"File whose content is sent to the server as a bearer token; empty for none."`
+}
+
 // Default watches and does nothing.
 func Default() Settings {
 	return Settings{
 		Mode:       model.Monitor,
 		Tick:       config.Duration(250 * time.Millisecond),
 		RuntimeDir: "/run/breakerd",
-		Policies:   []string{DefaultPolicies},
+		Policies: Policies{
+			Paths:  []string{DefaultPolicies},
+			Settle: config.Duration(2 * time.Second),
+			// As long as the longest lease: whoever comes again and again comes within that.
+			Shadow: config.Duration(10 * time.Minute),
+			Bundle: Bundle{Algorithm: "RS256", Poll: config.Duration(time.Minute)},
+			// Command lines have passwords in them.
+			DecisionLog: DecisionLog{Mask: []string{"/input/incident/culprit/root/cmdline"}},
+		},
 		History: History{
 			Enabled: true,
 			Dir:     filepath.Join(DefaultStateDir, HistoryDir),
@@ -104,12 +148,57 @@ func (c *Settings) Check() error {
 	if c.History.Enabled && c.History.Dir == "" {
 		return &config.BadValue{Key: "history.dir", What: "it must name a directory"}
 	}
+	if err := c.Policies.Bundle.check(); err != nil {
+		return err
+	}
+	if err := c.Policies.DecisionLog.check(); err != nil {
+		return err
+	}
 	return config.CheckRanges("", c)
+}
+
+// check says what cannot be about where entries are sent.
+func (l *DecisionLog) check() error {
+	u, err := url.Parse(l.URL)
+	switch {
+	case l.URL == "":
+		return nil
+	case err != nil || !bundle.IsURL(l.URL):
+		return &config.BadValue{Key: "policies.decision_log.url", What: fmt.Sprintf("%q is no http or https URL", l.URL)}
+	case u.User != nil:
+		return &config.BadValue{Key: "policies.decision_log.url", What: "a password in it would be shown with it: put a token into a file, and name that in token_file"}
+	case u.Scheme == "http" && l.TokenFile != "":
+		return &config.BadValue{Key: "policies.decision_log.token_file", What: "without TLS anybody on the way can read the token: use https"}
+	}
+	return nil
+}
+
+// check says what cannot be about a bundle.
+func (b *Bundle) check() error {
+	if !slices.Contains(bundle.Algorithms, b.Algorithm) {
+		return &config.BadValue{Key: "policies.bundle.algorithm", What: fmt.Sprintf("%q is none of %s", b.Algorithm, strings.Join(bundle.Algorithms, ", "))}
+	}
+	u, err := url.Parse(b.Source)
+	switch {
+	case b.Source == "":
+		return nil
+	case err != nil:
+		return &config.BadValue{Key: "policies.bundle.source", What: "it is no URL and no path: " + err.Error()}
+	case u.Scheme != "" && !bundle.IsURL(b.Source):
+		return &config.BadValue{Key: "policies.bundle.source", What: fmt.Sprintf("%s:// is not understood: name a file, a folder, or an http or https URL", u.Scheme)}
+	case u.User != nil:
+		return &config.BadValue{Key: "policies.bundle.source", What: "a password in it would be shown with it: put a token into a file, and name that in token_file"}
+	case u.Scheme == "http" && b.PublicKey == "":
+		return &config.BadValue{Key: "policies.bundle.source", What: "without TLS anybody on the way can change the policies: use https, or have them signed and name the key in public_key"}
+	case u.Scheme == "http" && b.TokenFile != "":
+		return &config.BadValue{Key: "policies.bundle.token_file", What: "without TLS anybody on the way can read the token: use https"}
+	}
+	return nil
 }
 
 // PolicyPaths are the policies to load: the default folder only where it is there.
 func (c *Settings) PolicyPaths() []string {
-	return slices.DeleteFunc(slices.Clone(c.Policies), func(path string) bool {
+	return slices.DeleteFunc(slices.Clone(c.Policies.Paths), func(path string) bool {
 		_, err := os.Stat(path)
 		return path == DefaultPolicies && errors.Is(err, fs.ErrNotExist)
 	})

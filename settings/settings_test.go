@@ -42,7 +42,10 @@ func TestAFileChangesWhatItNames(t *testing.T) {
 		{"nothing", "", func(*Settings) {}},
 		{"the mode", "mode: dry-run\n", func(c *Settings) { c.Mode = model.DryRun }},
 		{"the tick", "tick: 1s\n", func(c *Settings) { c.Tick = config.Duration(time.Second) }},
-		{"policies", "policies: [/a, /b]\n", func(c *Settings) { c.Policies = []string{"/a", "/b"} }},
+		{"policies", "policies: {paths: [/a, /b]}\n", func(c *Settings) { c.Policies.Paths = []string{"/a", "/b"} }},
+		{"a signed bundle without TLS", "policies: {bundle: {source: 'http://h/b.tar.gz', public_key: /k}}\n", func(c *Settings) {
+			c.Policies.Bundle.Source, c.Policies.Bundle.PublicKey = "http://h/b.tar.gz", "/k"
+		}},
 		{"one threshold, and its neighbours keep theirs", "detect:\n  fork_storm:\n    hold: 5s\n", func(c *Settings) { c.Detect.ForkStorm.Hold = config.Duration(5 * time.Second) }},
 		{"the bounds themselves", "tick: 50ms\ndetect:\n  cpu_contention: {use_percent: 100, own_quota_part_at_most: 0}\n", func(c *Settings) {
 			c.Tick = config.Duration(50 * time.Millisecond)
@@ -77,6 +80,17 @@ func TestEveryBoundRefusesAndNamesItsKey(t *testing.T) {
 		{"tick", "tick: 2001ms\n"},
 		{"tick", "tick: 0s\n"},
 		{"runtime_dir", "runtime_dir: ''\n"},
+		{"policies.shadow", "policies: {shadow: 169h}\n"},
+		{"policies.bundle.poll", "policies: {bundle: {poll: 0s}}\n"},
+		{"policies.bundle.algorithm", "policies: {bundle: {algorithm: none}}\n"},
+		{"policies.bundle.source", "policies: {bundle: {source: 'http://h/b.tar.gz'}}\n"},
+		{"policies.bundle.source", "policies: {bundle: {source: 'https://a:b@h/b.tar.gz', public_key: /k}}\n"},
+		{"policies.bundle.source", "policies: {bundle: {source: 'ftp://h/b.tar.gz', public_key: /k}}\n"},
+		{"policies.bundle.token_file", "policies: {bundle: {source: 'http://h/b.tar.gz', public_key: /k, token_file: /t}}\n"},
+		{"policies.decision_log.url", "policies: {decision_log: {url: /a}}\n"},
+		{"policies.decision_log.url", "policies: {decision_log: {url: 'https://a:b@h/'}}\n"},
+		{"policies.decision_log.token_file", "policies: {decision_log: {url: 'http://h/', token_file: /t}}\n"},
+		{"policies.settle", "policies: {settle: 61m}\n"},
 	}
 	for group, keys := range map[string]map[string][]string{
 		"fork_storm": {
@@ -177,10 +191,10 @@ func TestEveryKeyHasAMeaningAndEveryFigureItsBounds(t *testing.T) {
 
 func TestTheDefaultPolicyFolderMayBeMissingAndNoOther(t *testing.T) {
 	c := Default()
-	c.Policies = []string{DefaultPolicies, "/nonexistent/policies"}
-	want := c.Policies[1:]
+	c.Policies.Paths = []string{DefaultPolicies, "/nonexistent/policies"}
+	want := c.Policies.Paths[1:]
 	if _, err := os.Stat(DefaultPolicies); err == nil {
-		want = c.Policies
+		want = c.Policies.Paths
 	}
 	if diff := cmp.Diff(want, c.PolicyPaths()); diff != "" {
 		t.Error(diff)
@@ -188,7 +202,7 @@ func TestTheDefaultPolicyFolderMayBeMissingAndNoOther(t *testing.T) {
 }
 
 func TestASlipInAFileIsRefused(t *testing.T) {
-	for _, text := range []string{"mod: enforce\n", "detect:\n  fork_storms: {}\n", "tick: 250\n", "policies: /a\n", "detect: {hysteresis: {close_after: -5s}}\n", "detect: {memory_leak: {min_growth: 64}}\n", "detect: {memory_leak: {min_growth: 64M}}\n", "\tmode: monitor\n"} {
+	for _, text := range []string{"mod: enforce\n", "detect:\n  fork_storms: {}\n", "tick: 250\n", "policies: [/a]\n", "policies: {paths: /a}\n", "detect: {hysteresis: {close_after: -5s}}\n", "detect: {memory_leak: {min_growth: 64}}\n", "detect: {memory_leak: {min_growth: 64M}}\n", "\tmode: monitor\n"} {
 		t.Run(text, func(t *testing.T) {
 			path := file(t, text)
 			if got, _, err := Load(path); err == nil || !strings.Contains(err.Error(), path) {

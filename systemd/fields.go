@@ -43,6 +43,8 @@ const (
 	FieldEffect     Field = "BREAKER_EFFECT"      // unknown, relieved, partial, none
 	FieldMissing    Field = "BREAKER_MISSING"     // what cannot be seen on this machine
 	FieldFile       Field = "BREAKER_FILE"
+	FieldLog        Field = "BREAKER_DECISION_LOG" // an entry of OPA's decision log, as JSON
+	FieldInputHash  Field = "BREAKER_INPUT_HASH"
 )
 
 // Unknown stands where an entry must say something and nothing is known.

@@ -21,6 +21,9 @@ const (
 	MsgLeaseStuck          MessageID = "2c8cab20149e4a1e8e85c0c6d27e1bd8" // it could not be let go
 	MsgPoliciesLoaded      MessageID = "0b7602efc7374613aa17f07917c288c2" // a set of policies is in force
 	MsgPoliciesRefused     MessageID = "56ebde1f69014fedbb07480bd6eeb9ff" // a set of policies was refused
+	MsgPoliciesTried       MessageID = "55f72f053993493fa1421dfed1c73f8c" // a set of policies is tried beside the one in force
+	MsgPoliciesWithheld    MessageID = "7905fc5685cc4cc68c7b6a0ac3bfb582" // it does not come into force by itself
+	MsgPoliciesAnswered    MessageID = "0017c104ef074d66b7bb2e1e297655c9" // what policies answered about an incident, in the form of OPA's decision log
 	MsgObservationDegraded MessageID = "78db2b03ae064acfb65b2ebffe018de0" // something that matters cannot be seen
 	MsgMachineLacks        MessageID = "d928c2588a6e4b83b6de6c9861e7eda3" // this machine does not have what something needs
 	MsgObservationWhole    MessageID = "5b20102757ed42d9b7c10dc9b97a4ff8" // it is seen again
@@ -56,6 +59,9 @@ func MessageIDs() []MessageID {
 		MsgLeaseStuck,
 		MsgPoliciesLoaded,
 		MsgPoliciesRefused,
+		MsgPoliciesTried,
+		MsgPoliciesAnswered,
+		MsgPoliciesWithheld,
 		MsgObservationDegraded,
 		MsgMachineLacks,
 		MsgObservationWhole,

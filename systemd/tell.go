@@ -241,6 +241,31 @@ func PoliciesLoaded(hash string, modules int) Entry {
 	return entry(MsgPoliciesLoaded, Info, fmt.Sprintf("policies loaded: %d modules, %s", modules, hash), map[Field]string{FieldPolicyHash: hash})
 }
 
+// PoliciesPromoted tells that a set that was tried is in force, and who said so.
+func PoliciesPromoted(hash string, modules int, by string) Entry {
+	return entry(MsgPoliciesLoaded, Notice, fmt.Sprintf("policies in force after their trial, by %s: %d modules, %s", by, modules, hash), map[Field]string{FieldPolicyHash: hash, FieldBy: by})
+}
+
+// PoliciesAnswered tells what policies answered about an incident; the entry is JSON.
+func PoliciesAnswered(id, incident, inputHash, policyHash, what string, entryJSON []byte) Entry {
+	return entry(MsgPoliciesAnswered, Info, fmt.Sprintf("policies answered about incident %s: %s", or(incident), what), map[Field]string{
+		FieldDecision: id, FieldIncident: or(incident), FieldInputHash: or(inputHash), FieldPolicyHash: or(policyHash), FieldLog: string(entryJSON),
+	})
+}
+
+// PoliciesTried tells that a set is tried beside the one in force.
+func PoliciesTried(hash string, until time.Time) Entry {
+	at := until.UTC().Format(time.RFC3339)
+	return entry(MsgPoliciesTried, Notice, fmt.Sprintf("policies on trial until %s: %s", at, hash), map[Field]string{FieldPolicyHash: hash, FieldExpires: at})
+}
+
+// PoliciesWithheld tells why a set that was tried does not come into force by itself.
+func PoliciesWithheld(t model.PolicyTrial) Entry {
+	return entry(MsgPoliciesWithheld, Warning, fmt.Sprintf("policies stay on trial, the set before stays in force: %s (breakerctl policy promote puts them in force)", t.Withheld), map[Field]string{
+		FieldPolicyHash: t.Hash, FieldReason: t.Withheld,
+	})
+}
+
 // PoliciesRefused tells that a set was refused, and which one stays in force;
 // without one nothing is acted on.
 func PoliciesRefused(err error, kept string) Entry {

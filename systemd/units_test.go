@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // confining matches what bounds a service: what it may do, and how much it may take.
@@ -61,5 +63,23 @@ func TestBreakerdMayLoadKernelProgramsAndNothingElse(t *testing.T) {
 		if !strings.Contains(string(text), "\n"+line+"\n") {
 			t.Errorf("no %s", line)
 		}
+	}
+}
+
+// The drop-in opens what it is for, and what denies everybody else stays.
+func TestTheDropInForANetworkOpensThatAlone(t *testing.T) {
+	text, err := os.ReadFile("units/network.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			got = append(got, line)
+		}
+	}
+	want := []string{"[Service]", "PrivateNetwork=no", "RestrictAddressFamilies=AF_INET AF_INET6", "IPAddressAllow=192.0.2.10 127.0.0.53"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/breakerd/breakerd/bundle"
 	"github.com/breakerd/breakerd/config"
 	"github.com/breakerd/breakerd/enforce"
 	"github.com/breakerd/breakerd/policy"
@@ -23,6 +24,7 @@ type configured struct {
 	defaults []config.Key
 	origins  config.Origins
 	policies []string
+	bundle   settings.Bundle
 }
 
 func (a *app) config() *cobra.Command {
@@ -52,6 +54,7 @@ func readConfigured(name string, files *[2]string) (configured, error) {
 	c := configured{name: name, file: files[0], defaults: config.Keys(settings.Default())}
 	cfg, origins, err := settings.Load(files[0])
 	c.keys, c.origins, c.policies = config.Keys(cfg), origins, cfg.PolicyPaths()
+	c.bundle = cfg.Policies.Bundle
 	return c, err
 }
 
@@ -118,7 +121,11 @@ func checkConfig(files *[2]string) (all []checked) {
 		if name != "breakerd" || err != nil {
 			continue
 		}
-		set, err := policy.Load(c.policies...)
+		if bundle.IsURL(c.bundle.Source) {
+			add("policies", "not checked: they are one set with the bundle of "+c.bundle.Source+", which only breakerd fetches (breakerctl status)", nil)
+			continue
+		}
+		set, err := c.load()
 		detail := "none: nothing will ever be done"
 		if err == nil && len(set.Packages()) > 0 {
 			detail = strings.Join(set.Packages(), " ")
@@ -126,6 +133,26 @@ func checkConfig(files *[2]string) (all []checked) {
 		add("policies", detail, err)
 	}
 	return all
+}
+
+// load compiles the policies with those of a bundle on the disk.
+func (c *configured) load() (*policy.Set, error) {
+	gathered := policy.Gather(c.policies...)
+	if c.bundle.Source != "" {
+		var key *bundle.Key
+		if c.bundle.PublicKey != "" {
+			var err error
+			if key, err = bundle.ReadKey(c.bundle.PublicKey, c.bundle.Algorithm); err != nil {
+				return nil, err
+			}
+		}
+		b, err := bundle.ReadPath(c.bundle.Source, key)
+		if err != nil {
+			return nil, fmt.Errorf("bundle %s: %w", c.bundle.Source, err)
+		}
+		gathered.Add(c.bundle.Source, b.Files)
+	}
+	return gathered.Compile()
 }
 
 func values(keys []config.Key) (n int) {

@@ -49,7 +49,7 @@ func healthy(t *testing.T) site {
 		"sys/fs/cgroup/cgroup.controllers": "cpuset cpu io memory hugetlb pids rdma misc\n",
 		"run/systemd/system/x":             "",
 		"var/log/journal/x":                "",
-		"breakerd.yaml":                    "policies: []\n",
+		"breakerd.yaml":                    "policies: {paths: []}\n",
 		"enforcer.yaml":                    "",
 	} {
 		put(t, filepath.Join(dir, path), text)
@@ -150,7 +150,7 @@ func TestDoctorSaysWhatIsWrongAndWhatToDo(t *testing.T) {
 		{"a slip in the enforcer's", func(t *testing.T, s *site) { put(t, s.config[1], "mod: x\n") }, []string{failure, "configuration of breaker-enforcer", "enforcer.yaml:1:1"}},
 		{"a policy that does not compile", func(t *testing.T, s *site) {
 			put(t, filepath.Join(filepath.Dir(s.run), "p/a.rego"), "package breaker.a\n\naction contains if {\n")
-			put(t, s.config[0], "policies: ["+filepath.Join(filepath.Dir(s.run), "p")+"]\n")
+			put(t, s.config[0], "policies: {paths: ["+filepath.Join(filepath.Dir(s.run), "p")+"]}\n")
 		}, []string{failure, "policies", "a.rego:3"}},
 		{"a unit that failed", unit("ActiveState=failed\nResult=watchdog"), []string{failure, "breakerd.service", "result watchdog", "journalctl -u breakerd.service"}},
 		{"a unit that is not started", unit("ActiveState=inactive\nUnitFileState=disabled"), []string{warning, "breakerd.service", "systemctl enable --now breakerd"}},

@@ -16,10 +16,10 @@ func (a *app) policy() *cobra.Command {
 	c := &cobra.Command{
 		Use: "policy", Short: "Write policies, test them, and see what they would do", Args: cobra.NoArgs,
 		Long: `Everything that a policy needs from its first line until it is armed: breakerd-policies(7)
-says what a policy sees and can ask for. Nothing here changes what a running breakerd does.`,
+says what a policy sees and can ask for. Nothing here but promote changes what a running breakerd does.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(a.policyInit(), a.policyCheck(), a.policyTest(), a.policyEval(), a.policyDiff(), a.policyFmt(), a.policySchema())
+	c.AddCommand(a.policyInit(), a.policyCheck(), a.policyTest(), a.policyEval(), a.policyDiff(), a.policyFmt(), a.policySchema(), a.policyPromote())
 	return c
 }
 

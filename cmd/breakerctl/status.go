@@ -46,6 +46,8 @@ func statusFacts(s api.Status) []string {
 		"cgroup2", fmt.Sprintf("%s, controllers: %s", s.CgroupMount, or(strings.Join(s.Controllers, " "), "none")),
 		"lost", lost(s),
 		"policies", policies(s.Policies),
+		"bundle", bundleLine(s.Policies.Bundle),
+		"on trial", trial(s.Policies.Trial),
 		"enforcer", safetext.Printable(strings.TrimSpace(strings.Join([]string{s.Enforcer.State, s.Enforcer.Error, s.Enforcer.Paused}, " "))),
 		"incidents", fmt.Sprintf("%d open, %d since the start", s.OpenIncidents, s.Incidents),
 		"leases", leasesLine(s),
@@ -97,7 +99,43 @@ func policies(p api.Policies) string {
 	case len(p.Packages) == 0:
 		return "none: nothing will ever be done"
 	}
-	return fmt.Sprintf("%s (%s), loaded %s", strings.Join(p.Packages, " "), short(p.Hash), clock(p.LoadedAt))
+	text := fmt.Sprintf("%s (%s), in force since %s", strings.Join(p.Packages, " "), short(p.Hash), clock(p.LoadedAt))
+	if p.RefusedAt != nil {
+		text += ", a newer set refused " + clock(*p.RefusedAt)
+	}
+	return text
+}
+
+func bundleLine(b *api.Bundle) string {
+	if b == nil {
+		return "none"
+	}
+	text := safetext.Printable(b.Source)
+	if b.Revision != "" {
+		text += ", revision " + safetext.Printable(b.Revision)
+	}
+	if b.AskedAt != nil {
+		text += ", asked for " + clock(*b.AskedAt)
+	}
+	if b.Error != "" {
+		text += ": no answer that can be used, see below"
+	}
+	return text
+}
+
+// trial says how a set of policies fares that is tried.
+func trial(t *model.PolicyTrial) string {
+	if t == nil {
+		return "no policies"
+	}
+	text := fmt.Sprintf("%s since %s, until %s: asked %d times, it would hold %d more", short(t.Hash), clock(t.Since), clock(t.Until), t.Asked, len(t.More))
+	if t.Fewer > 0 {
+		text += fmt.Sprintf(", and not %d times where the set in force does", t.Fewer)
+	}
+	if t.Withheld != "" {
+		text += "; it waits, see below"
+	}
+	return text
 }
 
 func short(hash string) string { return hash[:min(len(hash), len("sha256:")+12)] }

@@ -28,7 +28,7 @@ func configure(f *pflag.FlagSet, file, runtimeDir, stateDir, mode string, polici
 		cfg.History.Dir = filepath.Join(stateDir, settings.HistoryDir)
 	}
 	if len(policies) > 0 {
-		cfg.Policies = policies
+		cfg.Policies.Paths = policies
 	}
 	return cfg, cfg.Check()
 }

@@ -1,0 +1,216 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/bundle"
+	"github.com/breakerd/breakerd/judge"
+	"github.com/breakerd/breakerd/policy"
+	"github.com/breakerd/breakerd/policy/watch"
+	"github.com/breakerd/breakerd/settings"
+	"github.com/breakerd/breakerd/systemd"
+)
+
+// shelf holds the policies in force.
+type shelf struct {
+	mu    sync.Mutex
+	set   *policy.Set // nil before any was
+	since time.Time   // when it came into force
+
+	err       error // why a newer one is not in force
+	refusedAt time.Time
+
+	tried *policy.Set // nil where none is on trial
+	trial *judge.Trial
+	until time.Time // when its time is up
+}
+
+// take puts a set in force.
+func (s *shelf) take(set *policy.Set, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.set, s.since, s.err = set, now, nil
+}
+
+// mends reports whether a set is in force already, and forgets what was refused since.
+func (s *shelf) mends(hash string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.set == nil || s.set.Hash() != hash {
+		return false
+	}
+	s.err = nil
+	return true
+}
+
+// inForce are the policies that decide.
+func (s *shelf) inForce() *policy.Set {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.set
+}
+
+// refuse notes why a newer set is not in force, and reports whether that is news.
+func (s *shelf) refuse(err error, now time.Time) (news bool, kept string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	news = s.err == nil || s.err.Error() != err.Error()
+	if news {
+		s.err, s.refusedAt = err, now
+	}
+	if s.set != nil {
+		kept = s.set.Hash()
+	}
+	return news, kept
+}
+
+// is reports whether a set of this hash is what the files say, in force or on trial, and
+// nothing newer was refused.
+func (s *shelf) is(hash string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil || s.set == nil {
+		return false
+	}
+	if s.tried != nil {
+		return s.tried.Hash() == hash
+	}
+	return s.set.Hash() == hash
+}
+
+// loadPolicies loads the policies, or keeps those that are in force and says so loudly.
+// With none in force nothing is ever done. It reports whether others are in force, or on
+// trial, now.
+func (d *Daemon) loadPolicies() (changed bool) {
+	now := time.Now().UTC()
+	set, err := d.readPolicies()
+	if err != nil {
+		news, kept := d.shelf.refuse(err, now)
+		if news {
+			d.teller.write(systemd.PoliciesRefused(err, kept))
+		}
+		return d.dropTrial()
+	}
+	if err := d.bundled.loaded(); err != nil {
+		d.log.Warn("a start without the server would be one without its policies", "error", err)
+	}
+	if set == nil {
+		return false
+	}
+	first := d.shelf.inForce() == nil
+	switch shadow := d.shadow(set); {
+	case d.shelf.mends(set.Hash()):
+		return d.dropTrial()
+	case first && d.resumeTrial(set, now):
+	case shadow > 0:
+		d.beginTrial(set, now, shadow)
+	default:
+		d.dropTrial()
+		d.shelf.take(set, now)
+		d.teller.write(systemd.PoliciesLoaded(set.Hash(), len(set.Packages())))
+	}
+	return true
+}
+
+// readPolicies makes the set of what the files say now; nil where that is known.
+func (d *Daemon) readPolicies() (*policy.Set, error) {
+	if writing := d.watched.writing(); len(writing) > 0 {
+		return nil, fmt.Errorf("%s: is being written; what is there is loaded once it is closed", strings.Join(writing, ", "))
+	}
+	cfg := d.conf.get()
+	gathered := policy.Gather(cfg.PolicyPaths()...)
+	b, err := d.bundled.now(cfg.Policies.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	if b != nil {
+		gathered.Add(cfg.Policies.Bundle.Source, b.Files)
+	}
+	if d.shelf.is(gathered.Hash()) {
+		return nil, nil
+	}
+	return gathered.Compile()
+}
+
+// watched follows the files of the policies.
+type watched struct {
+	changed chan struct{} // told that something has changed and is whole again
+
+	mu   sync.Mutex
+	of   settings.Policies
+	w    *watch.Watch // nil where nothing is watched
+	stop context.CancelFunc
+}
+
+// begin watches what the settings name, if that is not watched yet.
+func (w *watched) begin(ctx context.Context, of settings.Policies) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stop != nil && w.of.Settle == of.Settle && w.of.Bundle.Source == of.Bundle.Source && slices.Equal(w.of.Paths, of.Paths) {
+		return
+	}
+	if w.stop != nil {
+		w.stop()
+	}
+	w.of, w.w = of, nil
+	ctx, w.stop = context.WithCancel(ctx)
+	if of.Settle == 0 {
+		return
+	}
+	paths := of.Paths
+	if of.Bundle.Source != "" && !bundle.IsURL(of.Bundle.Source) {
+		paths = append(slices.Clone(paths), of.Bundle.Source)
+	}
+	w.w = watch.New(of.Settle.D(), paths...)
+	go w.w.Run(ctx, func() {
+		select {
+		case w.changed <- struct{}{}:
+		case <-ctx.Done():
+		}
+	})
+}
+
+func (w *watched) get() *watch.Watch {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.w
+}
+
+// writing are the files that somebody writes to now, as far as that is watched.
+func (w *watched) writing() []string {
+	if w := w.get(); w != nil {
+		return w.Writing()
+	}
+	return nil
+}
+
+// problem is why changes are not noticed.
+func (w *watched) problem() string {
+	if w := w.get(); w != nil && w.Err() != nil {
+		return w.Err().Error()
+	}
+	return ""
+}
+
+func (v *view) policies() api.Policies {
+	p := api.Policies{Bundle: v.bundled.state(), DecisionLog: v.answers.state(), Packages: []string{}, Writing: append([]string{}, v.watched.writing()...), WatchError: v.watched.problem()}
+	v.shelf.mu.Lock()
+	defer v.shelf.mu.Unlock()
+	if v.shelf.set != nil {
+		p.Hash, p.Packages, p.LoadedAt = v.shelf.set.Hash(), v.shelf.set.Packages(), v.shelf.since
+	}
+	if v.shelf.err != nil {
+		at := v.shelf.refusedAt
+		p.Error, p.RefusedAt = v.shelf.err.Error(), &at
+	}
+	if is := v.pipeline.trial.Load(); is != nil && v.shelf.tried != nil && is.Hash == v.shelf.tried.Hash() {
+		p.Trial = is
+	}
+	return p
+}

@@ -1,0 +1,221 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/enforce"
+	"github.com/breakerd/breakerd/judge"
+	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/policy"
+	"github.com/breakerd/breakerd/systemd"
+)
+
+// shadow is how long a new set has to be tried before it comes into force. Where nothing
+// can be done by it, or nothing is in force that it could be compared with, there is
+// nothing to wait for.
+func (d *Daemon) shadow(set *policy.Set) time.Duration {
+	cfg, now := d.conf.get(), d.shelf.inForce()
+	if cfg.Mode == model.Monitor || now == nil || now.Empty() || !set.Acts() {
+		return 0
+	}
+	return cfg.Policies.Shadow.D()
+}
+
+// beginTrial tries a set beside the one in force.
+func (d *Daemon) beginTrial(set *policy.Set, now time.Time, shadow time.Duration) {
+	t := judge.NewTrial(set, now, now.Add(shadow), d.culprits(now))
+	d.shelf.mu.Lock()
+	d.shelf.tried, d.shelf.trial, d.shelf.until, d.shelf.err = set, t, now.Add(shadow), nil
+	inForce := d.shelf.set
+	d.shelf.mu.Unlock()
+	if err := d.memory.keepTrial(&keptTrial{Version: trialVersion, Hash: set.Hash(), InForce: inForce.Sources()}); err != nil {
+		d.log.Warn("a restart would put the policies in force that are on trial", "error", err)
+	}
+	d.teller.write(systemd.PoliciesTried(set.Hash(), now.Add(shadow)))
+}
+
+// dropTrial ends a trial without a result, and reports whether there was one.
+func (d *Daemon) dropTrial() bool {
+	d.shelf.mu.Lock()
+	had := d.shelf.tried != nil
+	d.shelf.tried, d.shelf.trial = nil, nil
+	d.shelf.mu.Unlock()
+	if err := d.memory.keepTrial(nil); err != nil {
+		d.log.Warn("what was on trial is not forgotten", "error", err)
+	}
+	return had
+}
+
+// promote puts the set in force that is on trial; hash is which one is meant, "" for any.
+func (d *Daemon) promote(hash, by string) (string, error) {
+	d.shelf.mu.Lock()
+	set := d.shelf.tried
+	d.shelf.mu.Unlock()
+	if set == nil || hash != "" && set.Hash() != hash {
+		return "", fmt.Errorf("%w: no set of policies is on trial: what the files say is in force, or was refused (breakerctl status)", api.ErrBadRequest)
+	}
+	d.dropTrial()
+	d.shelf.take(set, time.Now().UTC())
+	d.teller.write(systemd.PoliciesPromoted(set.Hash(), len(set.Packages()), by))
+	return set.Hash(), nil
+}
+
+// promotion asks for the set on trial to be put in force.
+type promotion struct {
+	hash, by string
+	answer   chan<- promoted // has room; nil where nobody waits
+}
+
+type promoted struct {
+	hash string
+	err  error
+}
+
+// Promote implements api.Source. Whoever may say yes to an action may say yes to a set of
+// them: root, and whom allow.approvers names.
+func (v *view) Promote(ctx context.Context, who api.Caller) (string, error) {
+	if !v.allow.MayApprove(who.UID) {
+		return "", fmt.Errorf("%w: %s may not put policies in force; only root may, and whom allow.approvers names in enforcer.yaml", api.ErrForbidden, who)
+	}
+	answer := make(chan promoted, 1)
+	select {
+	case v.promotions <- promotion{by: who.String(), answer: answer}:
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	select {
+	case a := <-answer:
+		return a.hash, a.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// culprits are the cgroups of which there was an incident lately.
+func (d *Daemon) culprits(now time.Time) (all []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	kept, err := d.past.Incidents(ctx, model.IncidentFilter{Until: now, Most: api.MaxIncidents})
+	if err != nil && !noneKept(err) {
+		d.log.Warn("the history cannot say of whom there was an incident before", "error", err)
+	}
+	for _, in := range append(kept, d.board.all()...) {
+		all = append(all, in.Culprit.Cgroup)
+	}
+	return all
+}
+
+// protected asks the guards whether somebody is protected, as far as it can be told from
+// here. In doubt he is.
+func protected(guards *enforce.Engine) func(context.Context, *model.Decision) string {
+	return func(ctx context.Context, d *model.Decision) string {
+		ctx, cancel := context.WithTimeout(ctx, proposeBound)
+		defer cancel()
+		why, err := guards.Protected(ctx, d)
+		if err != nil {
+			return "nobody could say whether it is: " + err.Error()
+		}
+		return why
+	}
+}
+
+// trialVersion is that of the file.
+const trialVersion = 1
+
+// trialFile holds what is in force while another set is on trial: without it a restart
+// would put that in force.
+const trialFile = "trial.json"
+
+// maxTrialFile is more than the largest set takes.
+const maxTrialFile = 32 << 20
+
+// keptTrial is a trial as it outlives a restart.
+type keptTrial struct {
+	Version int               `json:"version"`
+	Hash    string            `json:"hash"` // of the set on trial
+	InForce map[string]string `json:"in_force"`
+}
+
+// keepTrial writes a trial, or removes it where it is nil.
+func (m *memory) keepTrial(t *keptTrial) error {
+	if m.dir == "" {
+		return nil
+	}
+	name := filepath.Join(m.dir, trialFile)
+	if t == nil {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget the trial: %w", err)
+		}
+		return nil
+	}
+	text, err := json.Marshal(t)
+	if err == nil {
+		err = m.write(name, text)
+	}
+	if err != nil {
+		return fmt.Errorf("keep the trial: %w", err)
+	}
+	return nil
+}
+
+// recallTrial is the set that was in force while the one of this hash was on trial; nil where
+// that was not.
+func (m *memory) recallTrial(hash string) (*policy.Set, error) {
+	if m.dir == "" {
+		return nil, nil
+	}
+	name := filepath.Join(m.dir, trialFile)
+	info, err := os.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err == nil && info.Size() > maxTrialFile:
+		err = fmt.Errorf("%s has %d bytes, and %d is the most", name, info.Size(), maxTrialFile)
+	}
+	var text []byte
+	if err == nil {
+		text, err = os.ReadFile(name)
+	}
+	var t keptTrial
+	if err == nil {
+		err = json.Unmarshal(text, &t)
+	}
+	if err == nil && t.Version > trialVersion {
+		err = fmt.Errorf("%s is of version %d, and this breakerd knows %d: use the one that wrote it, or remove the file", name, t.Version, trialVersion)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the trial: %w", err)
+	}
+	if t.Hash != hash {
+		return nil, nil
+	}
+	return policy.LoadSources(t.InForce)
+}
+
+// resumeTrial goes on with the trial of a set that a restart has interrupted, from its
+// beginning. It reports whether there was one.
+func (d *Daemon) resumeTrial(set *policy.Set, now time.Time) bool {
+	before, err := d.memory.recallTrial(set.Hash())
+	if err != nil {
+		d.log.Warn("policies may be in force that were on trial", "error", err)
+	}
+	if before == nil {
+		return false
+	}
+	d.shelf.take(before, now)
+	d.teller.write(systemd.PoliciesLoaded(before.Hash(), len(before.Packages())))
+	shadow := d.shadow(set)
+	if shadow == 0 { // another mode, or another setting
+		return false
+	}
+	d.beginTrial(set, now, shadow)
+	return true
+}

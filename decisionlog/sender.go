@@ -1,0 +1,132 @@
+package decisionlog
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Bounds of what waits to be sent, and of sending it.
+const (
+	maxWaiting = 1000
+	maxBatch   = 100
+	sendBound  = 10 * time.Second
+	sendEvery  = 5 * time.Second
+	retryMost  = time.Minute
+)
+
+// Sender sends entries to an HTTP endpoint. It keeps nobody waiting: where there is no room,
+// because the endpoint is slow or gone, entries are dropped and counted.
+type Sender struct {
+	url       string
+	tokenFile string
+	waiting   chan Entry
+	client    http.Client
+	every     time.Duration
+
+	mu      sync.Mutex
+	dropped uint64
+	err     error
+}
+
+// NewSender sends to a URL, with the content of a file as a bearer token if one is named.
+func NewSender(url, tokenFile string) *Sender {
+	return &Sender{url: url, tokenFile: tokenFile, waiting: make(chan Entry, maxWaiting), every: sendEvery, client: http.Client{
+		Timeout: sendBound,
+		// A POST that is led elsewhere would arrive as a GET without its body.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// Send takes an entry, if there is room.
+func (s *Sender) Send(e Entry) {
+	select {
+	case s.waiting <- e:
+	default:
+		s.mu.Lock()
+		s.dropped++
+		s.mu.Unlock()
+	}
+}
+
+// State is how many entries found no room, and why the last batch was not taken; nil if it was.
+func (s *Sender) State() (dropped uint64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dropped, s.err
+}
+
+// Run sends until the context ends. What waits then is lost: the journal has it.
+func (s *Sender) Run(ctx context.Context) {
+	var batch []Entry
+	wait := s.every
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		for len(batch) < maxBatch && len(s.waiting) > 0 {
+			batch = append(batch, <-s.waiting)
+		}
+		if len(batch) == 0 {
+			continue
+		}
+		err := s.post(ctx, batch)
+		s.mu.Lock()
+		s.err = err
+		s.mu.Unlock()
+		switch {
+		case err != nil:
+			wait = min(2*wait, max(retryMost, s.every))
+		default:
+			batch, wait = batch[:0], s.every
+			if len(s.waiting) > 0 {
+				wait = 0
+			}
+		}
+	}
+}
+
+// post sends a batch as OPA does: a JSON array, compressed.
+func (s *Sender) post(ctx context.Context, batch []Entry) error {
+	var body bytes.Buffer
+	z := gzip.NewWriter(&body)
+	if err := json.NewEncoder(z).Encode(batch); err != nil {
+		return err
+	}
+	if err := z.Close(); err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url, &body)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Content-Encoding", "gzip")
+	if s.tokenFile != "" {
+		token, err := os.ReadFile(s.tokenFile)
+		if err != nil {
+			return fmt.Errorf("read the token: %w", err)
+		}
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection can be used again
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("answered %s", resp.Status)
+	}
+	return nil
+}

@@ -1,0 +1,171 @@
+package judge
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/policy"
+)
+
+// maxTouches is how many cgroups a trial tells apart. One that would hold more people anew
+// needs a person anyway.
+const maxTouches = 64
+
+// Trial is a set of policies that is tried: each incident that is put to the policies in
+// force is put to it as well, and what it says is compared and not done. It belongs to the
+// judge that it was given to.
+type Trial struct {
+	set   *policy.Set
+	known map[string]bool
+	is    model.PolicyTrial
+
+	held    map[string]model.Scope // whom the set in force would hold, by cgroup
+	touches map[string]*touch
+}
+
+// touch is whom only the tried set would hold.
+type touch struct {
+	model.TrialTouch
+	waits bool // it is not known yet whether that is somebody protected
+}
+
+// NewTrial tries a set from since until until. Known are the cgroups of which there had been
+// an incident before: about them a person could have asked what the set would do.
+func NewTrial(set *policy.Set, since, until time.Time, known []string) *Trial {
+	t := &Trial{
+		set: set, known: make(map[string]bool, len(known)), held: map[string]model.Scope{}, touches: map[string]*touch{},
+		is: model.PolicyTrial{Hash: set.Hash(), Since: since, Until: until},
+	}
+	for _, c := range known {
+		t.known[c] = true
+	}
+	return t
+}
+
+// Try begins a trial in the place of the one before; nil ends it.
+func (j *Judge) Try(t *Trial) { j.trial = t }
+
+// Trial is how the one under way fares; nil where there is none.
+func (j *Judge) Trial() *model.PolicyTrial {
+	if j.trial == nil {
+		return nil
+	}
+	is := j.trial.is
+	is.More = []model.TrialTouch{}
+	for _, cgroup := range slices.Sorted(maps.Keys(j.trial.touches)) {
+		is.More = append(is.More, j.trial.touches[cgroup].TrialTouch)
+	}
+	return &is
+}
+
+// TrialKnows takes in whether somebody whom the tried set of this hash would hold is
+// protected, and by what; "" if not.
+func (j *Judge) TrialKnows(hash, cgroup, protection string) {
+	if j.trial == nil || j.trial.is.Hash != hash || j.trial.touches[cgroup] == nil {
+		return
+	}
+	t := j.trial.touches[cgroup]
+	t.waits = false
+	if protection != "" {
+		t.Against = "it is protected: " + protection
+	}
+}
+
+// try puts an incident to the tried set, too. What the one in force says of it is v.
+func (j *Judge) try(ctx context.Context, in *model.Incident, input policy.Input, v *policy.Verdict, now time.Time) []Event {
+	t := j.trial
+	if t == nil {
+		return nil
+	}
+	t.is.Asked++
+	would := t.set.Decide(ctx, input)
+	if would.Error != "" && v.Error == "" {
+		t.is.Errors++
+		t.is.LastError = would.Error
+	}
+	cgroup := in.Culprit.Cgroup
+	holds := acts(v)
+	if holds && t.held[cgroup] != model.ScopeCgroup && (len(t.held) < maxTouches || t.held[cgroup] != "") {
+		t.held[cgroup] = v.Action.Scope
+	}
+	switch {
+	case !acts(&would):
+		if holds {
+			t.is.Fewer++
+		}
+		return nil
+	case t.held[cgroup] == model.ScopeCgroup, t.held[cgroup] == would.Action.Scope, j.breakers.Of(cgroup).Opened > 0:
+		return nil // the one in force holds it as well
+	}
+	if known := t.touches[cgroup]; known != nil {
+		known.Times++
+		return nil
+	}
+	if len(t.touches) == maxTouches {
+		return nil // the others are reason enough
+	}
+	n := &touch{TrialTouch: model.TrialTouch{
+		Cgroup: cgroup, Kind: in.Kind, Action: would.Action.Kind, Scope: would.Action.Scope, Policy: would.Policy, At: now, Times: 1,
+	}, waits: true}
+	if !t.known[cgroup] {
+		n.Against = "there was no incident of it before the trial, by which anybody could have seen what the new set does to it"
+	}
+	t.touches[cgroup] = n
+	return []Event{{Type: Tried, Incident: in.Clone(), Decision: &model.Decision{
+		ID: fmt.Sprintf("%s-trial", in.ID), IncidentID: in.ID, Kind: in.Kind, At: now, Action: would.Action, Policy: would.Policy,
+		PolicyHash: t.set.Hash(), DryRun: true,
+		Target: model.Target{Cgroup: cgroup, CgroupID: in.Culprit.CgroupID, Root: in.Culprit.Root.ProcID, Scope: would.Action.Scope, Outside: in.Culprit.Outside},
+	}}}
+}
+
+// acts reports whether a verdict has somebody held.
+func acts(v *policy.Verdict) bool {
+	return v.Error == "" && len(v.Denied) == 0 && v.Action.Kind != model.NoAction && !v.DryRun
+}
+
+// endTrial tells when the time of the trial has come, and what then. That it has passed is
+// told with each sample until it is in force.
+func (j *Judge) endTrial(now time.Time) []Event {
+	t := j.trial
+	if t == nil || now.Before(t.is.Until) {
+		return nil
+	}
+	was := t.is.Withheld
+	t.is.Withheld = t.against()
+	switch {
+	case t.is.Withheld == "":
+		return []Event{{Type: Passed, Trial: j.Trial()}}
+	case t.is.Withheld != was:
+		return []Event{{Type: Withheld, Trial: j.Trial()}}
+	}
+	return nil
+}
+
+// against says why the set must not come into force by itself; "" where nothing does.
+func (t *Trial) against() string {
+	var all []string
+	if t.is.Errors > 0 {
+		all = append(all, fmt.Sprintf("it could not be evaluated: %s", t.is.LastError))
+	}
+	for _, cgroup := range slices.Sorted(maps.Keys(t.touches)) {
+		n := t.touches[cgroup]
+		switch {
+		case t.held[cgroup] == model.ScopeCgroup, t.held[cgroup] == n.Scope:
+			continue // the set in force does it now as well
+		case n.Against != "":
+			all = append(all, fmt.Sprintf("it would %s %s: %s", n.Action, cgroup, n.Against))
+		case n.waits:
+			all = append(all, fmt.Sprintf("it would %s %s, and it is not known whether that is protected", n.Action, cgroup))
+		}
+	}
+	const most = 3
+	if len(all) > most {
+		all = append(all[:most], fmt.Sprintf("and %d more", len(all)-most))
+	}
+	return strings.Join(all, "; ")
+}
