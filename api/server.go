@@ -124,10 +124,7 @@ func Handler(src Source) http.Handler {
 		}
 		fmt.Fprintln(w, "ok")
 	})
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		_, _ = w.Write(metricsOf(src.Status(r.Context()))) // where the client has gone there is nobody to tell
-	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) { writeMetrics(w, r, src.Status(r.Context())) })
 	mux.HandleFunc("GET /status", answer(func(r *http.Request) (any, error) { return src.Status(r.Context()), nil }))
 	mux.HandleFunc("GET /incidents", answer(func(r *http.Request) (any, error) {
 		if r.URL.RawQuery == "" {
