@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -139,4 +140,40 @@ func TestAnEndpointThatDoesNotAnswerKeepsNobodyWaiting(t *testing.T) {
 	}
 	cancel()
 	<-ended
+}
+
+// answers is an endpoint that gives these statuses, and the last of them from then on.
+type answers struct {
+	statuses []int
+	at       []time.Time
+	most     int // requests, then it is over
+	over     func()
+}
+
+func (a *answers) RoundTrip(*http.Request) (*http.Response, error) {
+	status := a.statuses[min(len(a.at), len(a.statuses)-1)]
+	if a.at = append(a.at, time.Now()); len(a.at) == a.most {
+		a.over()
+	}
+	return &http.Response{StatusCode: status, Status: http.StatusText(status), Body: http.NoBody}, nil
+}
+
+func TestAnEndpointThatFailsAfterAFullBatchIsLeftAloneForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		to := &answers{statuses: []int{http.StatusOK, http.StatusServiceUnavailable}, most: 5, over: cancel}
+		s := NewSender("http://log.example", "")
+		s.client.Transport = to
+		for range maxBatch + 1 {
+			s.Send(Entry{DecisionID: "d"})
+		}
+		s.Run(ctx)
+		var pauses []time.Duration
+		for i := range to.at[1:] {
+			pauses = append(pauses, to.at[i+1].Sub(to.at[i]))
+		}
+		if diff := cmp.Diff([]time.Duration{0, sendEvery, 2 * sendEvery, 4 * sendEvery}, pauses); diff != "" {
+			t.Error(diff)
+		}
+	})
 }

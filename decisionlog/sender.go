@@ -86,7 +86,7 @@ func (s *Sender) Run(ctx context.Context) {
 		s.mu.Unlock()
 		switch {
 		case err != nil:
-			wait = min(2*wait, max(retryMost, s.every))
+			wait = min(max(2*wait, s.every), max(retryMost, s.every)) // after a full batch there was none
 		default:
 			batch, wait = batch[:0], s.every
 			if len(s.waiting) > 0 {
