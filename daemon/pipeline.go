@@ -284,7 +284,7 @@ func (p *pipeline) events(ctx context.Context, events []judge.Event) {
 // hold.
 func (p *pipeline) lookWhom(ctx context.Context, d *model.Decision) {
 	why := p.protects(ctx, d)
-	_ = p.ask(ctx, func(j *judge.Judge) { j.TrialKnows(d.PolicyHash, d.Target.Cgroup, why) }) // where breakerd ends nobody has to know
+	_ = p.ask(ctx, func(j *judge.Judge) { j.TrialKnows(d, why) }) // where breakerd ends nobody has to know
 }
 
 // record gives a record to every recording under way. One that cannot take it in time

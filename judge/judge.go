@@ -152,7 +152,7 @@ func (j *Judge) Sample(ctx context.Context, s *model.Sample) []Event {
 			events = append(events, j.ask(ctx, d, s.Time)...)
 		}
 	}
-	return append(events, j.endTrial(s.Time)...)
+	return append(events, j.endTrial(s.Time, time.Duration(s.Lost.ClockJumpNS))...)
 }
 
 // ask puts an incident to the policies, and to those that are tried.

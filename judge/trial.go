@@ -26,6 +26,7 @@ type Trial struct {
 
 	held    map[string]model.Scope // whom the set in force would hold, by cgroup
 	touches map[string]*touch
+	beyond  bool // it would hold more than are told apart
 }
 
 // touch is whom only the tried set would hold.
@@ -63,13 +64,16 @@ func (j *Judge) Trial() *model.PolicyTrial {
 	return &is
 }
 
-// TrialKnows takes in whether somebody whom the tried set of this hash would hold is
-// protected, and by what; "" if not.
-func (j *Judge) TrialKnows(hash, cgroup, protection string) {
-	if j.trial == nil || j.trial.is.Hash != hash || j.trial.touches[cgroup] == nil {
+// TrialKnows takes in whether somebody is protected whom a tried set would hold by this
+// decision, and by what; "" if not.
+func (j *Judge) TrialKnows(d *model.Decision, protection string) {
+	if j.trial == nil || j.trial.is.Hash != d.PolicyHash {
 		return
 	}
-	t := j.trial.touches[cgroup]
+	t := j.trial.touches[d.Target.Cgroup]
+	if t == nil || t.Scope != d.Target.Scope {
+		return
+	}
 	t.waits = false
 	if protection != "" {
 		t.Against = "it is protected: " + protection
@@ -102,20 +106,26 @@ func (j *Judge) try(ctx context.Context, in *model.Incident, input policy.Input,
 	case t.held[cgroup] == model.ScopeCgroup, t.held[cgroup] == would.Action.Scope, j.breakers.Of(cgroup).Opened > 0:
 		return nil // the one in force holds it as well
 	}
-	if known := t.touches[cgroup]; known != nil {
-		known.Times++
+	n := t.touches[cgroup]
+	switch {
+	case n != nil && (n.Scope == would.Action.Scope || n.Scope == model.ScopeCgroup):
+		n.Times++
 		return nil
+	case n != nil: // a whole cgroup by now, which holds others than its tree did
+		n.Times++
+		n.Kind, n.Action, n.Scope, n.Policy, n.waits = in.Kind, would.Action.Kind, would.Action.Scope, would.Policy, true
+	case len(t.touches) == maxTouches:
+		t.beyond = true
+		return nil
+	default:
+		n = &touch{TrialTouch: model.TrialTouch{
+			Cgroup: cgroup, Kind: in.Kind, Action: would.Action.Kind, Scope: would.Action.Scope, Policy: would.Policy, At: now, Times: 1,
+		}, waits: true}
+		if !t.known[cgroup] {
+			n.Against = "there was no incident of it before the trial, by which anybody could have seen what the new set does to it"
+		}
+		t.touches[cgroup] = n
 	}
-	if len(t.touches) == maxTouches {
-		return nil // the others are reason enough
-	}
-	n := &touch{TrialTouch: model.TrialTouch{
-		Cgroup: cgroup, Kind: in.Kind, Action: would.Action.Kind, Scope: would.Action.Scope, Policy: would.Policy, At: now, Times: 1,
-	}, waits: true}
-	if !t.known[cgroup] {
-		n.Against = "there was no incident of it before the trial, by which anybody could have seen what the new set does to it"
-	}
-	t.touches[cgroup] = n
 	return []Event{{Type: Tried, Incident: in.Clone(), Decision: &model.Decision{
 		ID: fmt.Sprintf("%s-trial", in.ID), IncidentID: in.ID, Kind: in.Kind, At: now, Action: would.Action, Policy: would.Policy,
 		PolicyHash: t.set.Hash(), DryRun: true,
@@ -129,10 +139,17 @@ func acts(v *policy.Verdict) bool {
 }
 
 // endTrial tells when the time of the trial has come, and what then. That it has passed is
-// told with each sample until it is in force.
-func (j *Judge) endTrial(now time.Time) []Event {
+// told with each sample until it is in force. jumped is by how much the clock was set within
+// the sample: what was not seen is not time of the trial.
+func (j *Judge) endTrial(now time.Time, jumped time.Duration) []Event {
 	t := j.trial
-	if t == nil || now.Before(t.is.Until) {
+	if t == nil {
+		return nil
+	}
+	if jumped >= time.Second || jumped <= -time.Second {
+		t.is.Since, t.is.Until = t.is.Since.Add(jumped), t.is.Until.Add(jumped)
+	}
+	if now.Before(t.is.Until) {
 		return nil
 	}
 	was := t.is.Withheld
@@ -162,6 +179,9 @@ func (t *Trial) against() string {
 		case n.waits:
 			all = append(all, fmt.Sprintf("it would %s %s, and it is not known whether that is protected", n.Action, cgroup))
 		}
+	}
+	if t.beyond {
+		all = append([]string{fmt.Sprintf("it would hold more than %d cgroups that the set in force does not, and nobody has looked at all of them", maxTouches)}, all...)
 	}
 	const most = 3
 	if len(all) > most {

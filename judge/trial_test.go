@@ -1,6 +1,7 @@
 package judge
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/policy"
 )
 
 const nothing = "package breaker.test\n\ndeny contains \"no\" if input.host.cpus > 100\n"
@@ -26,7 +28,7 @@ func (s *scene) through(t *testing.T, protection string) (last []Event) {
 		for _, e := range s.storm(t, 1) {
 			switch e.Type {
 			case Tried:
-				s.judge.TrialKnows(e.Decision.PolicyHash, e.Decision.Target.Cgroup, protection)
+				s.judge.TrialKnows(e.Decision, protection)
 			case Passed, Withheld:
 				last = append(last, e)
 			case Wanted:
@@ -86,16 +88,17 @@ func TestATriedSetPassesUnlessItWouldNewlyHoldSomebodyProtectedOrUnseen(t *testi
 
 func TestWhileItIsNotKnownWhetherSomebodyIsProtectedASetWaits(t *testing.T) {
 	s := trying(t, nothing, freezeTree, "/job")
+	target := model.Target{Cgroup: "/job", Scope: model.ScopeTree}
 	s.storm(t, 48)
 	if got := s.judge.Trial().Withheld; got != "it would freeze /job, and it is not known whether that is protected" {
 		t.Errorf("withheld %q", got)
 	}
-	s.judge.TrialKnows("sha256:another", "/job", "")
+	s.judge.TrialKnows(&model.Decision{PolicyHash: "sha256:another", Target: target}, "")
 	s.storm(t, 1)
 	if s.judge.Trial().Withheld == "" {
 		t.Error("what was asked about another set was taken for an answer")
 	}
-	s.judge.TrialKnows(s.judge.Trial().Hash, "/job", "")
+	s.judge.TrialKnows(&model.Decision{PolicyHash: s.judge.Trial().Hash, Target: target}, "")
 	if diff := cmp.Diff([]EventType{Passed}, types(s.storm(t, 1))); diff != "" {
 		t.Error(diff)
 	}
@@ -115,5 +118,69 @@ func TestATrialChangesNothingThatIsDecided(t *testing.T) {
 	}
 	if diff := cmp.Diff(run(false), run(true)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// put has a set tried that an incident of a cgroup is put to, and the one in force.
+func (s *scene) put(t *testing.T, kind model.Kind, cgroup string) []Event {
+	t.Helper()
+	now := time.Date(2026, 1, 1, 1, 0, 0, 0, time.UTC)
+	in := &model.Incident{ID: "i", Kind: kind, Culprit: model.Culprit{Cgroup: cgroup}}
+	input := policy.InputOf(in, s.judge.breakers.Of(cgroup), model.Host{CPUs: 2}, now)
+	v := s.judge.policies.Decide(t.Context(), input)
+	return s.judge.try(t.Context(), in, input, &v, now)
+}
+
+func TestASetThatWouldHoldMoreThanCanBeToldApartWaits(t *testing.T) {
+	var known []string
+	for i := range maxTouches {
+		known = append(known, fmt.Sprintf("/known-%d", i))
+	}
+	s := trying(t, nothing, freezeTree, known...)
+	for _, cgroup := range known {
+		s.judge.TrialKnows(s.put(t, model.ForkStorm, cgroup)[0].Decision, "")
+	}
+	if got := s.judge.trial.against(); got != "" {
+		t.Fatalf("against it: %s", got)
+	}
+	s.put(t, model.ForkStorm, "/unseen")
+	if got := s.judge.trial.against(); got != "it would hold more than 64 cgroups that the set in force does not, and nobody has looked at all of them" {
+		t.Errorf("against it: %q", got)
+	}
+}
+
+func TestAWholeCgroupIsLookedAtAnewWhereATreeOfItWas(t *testing.T) {
+	const whole = "action contains {\"kind\": \"freeze\", \"scope\": \"cgroup\", \"for\": \"5s\", \"reason\": \"x\"} if input.incident.kind == \"memory_leak\"\n"
+	s := trying(t, nothing, freezeTree+whole, "/job")
+	tree := s.put(t, model.ForkStorm, "/job")[0].Decision
+	s.judge.TrialKnows(tree, "")
+	asked := s.put(t, model.MemoryLeak, "/job")
+	if len(asked) != 1 || asked[0].Decision.Target.Scope != model.ScopeCgroup {
+		t.Fatalf("asked %+v", asked)
+	}
+	s.judge.TrialKnows(tree, "") // which says nothing of the others
+	if got := s.judge.trial.against(); got != "it would freeze /job, and it is not known whether that is protected" {
+		t.Errorf("before it is known: %q", got)
+	}
+	s.judge.TrialKnows(asked[0].Decision, "it holds sshd")
+	if got := s.judge.trial.against(); got != "it would freeze /job: it is protected: it holds sshd" {
+		t.Errorf("once it is: %q", got)
+	}
+	if more := s.judge.Trial().More; len(more) != 1 || more[0].Times != 2 || more[0].Kind != model.MemoryLeak {
+		t.Errorf("told %+v", more)
+	}
+}
+
+func TestAClockThatIsSetEndsNoTrial(t *testing.T) {
+	s := trying(t, freezeTree, nothing)
+	until := s.judge.Trial().Until
+	sample := s.sample(bomb, job, 1)
+	sample.Lost.ClockJumpNS = int64(time.Hour)
+	sample.Time = sample.Time.Add(time.Hour)
+	if events := s.judge.Sample(t.Context(), sample); len(events) != 0 {
+		t.Errorf("told %+v", events)
+	}
+	if got := s.judge.Trial().Until; !got.Equal(until.Add(time.Hour)) {
+		t.Errorf("until %v", got)
 	}
 }
