@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"os"
@@ -26,6 +27,7 @@ type decisions struct {
 	mask   decisionlog.Mask
 	sender *decisionlog.Sender // nil where nothing is sent
 	err    error               // why nothing is logged
+	failed error               // why the last answer was not
 }
 
 // begin logs as the settings say, if that is not so already. A mask that leads to nothing means
@@ -39,7 +41,7 @@ func (l *decisions) begin(ctx context.Context, of settings.DecisionLog) {
 	if l.stop != nil {
 		l.stop()
 	}
-	l.of, l.sender = of, nil
+	l.of, l.sender, l.failed = of, nil, nil
 	l.mask, l.err = decisionlog.NewMask(of.Mask)
 	ctx, l.stop = context.WithCancel(ctx)
 	if of.Enabled && of.URL != "" && l.err == nil {
@@ -55,11 +57,15 @@ func (l *decisions) on() bool {
 	return l.of.Enabled && l.err == nil
 }
 
-// log logs an answer, and gives the hash of what the policies saw.
+// log logs an answer, and gives the hash of what the policies saw; "" where it is not logged,
+// as where the settings have changed since it was asked for.
 func (l *decisions) log(incident string, a *judge.Answer) (inputHash string) {
 	l.mu.Lock()
-	mask, sender := l.mask, l.sender
+	on, mask, sender := l.of.Enabled && l.err == nil, l.mask, l.sender
 	l.mu.Unlock()
+	if !on {
+		return ""
+	}
 	e, err := mask.Entry(decisionlog.Answer{
 		ID: a.ID, IncidentID: incident, At: a.At, Input: &a.Input, Verdict: &a.Verdict, PolicyHash: a.PolicyHash, Revision: l.revision(),
 	}, l.labels)
@@ -67,10 +73,10 @@ func (l *decisions) log(incident string, a *judge.Answer) (inputHash string) {
 	if err == nil {
 		text, err = json.Marshal(e)
 	}
+	l.mu.Lock()
+	l.failed = err
+	l.mu.Unlock()
 	if err != nil { // a figure that is no number
-		l.mu.Lock()
-		l.err = err
-		l.mu.Unlock()
 		return ""
 	}
 	l.tell(systemd.PoliciesAnswered(a.ID, incident, e.Custom["input_hash"], a.PolicyHash, saying(e.Result), text))
@@ -101,9 +107,11 @@ func (l *decisions) state() *api.DecisionLog {
 		return nil
 	}
 	s := &api.DecisionLog{URL: l.of.URL}
-	err := l.err
+	err := cmp.Or(l.err, l.failed)
 	if l.sender != nil {
-		s.Dropped, err = l.sender.State()
+		var unsent error
+		s.Dropped, unsent = l.sender.State()
+		err = cmp.Or(err, unsent)
 	}
 	if err != nil {
 		s.Error = err.Error()

@@ -3,12 +3,15 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"strings"
 	"testing"
 	"testing/synctest"
 
 	"github.com/breakerd/breakerd/decisionlog"
+	"github.com/breakerd/breakerd/judge"
 	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/policy"
 	"github.com/breakerd/breakerd/settings"
 	"github.com/breakerd/breakerd/systemd"
 )
@@ -73,5 +76,33 @@ func TestNothingIsLoggedUnlessItIsAskedForNorWithAMaskThatHidesNothing(t *testin
 				t.Errorf("%+v", state)
 			}
 		})
+	}
+}
+
+func TestAnAnswerThatWasOnItsWayWhenTheMaskBecameWrongIsNotLogged(t *testing.T) {
+	s := newStage(t, freezeTree)
+	s.answers.begin(t.Context(), settings.DecisionLog{Enabled: true, Mask: []string{"/input/incident/culprit/root/cmdlin"}})
+	a := &judge.Answer{ID: "i-answer-1", Input: policy.Input{Incident: policy.Incident{Culprit: policy.Culprit{Root: policy.Root{Cmdline: "--password=secret"}}}}}
+	if hash := s.answers.log("i", a); hash != "" || len(s.diary.entries) != 0 {
+		t.Errorf("logged: %+v", s.diary.entries)
+	}
+}
+
+func TestAnInputThatCannotBeWrittenDownEndsNoLog(t *testing.T) {
+	s := newStage(t, freezeTree)
+	of := settings.DecisionLog{Enabled: true}
+	s.answers.begin(t.Context(), of)
+	bad := &judge.Answer{ID: "i-answer-1", Input: policy.Input{Incident: policy.Incident{Severity: math.NaN()}}}
+	s.answers.log("i", bad)
+	if is := s.answers.state(); !strings.Contains(is.Error, "write the input of decision i-answer-1") {
+		t.Errorf("%+v", is)
+	}
+	s.answers.begin(t.Context(), of) // as with every reload
+	if !s.answers.on() {
+		t.Error("nothing is logged any more")
+	}
+	s.answers.log("i", &judge.Answer{ID: "i-answer-2"})
+	if is := s.answers.state(); is.Error != "" {
+		t.Errorf("after another answer: %+v", is)
 	}
 }
