@@ -84,6 +84,15 @@ func (s *shelf) is(hash string) bool {
 	return s.set.Hash() == hash
 }
 
+// dropTrial ends a trial without a result, and reports whether there was one.
+func (s *shelf) dropTrial() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	had := s.tried != nil
+	s.tried, s.trial = nil, nil
+	return had
+}
+
 // loadPolicies loads the policies, or keeps those that are in force and says so loudly.
 // With none in force nothing is ever done. It reports whether others are in force, or on
 // trial, now.
@@ -95,7 +104,8 @@ func (d *Daemon) loadPolicies() (changed bool) {
 		if news {
 			d.teller.write(systemd.PoliciesRefused(err, kept))
 		}
-		return d.dropTrial()
+		// What is kept of it stays: a start that finds the files mended goes on with it.
+		return d.shelf.dropTrial()
 	}
 	if err := d.bundled.loaded(); err != nil {
 		d.log.Warn("a start without the server would be one without its policies", "error", err)

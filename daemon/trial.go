@@ -42,12 +42,9 @@ func (d *Daemon) beginTrial(set *policy.Set, now time.Time, shadow time.Duration
 	d.teller.write(systemd.PoliciesTried(set.Hash(), now.Add(shadow)))
 }
 
-// dropTrial ends a trial without a result, and reports whether there was one.
+// dropTrial ends a trial for good, and reports whether one was under way.
 func (d *Daemon) dropTrial() bool {
-	d.shelf.mu.Lock()
-	had := d.shelf.tried != nil
-	d.shelf.tried, d.shelf.trial = nil, nil
-	d.shelf.mu.Unlock()
+	had := d.shelf.dropTrial()
 	if err := d.memory.keepTrial(nil); err != nil {
 		d.log.Warn("what was on trial is not forgotten", "error", err)
 	}

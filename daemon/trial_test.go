@@ -246,3 +246,35 @@ func names(t *testing.T, dir string) (all []string) {
 	}
 	return all
 }
+
+func TestFilesThatCannotBeLoadedDoNotPutInForceWhatWasOnTrialOnceTheyAreMended(t *testing.T) {
+	tried := freezeTree + "\n# tried\n"
+	for name, bad := range map[string]func(s *theatre){
+		"before the restart": func(s *theatre) {
+			s.write("package breaker.test\n\ndeny contains 5\n")
+			s.loadPolicies()
+			s.write(tried)
+		},
+		"after it": func(*theatre) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newTheatre(t, freezeTree)
+			inForce := s.shelf.inForce().Hash()
+			s.write(tried)
+			s.loadPolicies()
+			bad(s)
+			next := newTheatre(t, freezeTree)
+			next.conf.now.Policies.Paths, next.memory.dir = s.conf.now.Policies.Paths, s.memory.dir
+			next.shelf = shelf{}
+			if name == "after it" {
+				s.write("package breaker.test\n\ndeny contains 5\n")
+				next.loadPolicies()
+				s.write(tried)
+			}
+			next.loadPolicies()
+			if next.shelf.inForce().Hash() != inForce || next.shelf.tried == nil {
+				t.Errorf("after a restart: %+v", next.is())
+			}
+		})
+	}
+}
