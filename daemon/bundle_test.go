@@ -19,6 +19,7 @@ import (
 
 	"github.com/breakerd/breakerd/api"
 	"github.com/breakerd/breakerd/config"
+	"github.com/breakerd/breakerd/settings"
 	"github.com/breakerd/breakerd/systemd"
 )
 
@@ -195,5 +196,28 @@ func TestAKeptBundleThatIsDamagedIsFetchedAgain(t *testing.T) {
 				t.Errorf("%+v", is)
 			}
 		})
+	}
+}
+
+func TestAServerThatIsAskedMoreOftenFromNowOnIsNoReasonToRefuseItsBundle(t *testing.T) {
+	stock := &shop{}
+	stock.set(archiveOf(t, "r1", freezeTree), `"1"`, false)
+	server := httptest.NewServer(stock)
+	defer server.Close()
+	s := newShopper(t, server.URL, t.TempDir())
+	next := s.conf.get()
+	s.conf.load = func() (settings.Settings, error) { return next, nil }
+	s.start()
+	first := s.until("the bundle", func(p api.Policies) bool { return p.Hash != "" })
+	next.Policies.Bundle.Poll *= 2
+	s.reload()
+	s.until("it is asked again", func(p api.Policies) bool {
+		return s.conf.get().Policies.Bundle.Poll == next.Policies.Bundle.Poll && p.Bundle.AskedAt != nil && len(s.diary.ids()) > 1
+	})
+	if is := s.is(); is.Error != "" || is.Hash != first.Hash {
+		t.Errorf("%+v", is)
+	}
+	if diff := cmp.Diff([]systemd.MessageID{systemd.MsgPoliciesLoaded, systemd.MsgConfigLoaded}, s.diary.ids()); diff != "" {
+		t.Errorf("told: %s", diff)
 	}
 }

@@ -120,6 +120,7 @@ func (d *Daemon) reload(ctx context.Context) {
 		d.observer.SetTick(now.D())
 	}
 	d.answers.begin(ctx, d.conf.get().Policies.DecisionLog)
+	d.bundled.begin(ctx, d.conf.get().Policies.Bundle) // what was kept of it is to be loaded
 	d.loadPolicies()
 	d.rule(ctx)
 	if err := systemd.Ready(d.statusLine()); err != nil {

@@ -18,12 +18,13 @@ import (
 // onDisk is a stage with a folder of policies that is watched for real.
 type onDisk struct {
 	*stage
-	t   *testing.T
-	dir string
+	t       *testing.T
+	dir     string
+	signals chan os.Signal
 }
 
 func newOnDisk(t *testing.T) *onDisk {
-	s := &onDisk{newStage(t, ""), t, t.TempDir()}
+	s := &onDisk{newStage(t, ""), t, t.TempDir(), make(chan os.Signal)}
 	s.conf.now.Policies.Paths = []string{s.dir}
 	s.conf.now.Policies.Settle = config.Duration(20 * time.Millisecond)
 	return s
@@ -33,9 +34,12 @@ func (s *onDisk) start() {
 	ctx, cancel := context.WithCancel(s.t.Context())
 	ended := make(chan struct{}, 2)
 	go func() { _ = s.pipeline.run(ctx); ended <- struct{}{} }()
-	go func() { s.reloads(ctx, nil); ended <- struct{}{} }()
+	go func() { s.reloads(ctx, s.signals); ended <- struct{}{} }()
 	s.t.Cleanup(func() { cancel(); <-ended; <-ended })
 }
+
+// reload does as systemctl reload.
+func (s *onDisk) reload() { s.signals <- os.Interrupt }
 
 func (s *onDisk) write(name, text string) {
 	s.t.Helper()
