@@ -95,8 +95,8 @@ func (e *ear) counts(ev event) bool {
 		return true // anything may have happened
 	case d == nil, ev.mask&unix.IN_IGNORED != 0:
 		return false
-	case ev.name == "":
-		return d.all && ev.mask&unix.IN_ATTRIB == 0
+	case ev.name == "": // it has gone, or is somewhere else, with all that is in it
+		return ev.mask&unix.IN_ATTRIB == 0
 	case d.only[ev.name]:
 		return true
 	case !d.all:

@@ -151,3 +151,17 @@ func TestWhatNobodyLoadsIsNotTold(t *testing.T) {
 	case <-time.After(4 * settle):
 	}
 }
+
+func TestAFolderAboveThatIsExchangedIsTold(t *testing.T) {
+	top := t.TempDir()
+	above := filepath.Join(top, "etc")
+	dir := filepath.Join(above, "policies")
+	do(t, os.MkdirAll(dir, 0o755))
+	do(t, os.MkdirAll(filepath.Join(top, "next", "policies"), 0o755))
+	_, told := watched(t, dir)
+	do(t, os.Rename(above, filepath.Join(top, "old")))
+	do(t, os.Rename(filepath.Join(top, "next"), above))
+	next(t, told, "the folder above is exchanged")
+	write(t, filepath.Join(dir, "a.rego"), "x")
+	next(t, told, "a policy in the new one")
+}
