@@ -54,6 +54,7 @@ type breaker struct {
 	Measured bool             `json:"measured"` // since it opened
 
 	pending  *model.Decision // its outcome has not come yet
+	madeWay  bool            // what was held has ended for it
 	climbs   bool            // it is the next rung
 	climbing time.Time       // not zero: the next rung is wanted until then
 	again    bool            // half-open: the victims suffer again
@@ -206,7 +207,7 @@ func (s *Set) Wanted(d *model.Decision, r model.Resource, victims []model.Cgroup
 		}}
 		s.byPath[d.Target.Cgroup] = b
 	}
-	b.pending, b.climbs = d, d.After != "" && b.State == model.BreakerOpen
+	b.pending, b.madeWay, b.climbs = d, false, d.After != "" && b.State == model.BreakerOpen
 	if d.After == "" { // else what counts is how it was before anything was held
 		b.Culprit, b.Resource, b.Victims, b.Before = d.Target.CgroupID, r, victims, before
 	}
@@ -224,8 +225,8 @@ func (s *Set) Outcome(o model.Outcome) (changed *model.Breaker, release *Release
 		if b.pending == nil || b.pending.ID != o.DecisionID {
 			continue
 		}
-		d, climbed := b.pending, b.climbs
-		b.pending = nil
+		d, climbed, madeWay := b.pending, b.climbs, b.madeWay
+		b.pending, b.madeWay = nil, false
 		switch {
 		case o.Error == "" && o.RefusedBy == "":
 			if climbed {
@@ -238,6 +239,8 @@ func (s *Set) Outcome(o model.Outcome) (changed *model.Breaker, release *Release
 			b.EasesAt, b.Eased = o.EasesAt, false
 			b.Left, b.Measured, b.climbing = len(d.Action.Then), false, time.Time{}
 			b.turn(model.BreakerOpen, s.now)
+		case madeWay: // for nothing
+			s.halfOpen(b, model.EndReplaced)
 		case climbed && b.State == model.BreakerOpen && o.RefusedBy == "approval":
 			// A person is asked. The rung before goes on meanwhile, to its end at the latest.
 			b.climbing = b.Since.Add(time.Duration(d.Action.ApprovalMS)*time.Millisecond + climbBound)
@@ -277,7 +280,8 @@ func (s *Set) Ended(end model.LeaseEnd) *model.Breaker {
 			continue
 		}
 		if end.Reason == model.EndReplaced && b.pending != nil {
-			return nil // by the next action, whose outcome is under way
+			b.madeWay = true // for the next action, whose outcome is under way
+			return nil
 		}
 		s.halfOpen(b, end.Reason)
 		c := b.copy()

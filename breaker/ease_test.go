@@ -150,3 +150,24 @@ func TestTheNextRungIsNotWaitedForOnceLoosened(t *testing.T) {
 		t.Errorf("wanted %+v, want the throttle again", d)
 	}
 }
+
+func TestWhatMadeWayForNothingIsLetGo(t *testing.T) {
+	for _, o := range []model.Outcome{{RefusedBy: "identity", Reason: "it has changed"}, {Error: "write cpu.max"}} {
+		s := newStory(t, much)
+		first := s.loosen("/a")
+		s.pass(2 * time.Second)
+		s.feel("/a", much)
+		d, _ := s.want("/a", half)
+		s.end(first.ID, model.EndReplaced)
+		o.DecisionID = d.ID
+		b, r := s.Outcome(o)
+		if b == nil || b.State != model.BreakerHalfOpen || b.Eased || b.LastEnd != model.EndReplaced || r != nil {
+			t.Fatalf("changed %+v, released %+v", b, r)
+		}
+		s.pass(2 * time.Second)
+		s.feel("/a", much)
+		if next, answer := s.want("/a", half); next == nil || next.After != "" {
+			t.Errorf("its victims suffer again: %+v", answer)
+		}
+	}
+}
