@@ -154,7 +154,7 @@ func (d *policyDiffed) add(ctx context.Context, both [2]*policy.Set, s *model.St
 			if ctx.Err() != nil {
 				return errors.New("interrupted")
 			}
-			if text := wantedText(recordOf(&v)); text != "" && !slices.Contains(wanted[i], text) {
+			if text := verdictText(&v); text != "" && !slices.Contains(wanted[i], text) {
 				wanted[i] = append(wanted[i], text)
 			}
 		}
@@ -166,13 +166,27 @@ func (d *policyDiffed) add(ctx context.Context, both [2]*policy.Set, s *model.St
 	return nil
 }
 
-// recordOf is a verdict as an incident would tell it.
-func recordOf(v *policy.Verdict) model.DecisionRecord {
-	r := model.DecisionRecord{Action: v.Action.Kind, Scope: v.Action.Scope, ForMS: v.Action.ForMS, Policy: v.Policy, Error: v.Error}
-	if len(v.Denied) > 0 {
-		r.Action, r.Reason = model.NoAction, v.Denied[0].Reason
+// verdictText says what a verdict wants, with all that makes it another; "" where nobody said
+// anything.
+func verdictText(v *policy.Verdict) string {
+	switch {
+	case v.Error != "" || v.Action.Kind == model.NoAction && len(v.Denied) == 0:
+		return wantedText(model.DecisionRecord{Action: model.NoAction, Error: v.Error})
+	case len(v.Denied) > 0:
+		return wantedText(model.DecisionRecord{Action: model.NoAction, Policy: v.Policy, Reason: v.Denied[0].Reason})
 	}
-	return r
+	text := actionText(v.Action)
+	for _, next := range v.Action.Then {
+		text += ", then " + actionText(next)
+	}
+	text += " by " + v.Policy
+	if v.Action.ApprovalMS > 0 {
+		text += ", if a person agrees"
+	}
+	if v.DryRun {
+		text += ", held to a dry run by its author"
+	}
+	return text
 }
 
 func (d *policyDiffed) sort() {
