@@ -222,6 +222,8 @@ func (f *file) version() (version int, err error) {
 		return 0, foreign{}
 	case version > Version:
 		return 0, newer{version}
+	case version < 0 || version == 0 && tables > 0:
+		return 0, fmt.Errorf("%w: it is of version %d", errDamaged, version)
 	}
 	return version, nil
 }

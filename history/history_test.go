@@ -278,3 +278,22 @@ func (r *running) wait(for_ func(model.HistoryState) bool) {
 	}
 	r.t.Fatalf("20 s passed, and the state is %+v", r.State())
 }
+
+func TestAFileOfNoVersionThatEverWasIsSetAside(t *testing.T) {
+	for _, version := range []string{"0", "-1"} {
+		dir := t.TempDir()
+		r := run(t, dir)
+		r.Incident(incident(0))
+		r.written()
+		r.stop()
+		alter(t, filepath.Join(dir, fileName), "PRAGMA user_version = "+version)
+		again := run(t, dir)
+		in := incident(1)
+		again.Incident(in)
+		again.written()
+		if got := again.story(in.ID); got.ID != in.ID {
+			t.Errorf("of version %s: %+v", version, got)
+		}
+		again.stop()
+	}
+}
