@@ -28,8 +28,9 @@ type bundled struct {
 	mu      sync.Mutex
 	of      settings.Bundle
 	stop    context.CancelFunc
-	last    *bundle.Bundle // that can be used; nil before there was any
-	archive []byte         // of last, where it is not kept yet
+	last    *bundle.Bundle    // that can be used; nil before there was any
+	archive []byte            // of last, where it is not kept yet
+	sum     [sha256.Size]byte // of last's archive
 	etag    string
 	askedAt time.Time
 	err     error // why there was no other when it was asked for last
@@ -88,7 +89,9 @@ func (b *bundled) poll(ctx context.Context, of settings.Bundle) {
 // fetched takes in an answer, and reports whether it is another bundle.
 func (b *bundled) fetched(of settings.Bundle, got bundle.Fetched, err error) bool {
 	var next *bundle.Bundle
+	var sum [sha256.Size]byte
 	if err == nil && got.Archive != nil {
+		sum = sha256.Sum256(got.Archive)
 		next, err = readBundle(got.Archive, of)
 	}
 	b.mu.Lock()
@@ -100,7 +103,10 @@ func (b *bundled) fetched(of settings.Bundle, got bundle.Fetched, err error) boo
 	if next == nil {
 		return false
 	}
-	b.last, b.archive, b.etag = next, got.Archive, got.ETag
+	if b.etag = got.ETag; b.last != nil && sum == b.sum { // of a server without ETags
+		return false
+	}
+	b.last, b.archive, b.sum = next, got.Archive, sum
 	return true
 }
 
@@ -219,7 +225,8 @@ func (b *bundled) recall() {
 	if err == nil {
 		archive, err = os.ReadFile(filepath.Join(b.dir, bundleFile))
 	}
-	if err == nil && fmt.Sprintf("%x", sha256.Sum256(archive)) != info.SHA256 {
+	sum := sha256.Sum256(archive)
+	if err == nil && fmt.Sprintf("%x", sum) != info.SHA256 {
 		return // breakerd ended between the two: it is fetched again
 	}
 	var last *bundle.Bundle
@@ -230,7 +237,7 @@ func (b *bundled) recall() {
 		b.err = fmt.Errorf("the one that was kept: %w", err)
 		return
 	}
-	b.last, b.etag = last, info.ETag
+	b.last, b.sum, b.etag = last, sum, info.ETag
 }
 
 // revision is that of the bundle that was loaded last; "" where there is none.

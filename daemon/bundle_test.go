@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -219,5 +220,26 @@ func TestAServerThatIsAskedMoreOftenFromNowOnIsNoReasonToRefuseItsBundle(t *test
 	}
 	if diff := cmp.Diff([]systemd.MessageID{systemd.MsgPoliciesLoaded, systemd.MsgConfigLoaded}, s.diary.ids()); diff != "" {
 		t.Errorf("told: %s", diff)
+	}
+}
+
+func TestABundleOfAServerWithoutETagsIsKeptOnce(t *testing.T) {
+	archive := archiveOf(t, "r1", freezeTree)
+	var asked, kept atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		asked.Add(1)
+		_, _ = w.Write(archive)
+	}))
+	defer server.Close()
+	s := newShopper(t, server.URL, t.TempDir())
+	keep := s.bundled.keep
+	s.bundled.keep = func(name string, text []byte) error {
+		kept.Add(1)
+		return keep(name, text)
+	}
+	s.start()
+	is := s.until("it is asked again and again", func(p api.Policies) bool { return p.Hash != "" && asked.Load() > 5 })
+	if is.Error != "" || is.Bundle.Error != "" || kept.Load() != 2 {
+		t.Errorf("%d files written: %+v", kept.Load(), is)
 	}
 }
