@@ -12,12 +12,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/bundle"
-	"github.com/open-policy-agent/opa/v1/keys"
 	"github.com/open-policy-agent/opa/v1/util"
 )
 
@@ -49,8 +50,8 @@ func ReadKey(file, algorithm string) (*Key, error) {
 		return nil, fmt.Errorf("read the key of the bundle: %w", err)
 	}
 	k := &Key{strings.TrimSpace(string(text)), algorithm}
-	if _, err := keys.NewKeyConfig(k.Text, k.Algorithm, ""); err != nil {
-		return nil, fmt.Errorf("read the key of the bundle from %s: %w", file, err)
+	if k.Text == "" { // with which anybody could sign
+		return nil, fmt.Errorf("read the key of the bundle from %s: it is empty", file)
 	}
 	return k, nil
 }
@@ -71,7 +72,7 @@ func ReadPath(name string, key *Key) (*Bundle, error) {
 		return nil, err
 	}
 	if info.IsDir() {
-		return read(bundle.NewDirectoryLoader(name).WithFollowSymlinks(true).WithSizeLimitBytes(maxUnpacked), key)
+		return read(bundle.NewDirectoryLoader(name).WithFollowSymlinks(true).WithSizeLimitBytes(maxUnpacked).WithFilter(exchanged), key)
 	}
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is neither a folder nor a regular file", name)
@@ -89,6 +90,13 @@ func ReadPath(name string, key *Key) (*Bundle, error) {
 		return nil, fmt.Errorf("is larger than %d MiB, which is the most: is it the right file?", MaxPacked>>20)
 	}
 	return Read(archive, key)
+}
+
+// exchanged reports whether a file or folder is one of those through which Kubernetes exchanges
+// all the others at once (..data): what is to be read are links into them.
+func exchanged(name string, _ fs.FileInfo, _ int) bool {
+	base := path.Base(name)
+	return base != ".." && strings.HasPrefix(base, "..")
 }
 
 // unpacks looks whether an archive is whole and how large it is inside, before anybody keeps
@@ -114,10 +122,8 @@ func read(from bundle.DirectoryLoader, key *Key) (*Bundle, error) {
 	// Lazily: data is not parsed, because package policy says better what is wrong with it.
 	r := bundle.NewCustomReader(from).WithLazyLoadingMode(true).WithSizeLimitBytes(maxUnpacked)
 	if key != nil {
-		config, err := keys.NewKeyConfig(key.Text, key.Algorithm, "")
-		if err != nil {
-			return nil, err
-		}
+		// Not by keys.NewKeyConfig, which takes a key for the name of a file if it can be one.
+		config := &bundle.KeyConfig{Key: key.Text, Algorithm: key.Algorithm}
 		r = r.WithBundleVerificationConfig(bundle.NewVerificationConfig(map[string]*bundle.KeyConfig{keyName: config}, keyName, "", nil))
 	}
 	b, err := r.Read()
@@ -143,6 +149,9 @@ func read(from bundle.DirectoryLoader, key *Key) (*Bundle, error) {
 			if at := outsideRoots(*b.Manifest.Roots, name, raw.Value); at != "" {
 				return nil, fmt.Errorf("%s: data.%s is outside of the bundle's roots, which are %s", name, strings.ReplaceAll(at, "/", "."), strings.Join(*b.Manifest.Roots, ", "))
 			}
+		}
+		if _, twice := out.Files[name]; twice {
+			return nil, fmt.Errorf("%s: stands in it twice", name)
 		}
 		out.Files[name] = string(raw.Value)
 	}
@@ -171,7 +180,7 @@ func outside(roots []string, at string, content any) string {
 		return ""
 	}
 	object, ok := content.(map[string]any)
-	if !ok {
+	if !ok || !leads(roots, at) {
 		return at
 	}
 	for k, v := range object {
@@ -180,4 +189,9 @@ func outside(roots []string, at string, content any) string {
 		}
 	}
 	return ""
+}
+
+// leads reports whether there is a root below a path.
+func leads(roots []string, at string) bool {
+	return at == "" || slices.ContainsFunc(roots, func(root string) bool { return strings.HasPrefix(root, at+"/") })
 }

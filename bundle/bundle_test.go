@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -152,11 +153,15 @@ func TestWhatIsWrongWithABundleIsSaid(t *testing.T) {
 		{"a file more than was signed", signed(t, files, with("b.rego", "package breaker.b\n"), private), public, "b.rego not included in bundle signature"},
 		{"not signed, and it must be", whole, public, "is not signed, and policies.bundle.public_key asks for a signature"},
 		{"signed, and nobody knows the key", signed(t, files, nil, private), nil, "is signed, and no key is known: name it in policies.bundle.public_key"},
+		{"not signed, and the key is longer than a file's name can be", whole, &Key{strings.Repeat("k", 300), "HS256"}, "is not signed"},
+		{"not signed, and the key is the name of a folder", whole, &Key{"/", "HS256"}, "is not signed"},
 		{"half of it", whole[:len(whole)/2], nil, "breaks off: it is half an archive"},
 		{"no archive", []byte("<html>404</html>"), nil, "is no .tar.gz: gzip: invalid header"},
 		{"nothing", nil, nil, "is no .tar.gz: EOF"},
 		{"huge once unpacked", archive(t, with("z/data.json", strings.Repeat(" ", maxUnpacked+1))), nil, "is larger than 16 MiB once it is unpacked, which is the most"},
-		{"data outside of its roots", archive(t, with("other/data.json", `{"x": 1}`)), nil, "other/data.json: data.other.x is outside of the bundle's roots, which are breaker, oncall"},
+		{"data outside of its roots", archive(t, with("other/data.json", `{"x": 1}`)), nil, "other/data.json: data.other is outside of the bundle's roots, which are breaker, oncall"},
+		{"data far outside of its roots", archive(t, with("other/data.json", strings.Repeat(`{"x": `, 9000)+"1"+strings.Repeat("}", 9000))), nil, "other/data.json: data.other is outside of the bundle's roots"},
+		{"a file twice", archive(t, with("/a.rego", "package breaker.b\n")), nil, "a.rego: stands in it twice"},
 		{"a policy outside of its roots", archive(t, with("b.rego", "package other\n")), nil, "manifest roots [breaker oncall] do not permit 'package other' in module"},
 		{"a manifest that is none", archive(t, with(".manifest", `{"revision": 7}`)), nil, "bundle load failed on manifest decode"},
 		{"a delta", archive(t, map[string]string{"patch.json": `{"data": [{"op": "upsert", "path": "/oncall/uids", "value": []}]}`}), nil, "is a delta, which only changes another"},
@@ -178,6 +183,13 @@ func TestWhatIsWrongWithABundleIsSaid(t *testing.T) {
 func TestAKeyThatIsNoneIsSaidWithItsFile(t *testing.T) {
 	if _, err := ReadKey(filepath.Join(t.TempDir(), "none.pem"), "RS256"); err == nil || !strings.Contains(err.Error(), "none.pem: no such file") {
 		t.Errorf("error %v", err)
+	}
+	file := filepath.Join(t.TempDir(), "empty")
+	if err := os.WriteFile(file, []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadKey(file, "HS256"); err == nil || err.Error() != "read the key of the bundle from "+file+": it is empty" {
+		t.Errorf("an empty one: %v", err)
 	}
 }
 
@@ -264,5 +276,23 @@ func TestATokenIsNotSentWithoutTLSByARedirect(t *testing.T) {
 	f.client.Transport = safe.Client().Transport
 	if _, err := f.Fetch(t.Context(), ""); err == nil || !strings.Contains(err.Error(), "leads from https to http") {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestAFolderIsReadAsKubernetesMountsAConfigMap(t *testing.T) {
+	dir := t.TempDir()
+	errs := []error{os.Mkdir(filepath.Join(dir, "..2026_01_02"), 0o700), os.Symlink("..2026_01_02", filepath.Join(dir, "..data"))}
+	for name, text := range map[string]string{".manifest": `{"revision": "r7"}`, "a.rego": rule, "data.yaml": "oncall: {uids: [1000]}\n"} {
+		errs = append(errs, os.WriteFile(filepath.Join(dir, "..2026_01_02", name), []byte(text), 0o600), os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)))
+	}
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	b, err := ReadPath(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(&Bundle{"r7", map[string]string{"a.rego": rule, "data.yaml": "oncall: {uids: [1000]}\n"}}, b); diff != "" {
+		t.Error(diff)
 	}
 }
