@@ -103,7 +103,8 @@ func (j *Judge) try(ctx context.Context, in *model.Incident, input policy.Input,
 			t.is.Fewer++
 		}
 		return nil
-	case t.held[cgroup] == model.ScopeCgroup, t.held[cgroup] == would.Action.Scope, j.breakers.Of(cgroup).Opened > 0:
+	case t.held[cgroup] == model.ScopeCgroup, t.held[cgroup] == would.Action.Scope,
+		would.Action.Scope == model.ScopeTree && j.breakers.Of(cgroup).Opened > 0:
 		return nil // the one in force holds it as well
 	}
 	n := t.touches[cgroup]

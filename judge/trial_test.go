@@ -184,3 +184,20 @@ func TestAClockThatIsSetEndsNoTrial(t *testing.T) {
 		t.Errorf("until %v", got)
 	}
 }
+
+func TestAWholeCgroupIsSomebodyElseThanATreeThatWasHeldBeforeTheTrial(t *testing.T) {
+	s := newScene(policies(t, freezeTree))
+	for _, d := range wanted(s.storm(t, 20)) {
+		s.judge.Outcome(model.Outcome{DecisionID: d.ID, LeaseID: d.ID})
+	}
+	if b := s.judge.breakers.Of("/job"); b.Opened != 1 {
+		t.Fatalf("the breaker is %+v", b)
+	}
+	wider := strings.ReplaceAll(freezeTree, `"scope": "tree"`, `"scope": "cgroup"`)
+	began := time.Date(2026, 1, 1, 1, 0, 0, 0, time.UTC)
+	s.judge.Try(NewTrial(policies(t, wider), began, began.Add(time.Hour), []string{"/job"}))
+	s.put(t, model.ForkStorm, "/job")
+	if got := s.judge.trial.against(); got != "it would freeze /job, and it is not known whether that is protected" {
+		t.Errorf("against it: %q", got)
+	}
+}
