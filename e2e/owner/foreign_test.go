@@ -160,7 +160,7 @@ func TestAThrottleOfAServiceMakesWayForAFreeze(t *testing.T) {
 	throttle(t, cgroup, model.Action{CPUPercent: 1})
 	began := time.Now()
 	out := propose(t, cgroup, 0, time.Minute)
-	if strings.Contains(out.Error, "not lifted yet") {
+	if strings.Contains(out.Error, "has to be lifted before") {
 		// systemd takes longer to read its units again than a freeze waits for.
 		t.Log(out.Error)
 		if still(cgroup) {
