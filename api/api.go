@@ -253,8 +253,9 @@ type Source interface {
 	Breakers(context.Context) ([]model.Breaker, error)
 	// Release ends one lease, or all of them where the ID is "".
 	Release(ctx context.Context, id string) error
-	// Promote puts the policies in force that are on trial, and gives their hash.
-	Promote(context.Context, Caller) (string, error)
+	// Promote puts the policies in force that are on trial, and gives their hash. Where one is
+	// given they must be those.
+	Promote(ctx context.Context, who Caller, hash string) (string, error)
 	// Record writes a recording until the context ends.
 	Record(context.Context, io.Writer) error
 	// Ready says why breakerd does not see anything (yet); nil if it does.

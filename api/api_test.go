@@ -107,11 +107,11 @@ func (s *source) Release(_ context.Context, id string) error {
 	return nil
 }
 
-func (s *source) Promote(_ context.Context, who Caller) (string, error) {
+func (s *source) Promote(_ context.Context, who Caller, hash string) (string, error) {
 	if who.UID != uint32(os.Getuid()) || who.PID != int32(os.Getpid()) {
 		return "", fmt.Errorf("%w: %v is another", ErrForbidden, who)
 	}
-	if s.promoted {
+	if s.promoted || hash != "" && hash != "sha256:5f" {
 		return "", fmt.Errorf("%w: no set is on trial", ErrBadRequest)
 	}
 	s.promoted = true
@@ -292,10 +292,13 @@ func TestTheClientReadsWhatTheServerSays(t *testing.T) {
 	if got, err := c.Report(ctx, at, at.Add(time.Hour)); err != nil || !got.Until.Equal(at.Add(time.Hour)) {
 		t.Errorf("report %+v, error %v", got, err)
 	}
-	if got, err := c.Promote(ctx); err != nil || got.Hash != "sha256:5f" {
+	if _, err := c.Promote(ctx, "sha256:6&a"); err == nil || err.Error() != "no set is on trial" {
+		t.Errorf("another: error %v", err)
+	}
+	if got, err := c.Promote(ctx, "sha256:5f"); err != nil || got.Hash != "sha256:5f" {
 		t.Errorf("promoted %+v, error %v", got, err)
 	}
-	if _, err := c.Promote(ctx); err == nil || err.Error() != "no set is on trial" {
+	if _, err := c.Promote(ctx, ""); err == nil || err.Error() != "no set is on trial" {
 		t.Errorf("error %v", err)
 	}
 	if got, err := c.Leases(ctx); err != nil || len(got) != 1 || got[0].ID != "a1-1" {

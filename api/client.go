@@ -150,9 +150,14 @@ func (c *Client) Release(ctx context.Context, id string) error {
 	return body.Close()
 }
 
-// Promote puts the policies in force that are on trial.
-func (c *Client) Promote(ctx context.Context) (p Promoted, err error) {
-	body, err := c.do(ctx, http.MethodPost, "/policies/promote")
+// Promote puts the policies in force that are on trial. Where a hash is given they must be
+// those, so that nobody says yes to another set than he has looked at.
+func (c *Client) Promote(ctx context.Context, hash string) (p Promoted, err error) {
+	path := "/policies/promote"
+	if hash != "" {
+		path += "?" + url.Values{"hash": {hash}}.Encode()
+	}
+	body, err := c.do(ctx, http.MethodPost, path)
 	if err != nil {
 		return p, err
 	}

@@ -184,7 +184,7 @@ func Handler(src Source) http.Handler {
 		if err != nil {
 			return nil, err
 		}
-		hash, err := src.Promote(r.Context(), who)
+		hash, err := src.Promote(r.Context(), who, r.URL.Query().Get("hash"))
 		return Promoted{hash}, err
 	}))
 	mux.HandleFunc("GET /recording", func(w http.ResponseWriter, r *http.Request) {

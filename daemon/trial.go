@@ -56,8 +56,11 @@ func (d *Daemon) promote(hash, by string) (string, error) {
 	d.shelf.mu.Lock()
 	set := d.shelf.tried
 	d.shelf.mu.Unlock()
-	if set == nil || hash != "" && set.Hash() != hash {
+	switch {
+	case set == nil:
 		return "", fmt.Errorf("%w: no set of policies is on trial: what the files say is in force, or was refused (breakerctl status)", api.ErrBadRequest)
+	case hash != "" && set.Hash() != hash:
+		return "", fmt.Errorf("%w: %s is on trial, and not %s: look at it (breakerctl status) before you put it in force", api.ErrBadRequest, set.Hash(), hash)
 	}
 	d.dropTrial()
 	d.shelf.take(set, time.Now().UTC())
@@ -78,13 +81,13 @@ type promoted struct {
 
 // Promote implements api.Source. Whoever may say yes to an action may say yes to a set of
 // them: root, and whom allow.approvers names.
-func (v *view) Promote(ctx context.Context, who api.Caller) (string, error) {
+func (v *view) Promote(ctx context.Context, who api.Caller, hash string) (string, error) {
 	if !v.allow.MayApprove(who.UID) {
 		return "", fmt.Errorf("%w: %s may not put policies in force; only root may, and whom allow.approvers names in enforcer.yaml", api.ErrForbidden, who)
 	}
 	answer := make(chan promoted, 1)
 	select {
-	case v.promotions <- promotion{by: who.String(), answer: answer}:
+	case v.promotions <- promotion{hash: hash, by: who.String(), answer: answer}:
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}

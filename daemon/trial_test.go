@@ -130,10 +130,13 @@ func TestASetThatWouldHoldSomebodyProtectedWaitsForAPerson(t *testing.T) {
 			t.Fatalf("after its time: %+v", is)
 		}
 		v := (*view)(s.Daemon)
-		if _, err := v.Promote(t.Context(), api.Caller{UID: 12345, PID: 7}); !errors.Is(err, api.ErrForbidden) || !strings.Contains(err.Error(), "uid 12345 (pid 7) may not put policies in force") {
+		if _, err := v.Promote(t.Context(), api.Caller{UID: 12345, PID: 7}, ""); !errors.Is(err, api.ErrForbidden) || !strings.Contains(err.Error(), "uid 12345 (pid 7) may not put policies in force") {
 			t.Errorf("somebody else: %v", err)
 		}
-		if hash, err := v.Promote(t.Context(), api.Caller{UID: 0, PID: 7}); err != nil || hash != is.Trial.Hash {
+		if _, err := v.Promote(t.Context(), api.Caller{UID: 0, PID: 7}, "sha256:another"); !errors.Is(err, api.ErrBadRequest) || !strings.Contains(err.Error(), is.Trial.Hash+" is on trial, and not sha256:another") {
+			t.Errorf("another set: %v", err)
+		}
+		if hash, err := v.Promote(t.Context(), api.Caller{UID: 0, PID: 7}, is.Trial.Hash); err != nil || hash != is.Trial.Hash {
 			t.Errorf("promoted %s, %v", hash, err)
 		}
 		s.storm(8)
@@ -143,7 +146,7 @@ func TestASetThatWouldHoldSomebodyProtectedWaitsForAPerson(t *testing.T) {
 		if e := s.diary.last(systemd.MsgPoliciesLoaded); e.Fields[systemd.FieldBy] != "uid 0 (pid 7)" {
 			t.Errorf("told %+v", e)
 		}
-		if _, err := v.Promote(t.Context(), api.Caller{}); !errors.Is(err, api.ErrBadRequest) {
+		if _, err := v.Promote(t.Context(), api.Caller{}, ""); !errors.Is(err, api.ErrBadRequest) {
 			t.Errorf("where nothing is on trial: %v", err)
 		}
 	})
