@@ -75,10 +75,21 @@ func (m *memory) keep(text []byte) error {
 func (m *memory) write(name string, text []byte) error {
 	err := os.MkdirAll(m.dir, 0o750)
 	if err == nil {
-		err = os.WriteFile(name+".new", text, 0o640)
+		err = writeSynced(name+".new", text)
 	}
 	if err == nil {
 		err = os.Rename(name+".new", name)
 	}
 	return err
+}
+
+// writeSynced writes a file that is on the disk before anything is renamed to it: after a
+// power cut there is the old one or the new one, and not half of it.
+func writeSynced(name string, text []byte) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Sync(), f.Close())
 }

@@ -18,12 +18,19 @@ import (
 	"github.com/breakerd/breakerd/systemd"
 )
 
-// shadow is how long a new set has to be tried before it comes into force. Where nothing
-// can be done by it, or nothing is in force that it could be compared with, there is
-// nothing to wait for.
+// shadow is how long a new set has to be tried before it comes into force. Where nothing is
+// in force that it could be compared with there is nothing to wait for.
 func (d *Daemon) shadow(set *policy.Set) time.Duration {
-	cfg, now := d.conf.get(), d.shelf.inForce()
-	if cfg.Mode == model.Monitor || now == nil || now.Empty() || !set.Acts() {
+	if now := d.shelf.inForce(); now == nil || now.Empty() {
+		return 0
+	}
+	return d.shadowOf(set)
+}
+
+// shadowOf is how long it would be tried beside any other; 0 where nothing can be done by it.
+func (d *Daemon) shadowOf(set *policy.Set) time.Duration {
+	cfg := d.conf.get()
+	if cfg.Mode == model.Monitor || !set.Acts() {
 		return 0
 	}
 	return cfg.Policies.Shadow.D()
@@ -204,15 +211,17 @@ func (m *memory) recallTrial(hash string) (*policy.Set, error) {
 // beginning. It reports whether there was one.
 func (d *Daemon) resumeTrial(set *policy.Set, now time.Time) bool {
 	before, err := d.memory.recallTrial(set.Hash())
-	if err != nil {
-		d.log.Warn("policies may be in force that were on trial", "error", err)
+	shadow := d.shadowOf(set)
+	if err != nil && shadow > 0 {
+		// It may be this set that was on trial: better nothing is done until it has been tried.
+		d.log.Warn("no policies are in force until the new ones have been tried, because it is not known which were", "error", err)
+		before, err = policy.LoadSources(nil)
 	}
-	if before == nil {
+	if err != nil || before == nil {
 		return false
 	}
 	d.shelf.take(before, now)
 	d.teller.write(systemd.PoliciesLoaded(before.Hash(), len(before.Packages())))
-	shadow := d.shadow(set)
 	if shadow == 0 { // another mode, or another setting
 		return false
 	}

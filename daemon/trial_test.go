@@ -236,6 +236,10 @@ func TestARestartDoesNotPutASetInForceThatIsOnTrial(t *testing.T) {
 	if diff := cmp.Diff([]string{trialFile}, names(t, s.memory.dir)); diff != "" {
 		t.Error(diff)
 	}
+	next = again()
+	if next.shelf.tried == nil || !next.shelf.inForce().Empty() {
+		t.Errorf("where it is not known what was in force: %+v", next.is())
+	}
 }
 
 func names(t *testing.T, dir string) (all []string) {
