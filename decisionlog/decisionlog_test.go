@@ -177,3 +177,19 @@ func TestAnEndpointThatFailsAfterAFullBatchIsLeftAloneForAWhile(t *testing.T) {
 		}
 	})
 }
+
+func TestABatchThatIsRefusedForGoodDoesNotStandInTheWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		to := &answers{statuses: []int{http.StatusRequestEntityTooLarge, http.StatusOK}, most: 2, over: cancel}
+		s := NewSender("http://log.example", "")
+		s.client.Transport = to
+		for range maxBatch + 1 {
+			s.Send(Entry{DecisionID: "d"})
+		}
+		s.Run(ctx)
+		if dropped, err := s.State(); dropped != maxBatch || err != nil {
+			t.Errorf("%d dropped, error %v; want the first batch, and the next taken", dropped, err)
+		}
+	})
+}

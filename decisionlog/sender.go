@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -57,7 +58,7 @@ func (s *Sender) Send(e Entry) {
 	}
 }
 
-// State is how many entries found no room, and why the last batch was not taken; nil if it was.
+// State is how many entries found no room or were refused for good, and why the last batch was not taken; nil if it was.
 func (s *Sender) State() (dropped uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,11 +82,14 @@ func (s *Sender) Run(ctx context.Context) {
 			continue
 		}
 		err := s.post(ctx, batch)
+		never := errors.Is(err, errNever)
 		s.mu.Lock()
-		s.err = err
+		if s.err = err; never {
+			s.dropped += uint64(len(batch))
+		}
 		s.mu.Unlock()
 		switch {
-		case err != nil:
+		case err != nil && !never:
 			wait = min(max(2*wait, s.every), max(retryMost, s.every)) // after a full batch there was none
 		default:
 			batch, wait = batch[:0], s.every
@@ -95,6 +99,9 @@ func (s *Sender) Run(ctx context.Context) {
 		}
 	}
 }
+
+// errNever says that the endpoint would not take a batch the next time either.
+var errNever = errors.New("and what it was sent is given up")
 
 // post sends a batch as OPA does: a JSON array, compressed.
 func (s *Sender) post(ctx context.Context, batch []Entry) error {
@@ -125,6 +132,10 @@ func (s *Sender) post(ctx context.Context, batch []Entry) error {
 	}
 	defer resp.Body.Close()
 	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10) // so that the connection can be used again
+	switch resp.StatusCode {
+	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity:
+		return fmt.Errorf("answered %s, %w", resp.Status, errNever)
+	}
 	if resp.StatusCode/100 != 2 {
 		return fmt.Errorf("answered %s", resp.Status)
 	}
