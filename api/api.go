@@ -93,7 +93,7 @@ type Bundle struct {
 // DecisionLog is how answers of the policies are written down.
 type DecisionLog struct {
 	URL     string `json:"url"`     // that they are sent to; "" is none
-	Dropped uint64 `json:"dropped"` // entries that found no room while the server did not take them
+	Dropped uint64 `json:"dropped"` // entries that found no room while the server did not take them, or that it refused for good
 	Error   string `json:"error"`   // why nothing is written, or the server did not take the last ones
 }
 

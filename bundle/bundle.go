@@ -43,8 +43,11 @@ type Key struct {
 // Algorithms that a signature can have.
 var Algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "HS256", "HS384", "HS512"}
 
-// ReadKey reads a key from a file.
+// ReadKey reads a key from a file; nil where no file is named.
 func ReadKey(file, algorithm string) (*Key, error) {
+	if file == "" {
+		return nil, nil
+	}
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("read the key of the bundle: %w", err)

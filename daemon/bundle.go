@@ -120,19 +120,11 @@ func (b *bundled) noteLocked(err error) {
 }
 
 func readBundle(archive []byte, of settings.Bundle) (*bundle.Bundle, error) {
-	key, err := keyOf(of)
+	key, err := bundle.ReadKey(of.PublicKey, of.Algorithm)
 	if err != nil {
 		return nil, err
 	}
 	return bundle.Read(archive, key)
-}
-
-// keyOf is the key that a bundle must be signed by; nil where there is none.
-func keyOf(of settings.Bundle) (*bundle.Key, error) {
-	if of.PublicKey == "" {
-		return nil, nil
-	}
-	return bundle.ReadKey(of.PublicKey, of.Algorithm)
 }
 
 // now is the bundle to be loaded; nil where the settings name none. One on the disk is read
@@ -149,7 +141,7 @@ func (b *bundled) now(of settings.Bundle) (*bundle.Bundle, error) {
 		}
 		return b.last, nil
 	}
-	key, err := keyOf(of)
+	key, err := bundle.ReadKey(of.PublicKey, of.Algorithm)
 	var read *bundle.Bundle
 	if err == nil {
 		read, err = bundle.ReadPath(of.Source, key)

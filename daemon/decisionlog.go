@@ -44,7 +44,7 @@ func (l *decisions) begin(ctx context.Context, of settings.DecisionLog) {
 	l.of, l.sender, l.failed = of, nil, nil
 	l.mask, l.err = decisionlog.NewMask(of.Mask)
 	ctx, l.stop = context.WithCancel(ctx)
-	if of.Enabled && of.URL != "" && l.err == nil {
+	if l.onLocked() && of.URL != "" {
 		l.sender = decisionlog.NewSender(of.URL, of.TokenFile)
 		go l.sender.Run(ctx)
 	}
@@ -54,14 +54,16 @@ func (l *decisions) begin(ctx context.Context, of settings.DecisionLog) {
 func (l *decisions) on() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.of.Enabled && l.err == nil
+	return l.onLocked()
 }
+
+func (l *decisions) onLocked() bool { return l.of.Enabled && l.err == nil }
 
 // log logs an answer, and gives the hash of what the policies saw; "" where it is not logged,
 // as where the settings have changed since it was asked for.
 func (l *decisions) log(incident string, a *judge.Answer) (inputHash string) {
 	l.mu.Lock()
-	on, mask, sender := l.of.Enabled && l.err == nil, l.mask, l.sender
+	on, mask, sender := l.onLocked(), l.mask, l.sender
 	l.mu.Unlock()
 	if !on {
 		return ""

@@ -42,22 +42,28 @@ func (m *memory) recall(cfg breaker.Config) *breaker.Set {
 }
 
 func (m *memory) read(cfg breaker.Config) (*breaker.Set, error) {
-	name := filepath.Join(m.dir, breakersFile)
+	text, err := readKept(filepath.Join(m.dir, breakersFile), maxBreakersFile)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read breakers: %w", err)
+	case text == nil:
+		return nil, nil
+	}
+	return breaker.Load(cfg, text)
+}
+
+// readKept reads a file of no more than so many bytes; nil where there is none.
+func readKept(name string, most int64) ([]byte, error) {
 	info, err := os.Stat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
-	case err == nil && info.Size() > maxBreakersFile:
-		err = fmt.Errorf("it has %d bytes, and %d is the most", info.Size(), maxBreakersFile)
+	case err != nil:
+		return nil, err
+	case info.Size() > most:
+		return nil, fmt.Errorf("%s has %d bytes, and %d is the most", name, info.Size(), most)
 	}
-	var text []byte
-	if err == nil {
-		text, err = os.ReadFile(name)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read breakers: %w", err)
-	}
-	return breaker.Load(cfg, text)
+	return os.ReadFile(name) // of what is empty it is not nil
 }
 
 // keep writes the breakers, whole or not at all.

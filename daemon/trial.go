@@ -180,16 +180,9 @@ func (m *memory) recallTrial(hash string) (*policy.Set, error) {
 		return nil, nil
 	}
 	name := filepath.Join(m.dir, trialFile)
-	info, err := os.Stat(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	text, err := readKept(name, maxTrialFile)
+	if text == nil && err == nil {
 		return nil, nil
-	case err == nil && info.Size() > maxTrialFile:
-		err = fmt.Errorf("%s has %d bytes, and %d is the most", name, info.Size(), maxTrialFile)
-	}
-	var text []byte
-	if err == nil {
-		text, err = os.ReadFile(name)
 	}
 	var t keptTrial
 	if err == nil {

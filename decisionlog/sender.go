@@ -25,7 +25,8 @@ const (
 )
 
 // Sender sends entries to an HTTP endpoint. It keeps nobody waiting: where there is no room,
-// because the endpoint is slow or gone, entries are dropped and counted.
+// because the endpoint is slow or gone, entries are dropped and counted; so are those that it
+// refuses for good.
 type Sender struct {
 	url       string
 	tokenFile string
@@ -58,7 +59,8 @@ func (s *Sender) Send(e Entry) {
 	}
 }
 
-// State is how many entries found no room or were refused for good, and why the last batch was not taken; nil if it was.
+// State is how many entries found no room or were refused for good, and why the last batch was
+// not taken; nil if it was.
 func (s *Sender) State() (dropped uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -32,9 +32,9 @@ func memoryTrouble() []scenario {
 	near.limits = []limit{{"leak", "memory.max", fmt.Sprint(96 * mebibyte)}}
 	near.actors[1].args = []string{"-rate", "2", "-upto", "90"}
 
-	// Whoever is short of memory reclaims it on a CPU and reads it from a disk, and what others
-	// wait for those is measured.
-	evictors := []model.Kind{model.IOPressure, model.NoisyNeighbour, model.CPUContention}
+	// Whoever takes memory until there is none may be called a leak as well; and it is reclaimed
+	// on a CPU and read from a disk again, and what others wait for those is measured.
+	also := []model.Kind{model.MemoryLeak, model.IOPressure, model.NoisyNeighbour, model.CPUContention}
 
 	return []scenario{
 		leak("leak-steady", "%d MB a second, without a limit.", "plain"),
@@ -43,7 +43,7 @@ func memoryTrouble() []scenario {
 		near,
 		{
 			name: "memory-at-its-limit", tell: "A job takes 40 MB a second, of which its memory.high leaves it 48 MB.",
-			kinds: []model.Kind{model.MemoryPressure}, also: append(evictors, model.MemoryLeak), culprits: []string{"job"}, root: "job",
+			kinds: []model.Kind{model.MemoryPressure}, also: also, culprits: []string{"job"}, root: "job",
 			needs: []need{needPSI, needMemory}, stalls: model.Memory,
 			limits: []limit{{"job", "memory.high", fmt.Sprint(48 * mebibyte)}},
 			actors: []actor{
@@ -54,7 +54,7 @@ func memoryTrouble() []scenario {
 		},
 		{
 			name: "memory-without-limit", tell: "A job takes all the memory that there is, and a service finds its files evicted.",
-			kinds: []model.Kind{model.MemoryPressure}, also: append(evictors, model.MemoryLeak), culprits: []string{"job"}, root: "job",
+			kinds: []model.Kind{model.MemoryPressure}, also: also, culprits: []string{"job"}, root: "job",
 			victims: []string{"db"},
 			needs:   []need{needPSI, needMemory, needSmall, needDisk}, stalls: model.Memory, file: 160,
 			actors: []actor{

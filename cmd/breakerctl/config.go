@@ -139,12 +139,9 @@ func checkConfig(files *[2]string) (all []checked) {
 func (c *configured) load() (*policy.Set, error) {
 	gathered := policy.Gather(c.policies...)
 	if c.bundle.Source != "" {
-		var key *bundle.Key
-		if c.bundle.PublicKey != "" {
-			var err error
-			if key, err = bundle.ReadKey(c.bundle.PublicKey, c.bundle.Algorithm); err != nil {
-				return nil, err
-			}
+		key, err := bundle.ReadKey(c.bundle.PublicKey, c.bundle.Algorithm)
+		if err != nil {
+			return nil, err
 		}
 		b, err := bundle.ReadPath(c.bundle.Source, key)
 		if err != nil {
