@@ -83,7 +83,7 @@ func Serve(ctx context.Context, l net.Listener, src Source) error {
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-		ConnContext:       withCaller,
+		ConnContext:       withConn,
 	}
 	down := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"time"
+
+	"github.com/breakerd/breakerd/internal/bearer"
 )
 
 // fetchBound is how long one request may take with all of its answer.
@@ -58,12 +59,8 @@ func (f *Fetcher) fetch(ctx context.Context, etag string) (out Fetched, err erro
 	if etag != "" {
 		req.Header.Set("If-None-Match", etag)
 	}
-	if f.TokenFile != "" {
-		token, err := os.ReadFile(f.TokenFile)
-		if err != nil {
-			return out, fmt.Errorf("read the token: %w", err)
-		}
-		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	if err := bearer.Add(req, f.TokenFile); err != nil {
+		return out, err
 	}
 	if f.client == nil {
 		t := http.DefaultTransport.(*http.Transport).Clone()

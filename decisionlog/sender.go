@@ -9,10 +9,10 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/breakerd/breakerd/internal/bearer"
 )
 
 // Bounds of what waits to be sent, and of sending it.
@@ -121,12 +121,8 @@ func (s *Sender) post(ctx context.Context, batch []Entry) error {
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Content-Encoding", "gzip")
-	if s.tokenFile != "" {
-		token, err := os.ReadFile(s.tokenFile)
-		if err != nil {
-			return fmt.Errorf("read the token: %w", err)
-		}
-		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	if err := bearer.Add(req, s.tokenFile); err != nil {
+		return err
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/breakerd/breakerd/internal/peercred"
 )
 
 // peer is who is at the other end of a connection, as the kernel says.
@@ -78,25 +80,12 @@ func (a access) mayRelease(p peer) bool {
 // peerOf asks the kernel who connected (SO_PEERCRED), and for all of their groups
 // (SO_PEERGROUPS, since 4.13).
 func peerOf(c *net.UnixConn) (peer, error) {
-	raw, err := c.SyscallConn()
+	var groups []uint32
+	cred, err := peercred.Of(c, func(fd uintptr) { groups = peerGroups(fd) })
 	if err != nil {
-		return peer{}, fmt.Errorf("read peer credentials: %w", err)
+		return peer{}, err
 	}
-	var p peer
-	var cerr error
-	err = raw.Control(func(fd uintptr) {
-		var cred *unix.Ucred
-		if cred, cerr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); cerr == nil {
-			p = peer{pid: cred.Pid, uid: cred.Uid, groups: append(peerGroups(fd), cred.Gid)}
-		}
-	})
-	if err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return peer{}, fmt.Errorf("read peer credentials: %w", err)
-	}
-	return p, nil
+	return peer{pid: cred.Pid, uid: cred.Uid, groups: append(groups, cred.Gid)}, nil
 }
 
 // peerGroups has no wrapper in x/sys. Who is in more groups than fit is taken to be
