@@ -312,6 +312,7 @@ func TestProtectedProgramsAreNamedExactly(t *testing.T) {
 		"/home/joe/sshd": false, "/tmp/usr/sbin/sshd": false, "/usr/sbin/sshd2": false, "/usr/sbin/xsshd": false,
 		"/usr/sbin/sub/sshd": false, "sshd": false, "": false, " (deleted)": false, "/opt/bank2": false,
 		"/home/joe/usr/lib/systemd/systemd": false, "/usr/bin/make": false, "/usr/bin/bash": false,
+		"/usr/bin/systemd-notify": false, "/usr/bin/systemd-inhibit": false,
 	} {
 		if got := protectedExe(exe, []string{"/opt/bank"}); got != want {
 			t.Errorf("protectedExe(%q) = %v", exe, got)

@@ -57,12 +57,16 @@ var protectedNames = []string{
 	"crio", "conmon", "cri-dockerd", "podman", "k3s", "rke2", "runc", "crun", "libvirtd", "virtqemud", "virtlogd",
 }
 
+// systemdClients are programs of systemd's that a script of anybody's calls or is wrapped
+// in, and that nobody depends on but their caller. systemd-run may be somebody's way in.
+var systemdClients = []string{"systemd-notify", "systemd-cat", "systemd-inhibit"}
+
 // deleted is what the kernel adds to the name of a program whose file was removed
 // or replaced, as an upgrade does while the old one runs on.
 const deleted = " (deleted)"
 
 // protectedExe reports whether a program is protected: a name of ours in a trusted
-// directory, anything of systemd's, or exactly what the operator lists.
+// directory, systemd's, or exactly what the operator lists.
 func protectedExe(exe string, extra []string) bool {
 	for _, name := range []string{exe, strings.TrimSuffix(exe, deleted)} {
 		dir, base := path.Split(name)
@@ -70,7 +74,8 @@ func protectedExe(exe string, extra []string) bool {
 		switch {
 		case slices.Contains(extra, name),
 			slices.Contains(systemdDirs, dir),
-			slices.Contains(trustedDirs, dir) && (slices.Contains(protectedNames, base) || strings.HasPrefix(base, "systemd-")):
+			slices.Contains(trustedDirs, dir) && slices.Contains(protectedNames, base),
+			slices.Contains(trustedDirs, dir) && strings.HasPrefix(base, "systemd-") && !slices.Contains(systemdClients, base):
 			return true
 		}
 	}

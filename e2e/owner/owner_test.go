@@ -150,7 +150,10 @@ func ask(t *testing.T, cgroup string, root int, a model.Action) model.Outcome {
 		d.Target.Root = model.ProcID{PID: int32(root), StartTime: started(root)}
 		d.Target.Outside = 1
 	}
-	out, err := client.Propose(t.Context(), d)
+	// Longer than the client waits by itself: the machine may be slow and is put under pressure.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := client.Propose(ctx, d)
 	if err != nil {
 		t.Fatal(err)
 	}
