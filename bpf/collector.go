@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
@@ -61,7 +62,8 @@ type knownProcess struct {
 
 // Open loads and attaches the kernel programs. Counting begins at once.
 func Open(sizes Sizes) (*Collector, error) {
-	p, err := loadPrograms(sizes)
+	kernel := btf.NewCache() // the kernel's types take as long to read as most programs to load
+	p, err := loadPrograms(sizes, kernel)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +75,7 @@ func Open(sizes Sizes) (*Collector, error) {
 		known:    make(map[model.ProcID]*knownProcess),
 		drained:  make(chan struct{}),
 	}
-	c.io, c.ioErr = loadBlockPrograms(p)
+	c.io, c.ioErr = loadBlockPrograms(p, kernel)
 	c.reader.Go(c.read)
 	return c, nil
 }

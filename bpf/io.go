@@ -18,12 +18,12 @@ type blockPrograms struct {
 
 // loadBlockPrograms attaches what the running kernel's block layer has tracepoints for.
 // An error means that nothing is attached, and takes nothing else along.
-func loadBlockPrograms(counts *programs) (_ *blockPrograms, err error) {
+func loadBlockPrograms(counts *programs, kernel *btf.Cache) (_ *blockPrograms, err error) {
 	spec, err := loadIo()
 	if err != nil {
 		return nil, fmt.Errorf("read the embedded io programs: %w", err)
 	}
-	if err := chooseBlockPrograms(spec); err != nil {
+	if err := chooseBlockPrograms(spec, kernel); err != nil {
 		return nil, err
 	}
 	spec.Maps[ioMapCgroups].MaxEntries = counts.Cgroups.MaxEntries()
@@ -35,6 +35,7 @@ func loadBlockPrograms(counts *programs) (_ *blockPrograms, err error) {
 	}()
 	p.coll, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
 		MapReplacements: map[string]*ebpf.Map{ioMapCgroups: counts.Cgroups, ioMapLost: counts.Lost},
+		Cache:           kernel,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("load the io programs: %w", err)
@@ -52,8 +53,8 @@ func loadBlockPrograms(counts *programs) (_ *blockPrograms, err error) {
 
 // chooseBlockPrograms leaves in the spec the programs that fit the tracepoints of this
 // kernel. Until 5.10 two of them were given the queue as well.
-func chooseBlockPrograms(spec *ebpf.CollectionSpec) error {
-	kernel, err := btf.LoadKernelSpec()
+func chooseBlockPrograms(spec *ebpf.CollectionSpec, cache *btf.Cache) error {
+	kernel, err := cache.Kernel()
 	if err != nil {
 		return fmt.Errorf("read the kernel's BTF: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"github.com/breakerd/breakerd/internal/kerneltest"
@@ -169,7 +170,7 @@ func TestWithoutTheIOProgramsTheRestWorks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := chooseBlockPrograms(spec); err != nil {
+	if err := chooseBlockPrograms(spec, btf.NewCache()); err != nil {
 		t.Fatal(err)
 	}
 	if len(spec.Programs) != 4 {

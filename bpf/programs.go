@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
@@ -39,7 +40,7 @@ type programs struct {
 	ring   *ringbuf.Reader
 }
 
-func loadPrograms(sizes Sizes) (_ *programs, err error) {
+func loadPrograms(sizes Sizes, kernel *btf.Cache) (_ *programs, err error) {
 	if _, err := os.Stat(kernelBTF); errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNoBTF
 	}
@@ -72,7 +73,7 @@ func loadPrograms(sizes Sizes) (_ *programs, err error) {
 			p.Close()
 		}
 	}()
-	if err := spec.LoadAndAssign(&p.collectorObjects, nil); err != nil {
+	if err := spec.LoadAndAssign(&p.collectorObjects, &ebpf.CollectionOptions{Cache: kernel}); err != nil {
 		return nil, explainLoad(err, limitErr)
 	}
 	// Moves before switches: from a task's first switch on, none of its moves is missed.

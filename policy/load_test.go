@@ -7,8 +7,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/breakerd/breakerd/model"
 )
 
 // policyHead stands above each policy of the table: lines are counted from it.
@@ -479,5 +483,41 @@ func TestABundleIsOneSetWithTheFiles(t *testing.T) {
 	want := "b.tar.gz: oncall/data.json: holds an array: data must be an object, with a name for each part\nb.tar.gz: y.rego:3:15: deny: is a number, not a string"
 	if err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
+func TestIncidentsAreDecidedWhileAThousandRulesAreLoaded(t *testing.T) {
+	s, err := LoadFS(Shipped())
+	if err != nil {
+		t.Fatal(err)
+	}
+	inc := stormIncident()
+	decided := func() Verdict {
+		return s.Decide(t.Context(), InputOf(inc, model.Breaker{}, stormHost(), inc.OpenedAt.Add(time.Second)))
+	}
+	want := decided()
+	loaded := make(chan error)
+	go func() {
+		_, err := LoadFS(thousandRules())
+		loaded <- err
+	}()
+	n := 0
+	for {
+		select {
+		case err := <-loaded:
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n == 0 {
+				t.Error("nothing was decided meanwhile")
+			}
+			return
+		default:
+			got := decided()
+			if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Verdict{}, "Elapsed")); diff != "" {
+				t.Fatal(diff)
+			}
+			n++
+		}
 	}
 }
