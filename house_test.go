@@ -24,7 +24,7 @@ var rooms = map[string]struct {
 
 	"bpf":     {[]string{"model"}, "what sees fills samples and knows nobody else"},
 	"host":    {[]string{"model"}, "what sees fills samples and knows nobody else"},
-	"observe": {[]string{"model", "bpf", "host"}, "only what sees makes samples"},
+	"observe": {[]string{"model", "bpf", "host", "internal/cputime"}, "only what sees makes samples"},
 
 	"blame":           {[]string{"model"}, "blame is a pure function of samples"},
 	"detect":          {[]string{"model", "blame", "config"}, "incidents are a pure function of samples; config is for durations with their units"},
@@ -58,6 +58,7 @@ var rooms = map[string]struct {
 	"e2e/owner":           {nil, "the programs are tested from outside, with the client that breakerd has"},
 	"e2e":                 {nil, "the programs are tested from outside"},
 	"internal/bearer":     {nil, "a token is shown to whatever server"},
+	"internal/cputime":    {nil, "what something costs is measured in one way"},
 	"internal/peercred":   {nil, "who is at the other end of a socket is known before anything is said"},
 	"internal/disposable": {nil, "what is made for a while belongs to nobody who sees, decides or touches"},
 	"internal/kerneltest": {[]string{"model", "cgroupctl"}, "tests share scratch cgroups"},

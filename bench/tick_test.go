@@ -20,6 +20,7 @@ import (
 	"github.com/breakerd/breakerd/api"
 	"github.com/breakerd/breakerd/bpf"
 	"github.com/breakerd/breakerd/detect"
+	"github.com/breakerd/breakerd/internal/cputime"
 	"github.com/breakerd/breakerd/internal/kerneltest"
 	"github.com/breakerd/breakerd/judge"
 	"github.com/breakerd/breakerd/model"
@@ -174,7 +175,7 @@ func walks(b *testing.B) {
 	for b.Loop() {
 		for range 10 {
 			rounds++
-			cost, err := c.SettleWaits()
+			cost, err := cputime.Of(c.SettleWaits)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -72,7 +72,7 @@ func (c *Collector) tryAll() error {
 	if err := c.cgroups.table.Delete(nobody); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("delete a key: %w", err)
 	}
-	if _, err := c.SettleWaits(); err != nil {
+	if err := c.SettleWaits(); err != nil {
 		return err
 	}
 	it, err := c.programs.tasks.Open()

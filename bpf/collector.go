@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/ringbuf"
@@ -169,36 +167,24 @@ func (c *Collector) Unread() (bytes int) {
 	return c.bytes + c.programs.ring.AvailableBytes()
 }
 
-// SettleWaits counts the waits that go on, up to now, and tells what CPU time that took.
+// SettleWaits counts the waits that go on, up to now.
 // Without it a wait is counted when it ends, or the task is moved, and a task that never
 // gets to run is in no sample. It walks all tasks. Collect comes after it, never beside it.
-func (c *Collector) SettleWaits() (cost time.Duration, err error) {
-	// Its own time, not the clock's: where others keep it from running it is needed most.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	before := threadTime()
-	defer func() { cost = threadTime() - before }()
+func (c *Collector) SettleWaits() error {
 	it, err := c.programs.settle.Open()
 	if err != nil {
-		return 0, fmt.Errorf("open the iterator over waiting tasks: %w", err)
+		return fmt.Errorf("open the iterator over waiting tasks: %w", err)
 	}
 	defer it.Close()
 	for { // it writes nothing: one read is the whole walk, or as much as one read may do
 		n, err := it.Read(c.scanBuf)
 		if err == io.EOF || (err == nil && n == 0) {
-			return 0, nil
+			return nil
 		}
 		if err != nil && !errors.Is(err, unix.EAGAIN) {
-			return 0, fmt.Errorf("walk over the waiting tasks: %w", err)
+			return fmt.Errorf("walk over the waiting tasks: %w", err)
 		}
 	}
-}
-
-// threadTime is the CPU time of this thread; the clock is always there.
-func threadTime() time.Duration {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts)
-	return time.Duration(ts.Nano())
 }
 
 func (c *Collector) collectEvents(s *model.Sample) error {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"testing"
 
+	"github.com/breakerd/breakerd/internal/cputime"
 	"github.com/breakerd/breakerd/internal/kerneltest"
 	"github.com/breakerd/breakerd/model"
 )
@@ -114,7 +115,7 @@ func BenchmarkSettleWaits(b *testing.B) {
 		b.Run(fmt.Sprintf("with_%d_more_processes", n), func(b *testing.B) {
 			var cost int64
 			for b.Loop() {
-				spent, err := s.c.SettleWaits()
+				spent, err := cputime.Of(s.c.SettleWaits)
 				if err != nil {
 					b.Fatal(err)
 				}

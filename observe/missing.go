@@ -4,7 +4,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/breakerd/breakerd/bpf"
 	"github.com/breakerd/breakerd/host"
@@ -15,7 +14,7 @@ import (
 type kernelSide interface {
 	Collect(s *model.Sample, scan bool) error
 	Unread() (bytes int)
-	SettleWaits() (cost time.Duration, err error)
+	SettleWaits() error
 	Programs() []string
 	Problems() []string
 	DropCapabilities() error
@@ -25,13 +24,13 @@ type kernelSide interface {
 // blind is a kernel in which nothing can be attached.
 type blind struct{}
 
-func (blind) Collect(*model.Sample, bool) error   { return nil }
-func (blind) Unread() int                         { return 0 }
-func (blind) SettleWaits() (time.Duration, error) { return 0, nil }
-func (blind) Programs() []string                  { return []string{} }
-func (blind) Problems() []string                  { return nil }
-func (blind) DropCapabilities() error             { return nil }
-func (blind) Close() error                        { return nil }
+func (blind) Collect(*model.Sample, bool) error { return nil }
+func (blind) Unread() int                       { return 0 }
+func (blind) SettleWaits() error                { return nil }
+func (blind) Programs() []string                { return []string{} }
+func (blind) Problems() []string                { return nil }
+func (blind) DropCapabilities() error           { return nil }
+func (blind) Close() error                      { return nil }
 
 // Missing is something that this machine does not have, so that less is seen.
 type Missing struct {

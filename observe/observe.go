@@ -12,6 +12,7 @@ import (
 
 	"github.com/breakerd/breakerd/bpf"
 	"github.com/breakerd/breakerd/host"
+	"github.com/breakerd/breakerd/internal/cputime"
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -20,7 +21,8 @@ const (
 	// left wrong; a busy one's each second, to see who uses the CPUs.
 	calmScan = 10 * time.Second
 	busyScan = time.Second
-	// What is dear is done so rarely that it takes at most one part in this of the time.
+	// What is dear is done so rarely that it takes at most one part in this of the time: its
+	// own CPU time, because where others keep it from running it is needed most.
 	sparing = 100
 	// A wait that goes on is counted before it ends when it is longer (SETTLE_NS in
 	// bpf/sched.h).
@@ -181,7 +183,7 @@ func (o *Observer) fill(s *model.Sample) error {
 	}
 	o.seen = glance{boot: now.Boot, pressure: s.Host.Pressure}
 	if o.settleDue(s) {
-		if o.settleCost, err = o.collector.SettleWaits(); err != nil {
+		if o.settleCost, err = cputime.Of(o.collector.SettleWaits); err != nil {
 			return err
 		}
 		o.settled = time.Now()
@@ -195,12 +197,12 @@ func (o *Observer) fill(s *model.Sample) error {
 		o.stirredAt = time.Now()
 	}
 	scan := o.scanDue(busy)
-	began := time.Now()
-	if err := o.collector.Collect(s, scan); err != nil {
+	cost, err := cputime.Of(func() error { return o.collector.Collect(s, scan) })
+	if err != nil {
 		return err
 	}
 	if scan {
-		o.scanned, o.scanCost, o.scanAvail = time.Now(), time.Since(began), s.Host.MemAvailBytes
+		o.scanned, o.scanCost, o.scanAvail = time.Now(), cost, s.Host.MemAvailBytes
 	}
 	before := o.last
 	var forks uint64
@@ -274,11 +276,11 @@ func (o *Observer) namePaths(s *model.Sample) error {
 		c := &s.Cgroups[i]
 		path, known := o.tree.Path(c.ID)
 		if !known && time.Since(o.walked) >= sparing*o.walkCost {
-			began := time.Now()
-			if err := o.tree.Refresh(); err != nil {
+			cost, err := cputime.Of(o.tree.Refresh)
+			if err != nil {
 				return err
 			}
-			o.walked, o.walkCost = time.Now(), time.Since(began)
+			o.walked, o.walkCost = time.Now(), cost
 			path, _ = o.tree.Path(c.ID)
 		}
 		c.Path = path

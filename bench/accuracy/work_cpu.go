@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/breakerd/breakerd/internal/cputime"
 )
 
 // spin keeps CPUs busy: with -n more than one in so many processes, with -threads in so
@@ -81,7 +81,7 @@ func (w *worker) everywhere(do func()) error {
 
 // burn uses a CPU for so long, by the time of the thread and not of the clock.
 func burn(d time.Duration) {
-	for begin := threadTime(); threadTime()-begin < d; {
+	for begin := cputime.Thread(); cputime.Thread()-begin < d; {
 		turn()
 	}
 }
@@ -93,12 +93,4 @@ func turn() {
 		x = x*6364136223846793005 + 1442695040888963407
 	}
 	runtime.KeepAlive(x)
-}
-
-func threadTime() time.Duration {
-	var t unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) != nil {
-		return 0
-	}
-	return time.Duration(t.Nano())
 }
