@@ -5,7 +5,8 @@
  * What breakerd sees of a kernel. Nothing here changes anything outside its own
  * maps, and the programs need CAP_BPF and CAP_PERFMON only.
  *
- * sched.h measures who made whom wait for a CPU, proc.h follows processes.
+ * sched.h measures who made whom wait for a CPU, proc.h follows processes, doze.h wakes
+ * who dozes.
  * Counting is done here, so that a reader that stalls loses records but never a
  * count.
  */
@@ -23,5 +24,6 @@ struct exit_event *describe_exit __attribute__((unused));
 struct task_record *describe_task __attribute__((unused));
 enum lost_kind *describe_lost __attribute__((unused));
 
+#include "doze.h"
 #include "sched.h"
 #include "proc.h"

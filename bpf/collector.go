@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/ringbuf"
@@ -40,6 +41,8 @@ type Collector struct {
 
 	drained chan struct{} // the reader has emptied the buffer after a Flush
 	reader  sync.WaitGroup
+	dozing  atomic.Bool // whoever reads a record tells stirred
+	stirred chan struct{}
 
 	mu      sync.Mutex // guards what the reader gathers
 	changes model.ProcChanges
@@ -72,6 +75,7 @@ func Open(sizes Sizes) (*Collector, error) {
 		scanBuf:  make([]byte, 64<<10),
 		known:    make(map[model.ProcID]*knownProcess),
 		drained:  make(chan struct{}),
+		stirred:  make(chan struct{}, 1),
 	}
 	c.io, c.ioErr = loadBlockPrograms(p, kernel)
 	c.reader.Go(c.read)
@@ -108,7 +112,7 @@ func (c *Collector) Problems() []string {
 }
 
 // read empties the event buffer: when a tick flushes it, and earlier when it is a
-// quarter full.
+// quarter full or something stirs while the collector dozes.
 func (c *Collector) read() {
 	defer close(c.drained)
 	var rec ringbuf.Record
@@ -138,6 +142,7 @@ func (c *Collector) read() {
 		if err != nil {
 			return
 		}
+		c.wake()
 	}
 }
 

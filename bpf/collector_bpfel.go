@@ -79,6 +79,7 @@ const (
 	collectorEventKindEVENT_FORK collectorEventKind = 1
 	collectorEventKindEVENT_EXEC collectorEventKind = 2
 	collectorEventKindEVENT_EXIT collectorEventKind = 3
+	collectorEventKindEVENT_STIR collectorEventKind = 4
 )
 
 type collectorExecEvent struct {
@@ -178,7 +179,11 @@ const (
 	collectorVarDescribeFork    = "describe_fork"
 	collectorVarDescribeLost    = "describe_lost"
 	collectorVarDescribeTask    = "describe_task"
+	collectorVarDozed           = "dozed"
+	collectorVarDozing          = "dozing"
 	collectorVarSettler         = "settler"
+	collectorVarStirBytes       = "stir_bytes"
+	collectorVarStirNs          = "stir_ns"
 	collectorVarWakeBytes       = "wake_bytes"
 )
 
@@ -255,7 +260,11 @@ type collectorVariableSpecs struct {
 	DescribeFork *ebpf.VariableSpec `ebpf:"describe_fork"`
 	DescribeLost *ebpf.VariableSpec `ebpf:"describe_lost"`
 	DescribeTask *ebpf.VariableSpec `ebpf:"describe_task"`
+	Dozed        *ebpf.VariableSpec `ebpf:"dozed"`
+	Dozing       *ebpf.VariableSpec `ebpf:"dozing"`
 	Settler      *ebpf.VariableSpec `ebpf:"settler"`
+	StirBytes    *ebpf.VariableSpec `ebpf:"stir_bytes"`
+	StirNs       *ebpf.VariableSpec `ebpf:"stir_ns"`
 	WakeBytes    *ebpf.VariableSpec `ebpf:"wake_bytes"`
 }
 
@@ -309,7 +318,11 @@ type collectorVariables struct {
 	DescribeFork *ebpf.Variable `ebpf:"describe_fork"`
 	DescribeLost *ebpf.Variable `ebpf:"describe_lost"`
 	DescribeTask *ebpf.Variable `ebpf:"describe_task"`
+	Dozed        *ebpf.Variable `ebpf:"dozed"`
+	Dozing       *ebpf.Variable `ebpf:"dozing"`
 	Settler      *ebpf.Variable `ebpf:"settler"`
+	StirBytes    *ebpf.Variable `ebpf:"stir_bytes"`
+	StirNs       *ebpf.Variable `ebpf:"stir_ns"`
 	WakeBytes    *ebpf.Variable `ebpf:"wake_bytes"`
 }
 

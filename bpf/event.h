@@ -17,6 +17,7 @@ enum event_kind {
 	EVENT_FORK = 1,
 	EVENT_EXEC = 2,
 	EVENT_EXIT = 3,
+	EVENT_STIR = 4, /* nothing but its kind: somebody waited while the collector dozed */
 };
 
 /* The identity of a process: a pid alone is given out again. */

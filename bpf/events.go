@@ -57,6 +57,7 @@ func decodeEvent(raw []byte, into *model.ProcChanges) error {
 			return fmt.Errorf("decode exit event: %w", err)
 		}
 		into.Exited = append(into.Exited, model.Exit{ProcID: procID(e.Proc), LifeNS: e.Life, CPUNS: e.Cpu})
+	case collectorEventKindEVENT_STIR: // has woken whoever reads it, and says no more
 	default:
 		return fmt.Errorf("decode event: unknown kind %d", kind)
 	}

@@ -8,11 +8,6 @@
 /* A process that lived less is a short-lived job: 1 s. */
 #define SHORT_LIFE_NS 1000000000ULL
 
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 2 << 20);
-} events SEC(".maps");
-
 /* Processes whose end has been counted: several threads of a process that end at once
  * can each find that nobody else is left. */
 struct {
@@ -21,16 +16,6 @@ struct {
 	__type(key, struct proc_id);
 	__type(value, __u8);
 } ended SEC(".maps");
-
-/* The collector empties the buffer once a tick; it is woken earlier only where more
- * than this waits in it, so that an event costs no wake-up. */
-const volatile __u64 wake_bytes = (2 << 20) / 4;
-
-static __always_inline __u64 wakeup(void)
-{
-	return bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) > wake_bytes ? BPF_RB_FORCE_WAKEUP
-									  : BPF_RB_NO_WAKEUP;
-}
 
 static __always_inline struct proc_id id_of(struct task_struct *task)
 {

@@ -66,6 +66,9 @@ func loadPrograms(sizes Sizes, kernel *btf.Cache) (_ *programs, err error) {
 	if err := spec.Variables[collectorVarWakeBytes].Set(uint64(sizes.EventsBytes / 4)); err != nil {
 		return nil, fmt.Errorf("set when the event buffer wakes its reader: %w", err)
 	}
+	if err := errors.Join(spec.Variables[collectorVarStirBytes].Set(uint64(StirBytes)), spec.Variables[collectorVarStirNs].Set(uint64(StirWait))); err != nil {
+		return nil, fmt.Errorf("set what wakes a reader that dozes: %w", err)
+	}
 
 	p := &programs{}
 	defer func() {

@@ -250,7 +250,7 @@ func (v *view) Ready() error {
 	if latest == nil {
 		return errors.New("no sample has been taken yet")
 	}
-	if age := time.Since(latest.Time); age > max(10*tick, 2*observe.WholeEvery+tick) {
+	if age := time.Since(latest.Time); age > max(10*tick, 2*observe.Longest+tick) {
 		return fmt.Errorf("the last sample is %v old", age.Round(time.Millisecond))
 	}
 	return nil

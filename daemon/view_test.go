@@ -14,6 +14,7 @@ import (
 
 	"github.com/breakerd/breakerd/api"
 	"github.com/breakerd/breakerd/model"
+	"github.com/breakerd/breakerd/observe"
 	"github.com/breakerd/breakerd/systemd"
 )
 
@@ -92,9 +93,9 @@ func TestReadyIsThatSamplesAreTaken(t *testing.T) {
 		if err := v.Ready(); err != nil {
 			t.Errorf("after a sample: %v", err)
 		}
-		time.Sleep(10*tickLength + time.Millisecond)
-		if err := v.Ready(); err == nil || err.Error() != "the last sample is 2.501s old" {
-			t.Errorf("after ten ticks without one: %v", err)
+		time.Sleep(2*observe.Longest + tickLength + time.Millisecond)
+		if err := v.Ready(); err == nil || err.Error() != "the last sample is 4.251s old" {
+			t.Errorf("long after the last one: %v", err)
 		}
 	})
 }

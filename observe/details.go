@@ -7,8 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/breakerd/breakerd/internal/cputime"
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -58,16 +57,6 @@ func newDetails() details {
 	}
 }
 
-// spent is the CPU time of this thread. Time on the clock would make a busy machine read
-// less, just when there is something to read.
-func spent() time.Duration {
-	var ts unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts) != nil {
-		return 0
-	}
-	return time.Duration(ts.Nano())
-}
-
 // readDetails reads the files of those that others made wait most, where memory or io is
 // short of those who may suffer or cause it, and of everybody in turn.
 func (o *Observer) readDetails(s *model.Sample, before model.Host) {
@@ -82,12 +71,12 @@ func (o *Observer) readDetails(s *model.Sample, before model.Host) {
 	// Who is read once has been read in this tick, so that those of whom all is read come first.
 	o.sweep(s, at)
 	d.suspect(s, before, now)
-	began := spent()
+	began := cputime.Thread()
 	for _, id := range slices.Sorted(maps.Keys(d.suspects)) {
 		switch {
 		case now.Sub(d.suspects[id]) >= detailKept:
 			delete(d.suspects, id)
-		case spent()-began < o.tick/sparing:
+		case cputime.Thread()-began < o.tick/sparing:
 			o.readDetail(s, at, id, true)
 		}
 	}
@@ -171,7 +160,7 @@ func (o *Observer) sweep(s *model.Sample, at map[model.CgroupID]int) {
 	}
 	d.owed += float64(o.tree.Len()) * min(1, float64(s.Length())/float64(round))
 	most := s.Length() / sweepPart
-	for began := spent(); d.owed >= 1 && len(d.turn) > 0 && spent()-began < most; d.owed-- {
+	for began := cputime.Thread(); d.owed >= 1 && len(d.turn) > 0 && cputime.Thread()-began < most; d.owed-- {
 		id := d.turn[0]
 		d.turn = d.turn[1:]
 		o.readDetail(s, at, id, true)

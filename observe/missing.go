@@ -15,6 +15,8 @@ type kernelSide interface {
 	Collect(s *model.Sample, scan bool) error
 	Unread() (bytes int)
 	SettleWaits() error
+	Doze() (stirred <-chan struct{}, err error)
+	Awake() error
 	Programs() []string
 	Problems() []string
 	DropCapabilities() error
@@ -26,6 +28,8 @@ type blind struct{}
 
 func (blind) Collect(*model.Sample, bool) error { return nil }
 func (blind) Unread() int                       { return 0 }
+func (blind) Doze() (<-chan struct{}, error)    { return nil, nil }
+func (blind) Awake() error                      { return nil }
 func (blind) SettleWaits() error                { return nil }
 func (blind) Programs() []string                { return []string{} }
 func (blind) Problems() []string                { return nil }

@@ -52,6 +52,7 @@ type Observer struct {
 	due        time.Time // of the next look
 	late       time.Duration
 	seen       glance    // the last
+	sampled    time.Time // when the last sample was taken
 	stirredAt  time.Time // when more happened than on a calm machine
 	clocks     host.Clocks
 	last       model.Host
@@ -126,8 +127,8 @@ func (o *Observer) Close() error {
 	return o.collector.Close()
 }
 
-// Next waits for the end of a tick in which something happened, or for WholeEvery where
-// nothing does, and returns what was seen since the last sample. The first sample is a
+// Next waits for the end of a tick in which something happened, and where nothing does for
+// Longest at most, and returns what was seen since the last sample. The first sample is a
 // keyframe: it lists every process.
 func (o *Observer) Next(ctx context.Context) (*model.Sample, error) {
 	for first := true; first || o.calm(); first = false {
@@ -147,22 +148,41 @@ func (o *Observer) Next(ctx context.Context) (*model.Sample, error) {
 	return s, nil
 }
 
-// wait waits for the end of the tick.
-func (o *Observer) wait(ctx context.Context) error {
-	o.timer.Reset(time.Until(o.due))
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-o.timer.C:
+// wait waits for the end of the tick, or of a doze.
+func (o *Observer) wait(ctx context.Context) (err error) {
+	until := o.due
+	var stirred <-chan struct{}
+	if o.drowsy() {
+		if stirred, err = o.collector.Doze(); err != nil {
+			return err
+		}
+	}
+	if stirred != nil {
+		defer func() { err = errors.Join(err, o.collector.Awake()) }()
+		until = o.dozeUntil()
+	}
+	for waiting := true; waiting; {
+		o.timer.Reset(time.Until(until))
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-stirred: // it is looked at as early as if nobody had dozed
+			stirred = nil
+			if until = time.Now(); until.Before(o.due) {
+				until = o.due
+			}
+		case <-o.timer.C:
+			waiting = false
+		}
 	}
 	if tick := o.nextTick.Swap(0); tick != 0 {
 		o.tick = time.Duration(tick)
 	}
-	if late := time.Since(o.due); late > o.tick/2 {
+	if late := time.Since(until); late > o.tick/2 {
 		o.late = max(o.late, late)
 	}
 	// Ticks that were missed are not made up for: one long sample says it as well.
-	for o.due = o.due.Add(o.tick); time.Until(o.due) < 0; {
+	for o.due = o.due.Add(o.tick); time.Until(o.due) <= 0; {
 		o.due = o.due.Add(o.tick)
 	}
 	return nil
@@ -174,7 +194,7 @@ func (o *Observer) fill(s *model.Sample) error {
 		return err
 	}
 	elapsed := now.Since(o.clocks)
-	o.clocks = now
+	o.clocks, o.sampled = now, time.Now()
 	s.Time, s.BootNS, s.LengthNS = now.Time().UTC(), now.Boot, int64(elapsed.Length)
 	s.Lost.SuspendedNS, s.Lost.ClockJumpNS = int64(elapsed.Suspended), int64(elapsed.Jump)
 
