@@ -58,6 +58,7 @@ type breaker struct {
 	climbs   bool            // it is the next rung
 	climbing time.Time       // not zero: the next rung is wanted until then
 	again    bool            // half-open: the victims suffer again
+	measured time.Time       // when; zero before, and where that was before a restart
 }
 
 // New has every breaker closed.
@@ -237,7 +238,7 @@ func (s *Set) Outcome(o model.Outcome) (changed *model.Breaker, release *Release
 			until := d.At.Add(d.Action.For())
 			b.Kind, b.IncidentID, b.LeaseID, b.Until, b.DryRun = d.Kind, d.IncidentID, cmp.Or(o.LeaseID, d.ID), &until, o.DryRun
 			b.EasesAt, b.Eased = o.EasesAt, false
-			b.Left, b.Measured, b.climbing = len(d.Action.Then), false, time.Time{}
+			b.Left, b.Measured, b.measured, b.climbing = len(d.Action.Then), false, time.Time{}, time.Time{}
 			b.turn(model.BreakerOpen, s.now)
 		case madeWay: // for nothing
 			s.halfOpen(b, model.EndReplaced)
@@ -283,11 +284,21 @@ func (s *Set) Ended(end model.LeaseEnd) *model.Breaker {
 			b.madeWay = true // for the next action, whose outcome is under way
 			return nil
 		}
+		if !end.At.IsZero() && end.At.Before(b.measured) {
+			b.retract()
+		}
 		s.halfOpen(b, end.Reason)
 		c := b.copy()
 		return &c
 	}
 	return nil
+}
+
+// retract takes back what was measured of a culprit that, as is heard only now, had been let
+// go of before: where the enforcer is killed, what it held is undone before anybody is told.
+func (b *breaker) retract() {
+	b.LastEffect = model.EffectUnknown
+	b.Resting = slices.DeleteFunc(b.Resting, func(r model.Rest) bool { return r.Refuted && r.Kind == b.Kind })
 }
 
 func (s *Set) halfOpen(b *breaker, reason model.EndReason) {
@@ -369,6 +380,9 @@ func (s *Set) shift(by time.Duration) {
 		b.Until, b.EasesAt = shifted(b.Until, by), shifted(b.EasesAt, by)
 		if !b.climbing.IsZero() {
 			b.climbing = b.climbing.Add(by)
+		}
+		if !b.measured.IsZero() {
+			b.measured = b.measured.Add(by)
 		}
 		for i := range b.Resting {
 			b.Resting[i].Until = b.Resting[i].Until.Add(by)

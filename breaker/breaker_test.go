@@ -277,6 +277,36 @@ func TestWhatIsOfAnOlderGenerationChangesNothing(t *testing.T) {
 	s.is("/a", model.BreakerHalfOpen)
 }
 
+// An enforcer that is killed has let go, and cannot say so before it runs again.
+func TestWhatWasMeasuredOfACulpritThatWasFreeIsTakenBack(t *testing.T) {
+	for name, tt := range map[string]struct {
+		ended   time.Duration // before the measuring, or after
+		refuted bool
+	}{
+		"let go of before": {-time.Second, false},
+		"and after":        {time.Second, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStory(t, much)
+			d := s.open("/a", freeze)
+			s.pass(4 * time.Second)
+			if s.feel("/a", much) == nil {
+				t.Fatal("it did not help, and is not undone")
+			}
+			at := s.at.Add(tt.ended)
+			s.pass(2 * time.Second)
+			s.Ended(model.LeaseEnd{LeaseID: d.ID, Reason: model.EndRecovered, At: at})
+			b := s.is("/a", model.BreakerHalfOpen)
+			if b.Refuted(model.CPUContention, s.at) != tt.refuted || (b.LastEffect == model.EffectNone) != tt.refuted {
+				t.Errorf("effect %s, refuted %v, want %v", b.LastEffect, b.Refuted(model.CPUContention, s.at), tt.refuted)
+			}
+			if _, answer := s.want("/b", freeze); (answer.Refused != "") != tt.refuted {
+				t.Errorf("the next one for the same victims: %+v", answer)
+			}
+		})
+	}
+}
+
 func TestTheNextRungIsTakenOnlyWhereTheOneBeforeGaveNoRelief(t *testing.T) {
 	ladder := half
 	ladder.Then = []model.Action{tenth, freeze}

@@ -82,10 +82,8 @@ type ruling struct {
 // policies when they have changed. What is refused leaves the old in force; each for
 // itself, because a slip in one policy should not keep a threshold from being changed.
 func (d *Daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
+	d.follow(ctx)
 	for {
-		d.watched.begin(ctx, d.conf.get().Policies)
-		d.bundled.begin(ctx, d.conf.get().Policies.Bundle)
-		d.answers.begin(ctx, d.conf.get().Policies.DecisionLog)
 		select {
 		case <-ctx.Done():
 			return
@@ -107,6 +105,15 @@ func (d *Daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
 	}
 }
 
+// follow begins to watch, to fetch and to send what the settings name, and ends what they
+// name no more.
+func (d *Daemon) follow(ctx context.Context) {
+	p := d.conf.get().Policies
+	d.watched.begin(ctx, p)
+	d.bundled.begin(ctx, p.Bundle)
+	d.answers.begin(ctx, p.DecisionLog)
+}
+
 // reload does what systemctl reload asks for.
 func (d *Daemon) reload(ctx context.Context) {
 	if err := systemd.Reloading(); err != nil {
@@ -119,8 +126,7 @@ func (d *Daemon) reload(ctx context.Context) {
 	if now := d.conf.get().Tick; now != tick {
 		d.observer.SetTick(now.D())
 	}
-	d.answers.begin(ctx, d.conf.get().Policies.DecisionLog)
-	d.bundled.begin(ctx, d.conf.get().Policies.Bundle) // what was kept of it is to be loaded
+	d.follow(ctx) // what was kept of a bundle is to be loaded
 	d.loadPolicies()
 	d.rule(ctx)
 	if err := systemd.Ready(d.statusLine()); err != nil {

@@ -33,8 +33,12 @@ func (p *pipeline) follow(ctx context.Context, id string, hold time.Duration) {
 		if err != nil || l.State != model.LeaseEnded {
 			continue
 		}
+		end := model.LeaseEnd{LeaseID: id, Reason: l.EndReason}
+		if l.EndedAt != nil {
+			end.At = *l.EndedAt
+		}
 		select {
-		case p.ends <- model.LeaseEnd{LeaseID: id, Reason: l.EndReason}:
+		case p.ends <- end:
 		case <-ctx.Done():
 		}
 		return

@@ -97,4 +97,5 @@ func (t *Toll) Span() time.Duration { return time.Duration(t.SpanMS * float64(ti
 type LeaseEnd struct {
 	LeaseID string    `json:"lease_id"`
 	Reason  EndReason `json:"end_reason"`
+	At      time.Time `json:"ended_at,omitzero"` // zero where nobody knows
 }
