@@ -34,11 +34,9 @@ static __always_inline __u64 wakeup(void)
 	return unread > wake_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
-/* Somebody waited so long. */
-static __always_inline void stir(__u64 ns)
+/* Somebody waited so long, while it dozes. Rare, and a call. */
+static __noinline void stir(__u64 ns)
 {
-	if (!dozing)
-		return;
 	dozed += ns;
 	if (dozed < stir_ns)
 		return;

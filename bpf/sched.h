@@ -542,7 +542,8 @@ int BPF_PROG(on_sched_switch, bool preempt, struct task_struct *prev, struct tas
 	__u64 open = settle(next, queued, now);
 	if (open == 0)
 		return 0;
-	stir(open);
+	if (dozing)
+		stir(open);
 	struct gathered *g = gather(cpu, cgroup);
 	g->wait += open;
 	cpu->unasked = unasked(next);
@@ -587,7 +588,8 @@ int BPF_PROG(on_sched_migrate, struct task_struct *task, int dest_cpu)
 	__u64 open = settle(task, now, now);
 	if (open == 0 || open > now)
 		return 0;
-	stir(open);
+	if (dozing)
+		stir(open);
 	struct gathered *g = gather(into, cgroup_of(task));
 	g->wait += open;
 	into->unasked = unasked(task);
