@@ -93,6 +93,7 @@ func (p *packer) pack(v any) ([]byte, error) {
 // unpacker is the other way. Each question has one.
 type unpacker struct {
 	inflate      io.ReadCloser
+	text         bytes.Buffer
 	dictionaries map[form][]byte
 }
 
@@ -115,9 +116,10 @@ func (u *unpacker) unpack(packed []byte, v any) error {
 	} else if err := u.inflate.(flate.Resetter).Reset(bytes.NewReader(packed), u.dictionaries[f]); err != nil {
 		return err
 	}
-	text, err := io.ReadAll(io.LimitReader(u.inflate, maxUnpacked))
+	u.text.Reset()
+	_, err := u.text.ReadFrom(io.LimitReader(u.inflate, maxUnpacked))
 	if err == nil {
-		err = json.Unmarshal(text, v)
+		err = json.Unmarshal(u.text.Bytes(), v)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: a record cannot be unpacked: %w", errDamaged, err)

@@ -3,7 +3,6 @@ package history
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -91,9 +90,14 @@ func (s *Store) Incidents(ctx context.Context, f model.IncidentFilter) (all []mo
 		})
 		for i := 0; i < len(rows) && err == nil; i++ {
 			in := &all[i]
-			err = unpackEach(&t, "SELECT body FROM verdicts WHERE part BETWEEN ?1 << 20 AND (?1 << 20) + 1048575 ORDER BY part DESC LIMIT 1", rows[i], func(part []leanVerdict) {
+			err = t.each("SELECT ?1, body FROM verdicts WHERE part BETWEEN ?1 << 20 AND (?1 << 20) + 1048575 ORDER BY part DESC LIMIT 1", []any{rows[i]}, func(_ int64, body []byte) error {
+				var part []leanVerdict
+				if err := t.u.unpack(body, &part); err != nil {
+					return err
+				}
 				verdicts := whole(in.ID, part)
 				in.Decisions = []model.DecisionRecord{verdicts[len(verdicts)-1].DecisionRecord}
+				return nil
 			})
 		}
 		return err
@@ -129,26 +133,19 @@ func where(f model.IncidentFilter, oldest time.Time) (string, []any) {
 // Story is all that is kept of one incident.
 func (s *Store) Story(ctx context.Context, id string) (story model.Story, err error) {
 	err = s.ask(ctx, func(ctx context.Context, conn *sql.Conn) error {
-		var row int64
-		var body []byte
-		err := conn.QueryRowContext(ctx, "SELECT i.row, b.body FROM incidents i JOIN bodies b ON b.incident = i.row WHERE i.id = ?", id).Scan(&row, &body)
-		if errors.Is(err, sql.ErrNoRows) {
-			return fmt.Errorf("incident %q: %w", id, model.ErrNotKept)
-		}
+		t := teller{ctx: ctx, q: conn}
+		const one = "SELECT row FROM incidents WHERE id = ?"
+		rows, stories, err := t.chapter(one, one, []any{id})
 		if err != nil {
 			return err
 		}
-		t := teller{ctx: ctx, q: conn}
-		if story, err = t.begin(body); err != nil {
-			return err
+		if len(rows) == 0 {
+			return fmt.Errorf("incident %q: %w", id, model.ErrNotKept)
 		}
-		if err := t.rest(row, &story); err != nil {
-			return err
-		}
-		if err := t.details(row, &story); err != nil {
-			return err
-		}
-		return unpackEach(&t, "SELECT body FROM inputs WHERE incident = ?", row, func(inputs []json.RawMessage) { story.Inputs = inputs })
+		story = stories[0]
+		return t.each("SELECT incident, body FROM inputs WHERE incident = ?", []any{rows[0]}, func(_ int64, body []byte) error {
+			return t.u.unpack(body, &story.Inputs)
+		})
 	})
 	return story, err
 }
@@ -166,14 +163,6 @@ func (t *teller) begin(body []byte) (model.Story, error) {
 	return model.Story{Incident: b.Incident, Host: b.Host}, err
 }
 
-func (t *teller) rest(row int64, story *model.Story) error {
-	if err := unpackEach(t, "SELECT body FROM verdicts WHERE part BETWEEN ?1 << 20 AND (?1 << 20) + 1048575 ORDER BY part", row, func(part []leanVerdict) { story.Verdicts = append(story.Verdicts, whole(story.ID, part)...) }); err != nil {
-		return err
-	}
-	story.Decisions = decisionsOf(story)
-	return unpackEach(t, "SELECT body FROM holds WHERE incident = ? ORDER BY row", row, func(h model.Hold) { story.Holds = append(story.Holds, wholeHold(story.ID, h, story.Verdicts)) })
-}
-
 // keptDecisions is how many decisions an incident tells, the first and the last of them.
 const keptDecisions = 16
 
@@ -189,28 +178,6 @@ func decisionsOf(story *model.Story) []model.DecisionRecord {
 		all = append(all[:keptDecisions/2], all[keptDecisions/2+old:]...)
 	}
 	return all
-}
-
-func (t *teller) details(row int64, story *model.Story) error {
-	if err := unpackEach(t, "SELECT body FROM triages WHERE incident = ?", row, func(triage model.Triage) { story.Triage = &triage }); err != nil {
-		return err
-	}
-	return unpackEach(t, "SELECT body FROM moments WHERE part BETWEEN ?1 << 20 AND (?1 << 20) + 1048575 ORDER BY part", row, func(part []model.Moment) { story.Moments = append(story.Moments, part...) })
-}
-
-func unpackEach[T any](t *teller, query string, row int64, take func(T)) error {
-	return each(t.ctx, t.q, query, []any{row}, func(scan func(...any) error) error {
-		var body []byte
-		if err := scan(&body); err != nil {
-			return err
-		}
-		var v T
-		if err := t.u.unpack(body, &v); err != nil {
-			return err
-		}
-		take(v)
-		return nil
-	})
 }
 
 // storiesAtOnce are read together: enough that a query is worth it, and few enough that a
@@ -243,12 +210,13 @@ func (s *Store) Stories(ctx context.Context, since, until time.Time, take func(*
 			return err
 		}
 		for after := oldest.Int64 - 1; ; {
-			rows, stories, err := t.chapter(where+" AND row > ?", append(args[:len(args):len(args)], after))
+			which := fmt.Sprintf("SELECT row FROM incidents WHERE %s AND row > ? ORDER BY row LIMIT %d", where, storiesAtOnce)
+			held := "SELECT incident FROM holds WHERE incident IN (" + which + ")"
+			rows, stories, err := t.chapter(which, held, append(args[:len(args):len(args)], after))
 			if err != nil || len(rows) == 0 {
 				return err
 			}
 			for i := range stories {
-				stories[i].Decisions = decisionsOf(&stories[i])
 				take(&stories[i])
 			}
 			after = rows[len(rows)-1]
@@ -257,9 +225,9 @@ func (s *Store) Stories(ctx context.Context, since, until time.Time, take func(*
 	return began, err
 }
 
-// chapter puts the next few stories together.
-func (t *teller) chapter(where string, args []any) (rows []int64, stories []model.Story, err error) {
-	which := "SELECT row FROM incidents WHERE " + where + fmt.Sprintf(" ORDER BY row LIMIT %d", storiesAtOnce)
+// chapter puts stories together: of the incidents that a query names, and with triage and
+// moments those that another one names. Both take the same arguments.
+func (t *teller) chapter(which, details string, args []any) (rows []int64, stories []model.Story, err error) {
 	at := make(map[int64]int)
 	err = t.each("SELECT i.row, b.body FROM incidents i JOIN bodies b ON b.incident = i.row WHERE i.row IN ("+which+") ORDER BY i.row", args, func(row int64, body []byte) error {
 		story, err := t.begin(body)
@@ -270,33 +238,40 @@ func (t *teller) chapter(where string, args []any) (rows []int64, stories []mode
 	if err != nil {
 		return nil, nil, err
 	}
-	err = t.each("SELECT i.row, p.body FROM ("+which+") i CROSS JOIN verdicts p ON "+partOf+" ORDER BY p.part", args, func(row int64, body []byte) error {
-		story := &stories[at[row]]
-		var part []leanVerdict
-		err := t.u.unpack(body, &part)
-		story.Verdicts = append(story.Verdicts, whole(story.ID, part)...)
-		return err
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	err = t.each("SELECT incident, body FROM holds WHERE incident IN ("+which+") ORDER BY incident, row", args, func(row int64, body []byte) error {
-		var h model.Hold
-		err := t.u.unpack(body, &h)
-		story := &stories[at[row]]
-		story.Holds = append(story.Holds, wholeHold(story.ID, h, story.Verdicts))
-		return err
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	for i := range stories {
-		if len(stories[i].Holds) == 0 {
-			continue
-		}
-		if err := t.details(rows[i], &stories[i]); err != nil {
+	for _, part := range []struct {
+		query string
+		take  func(story *model.Story, body []byte) error
+	}{
+		{"SELECT i.row, p.body FROM (" + which + ") i CROSS JOIN verdicts p ON " + partOf + " ORDER BY p.part", func(story *model.Story, body []byte) error {
+			var part []leanVerdict
+			err := t.u.unpack(body, &part)
+			story.Verdicts = append(story.Verdicts, whole(story.ID, part)...)
+			return err
+		}},
+		{"SELECT incident, body FROM holds WHERE incident IN (" + which + ") ORDER BY incident, row", func(story *model.Story, body []byte) error {
+			var h model.Hold
+			err := t.u.unpack(body, &h)
+			story.Holds = append(story.Holds, wholeHold(story.ID, h, story.Verdicts))
+			return err
+		}},
+		{"SELECT incident, body FROM triages WHERE incident IN (" + details + ")", func(story *model.Story, body []byte) error {
+			story.Triage = &model.Triage{}
+			return t.u.unpack(body, story.Triage)
+		}},
+		{"SELECT i.row, p.body FROM (SELECT row FROM incidents WHERE row IN (" + details + ")) i CROSS JOIN moments p ON " + partOf + " ORDER BY p.part", func(story *model.Story, body []byte) error {
+			var part []model.Moment
+			err := t.u.unpack(body, &part)
+			story.Moments = append(story.Moments, part...)
+			return err
+		}},
+	} {
+		err := t.each(part.query, args, func(row int64, body []byte) error { return part.take(&stories[at[row]], body) })
+		if err != nil {
 			return nil, nil, err
 		}
+	}
+	for i := range stories {
+		stories[i].Decisions = decisionsOf(&stories[i])
 	}
 	return rows, stories, nil
 }
