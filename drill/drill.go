@@ -56,6 +56,8 @@ type Options struct {
 	Self string
 	// Dir is removed if the drill is killed; "" if there is none.
 	Dir string
+	// Only are the names of the scenarios to go through; all where it is empty.
+	Only []string
 	// Narrate is told what happens, a line at a time; nil is silence.
 	Narrate func(format string, args ...any)
 }
@@ -107,6 +109,9 @@ func Run(ctx context.Context, o Options) (report Report, err error) {
 
 	d.introduce()
 	for _, s := range scenarios() {
+		if len(o.Only) > 0 && !slices.Contains(o.Only, s.name) {
+			continue
+		}
 		r, err := d.run(ctx, s)
 		if err != nil {
 			return report, fmt.Errorf("%s: %w", s.name, err)

@@ -24,6 +24,14 @@ type scenario struct {
 	watch time.Duration
 }
 
+// Names are those of the scenarios.
+func Names() (names []string) {
+	for _, s := range scenarios() {
+		names = append(names, s.name)
+	}
+	return names
+}
+
 // scenarios is the literal list.
 func scenarios() []scenario {
 	cpus := runtime.NumCPU()

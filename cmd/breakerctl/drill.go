@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,25 +18,27 @@ import (
 func (a *app) drill() *cobra.Command {
 	var running bool
 	c := &cobra.Command{
-		Use: "drill", Short: "Prove the whole chain on this machine, with offenders and victims of its own", Args: cobra.NoArgs,
+		Use: "drill [SCENARIO]...", Short: "Prove the whole chain on this machine, with offenders and victims of its own",
+		Args: knownScenarios, ValidArgs: drill.Names(),
 		Long: `Make a fork storm, CPU hogs beside a service, and a busy job that hurts nobody, in
 disposable cgroups, and score what breakerd makes of them: what was detected, who was
 blamed, how long it took to act and to undo. Whether a cgroup stands still it asks the
 kernel. It needs root, takes half a minute, and leaves nothing behind, also when it is
-interrupted or killed.
+interrupted or killed. fork-storm, cpu-hogs and parallel-job are the names of the three,
+to go through some of them only.
 
 By default it starts a breakerd and a breaker-enforcer of its own, side by side with
 whatever runs, with a policy that freezes its own offenders and nothing else. With
 --running it drills the breakerd that answers on --runtime-dir, as that is configured:
 what was decided and not done is shown, and not held against it.`,
-		RunE: func(c *cobra.Command, _ []string) (err error) {
+		RunE: func(c *cobra.Command, only []string) (err error) {
 			ctx, cancel := context.WithCancel(c.Context())
 			defer cancel()
 			self, err := os.Executable()
 			if err != nil {
 				return err
 			}
-			o := drill.Options{Self: self, Client: a.client()}
+			o := drill.Options{Self: self, Client: a.client(), Only: only}
 			if a.output == table {
 				o.Narrate = func(format string, args ...any) { fmt.Fprintf(c.OutOrStdout(), format+"\n", args...) }
 			}
@@ -55,6 +59,15 @@ what was decided and not done is shown, and not held against it.`,
 	}
 	c.Flags().BoolVar(&running, "running", false, "drill the breakerd that runs, as it is configured")
 	return c
+}
+
+func knownScenarios(_ *cobra.Command, args []string) error {
+	for _, name := range args {
+		if !slices.Contains(drill.Names(), name) {
+			return fmt.Errorf("there is no scenario %q: there are %s", name, strings.Join(drill.Names(), ", "))
+		}
+	}
+	return nil
 }
 
 func startPrivate(ctx context.Context) (*drill.Private, error) {
