@@ -50,6 +50,7 @@ type Collector struct {
 	bytes   int // of them
 	dropped uint64
 	readErr error
+	closed  bool // and with it the buffer, whose memory is gone
 }
 
 // knownProcess is what the collector remembers to tell changes from one scan of the
@@ -84,6 +85,9 @@ func Open(sizes Sizes) (*Collector, error) {
 
 // Close detaches the programs and waits for the reader to end.
 func (c *Collector) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
 	err := c.programs.Close()
 	if c.io != nil {
 		err = errors.Join(err, c.io.Close())
@@ -169,7 +173,17 @@ func (c *Collector) Collect(s *model.Sample, scan bool) error {
 func (c *Collector) Unread() (bytes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.closed {
+		return 0
+	}
 	return c.bytes + c.programs.ring.AvailableBytes()
+}
+
+// empty says that the reader would find nothing in the buffer.
+func (c *Collector) empty() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.closed && c.programs.ring.AvailableBytes() == 0
 }
 
 // SettleWaits counts the waits that go on, up to now.
@@ -194,7 +208,7 @@ func (c *Collector) SettleWaits() error {
 
 func (c *Collector) collectEvents(s *model.Sample) error {
 	// To have the reader find nothing takes two threads longer than all else here.
-	if c.programs.ring.AvailableBytes() > 0 {
+	if !c.empty() {
 		if err := c.programs.ring.Flush(); err != nil {
 			return fmt.Errorf("flush the event buffer: %w", err)
 		}

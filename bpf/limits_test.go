@@ -318,6 +318,9 @@ func TestCloseEndsTheReaderAndDetachesEverything(t *testing.T) {
 		if err := c.Collect(&model.Sample{}, true); err == nil {
 			t.Error("collected from a closed collector")
 		}
+		if n := c.Unread(); n != 0 {
+			t.Errorf("%d bytes are left in a closed collector", n)
+		}
 	}
 	for give := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
 		if time.Now().After(give) {
