@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,6 +70,12 @@ func prove(ctx context.Context, o options, here *place, chosen []scenario) (r Re
 
 	if p.breakerd == "" {
 		if p.breakerd, err = build(ctx, p.temp, "breakerd"); err != nil {
+			return r, err
+		}
+	}
+	// Not when it is first needed: a compiler beside a scenario is trouble of its own.
+	if p.ctl == "" && here.missing[needCtl] == "" && slices.ContainsFunc(chosen, func(s scenario) bool { return slices.Contains(s.needs, needCtl) }) {
+		if p.ctl, err = build(ctx, p.temp, "breakerctl"); err != nil {
 			return r, err
 		}
 	}

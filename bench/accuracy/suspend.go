@@ -122,11 +122,6 @@ func (p *proof) replayed(ctx context.Context, h recording.Header, records []reco
 	if err := enc.End(); err != nil {
 		return nil, err
 	}
-	if p.ctl == "" {
-		if p.ctl, err = build(ctx, p.temp, "breakerctl"); err != nil {
-			return nil, err
-		}
-	}
 	out, err := exec.CommandContext(ctx, p.ctl, "replay", f.Name(), "-o", "json").Output()
 	if err != nil {
 		return nil, fmt.Errorf("breakerctl replay: %w", err)
