@@ -5,10 +5,10 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
-// drainChunk is how many entries one system call takes out of a table; a bucket of it,
-// which is taken whole, has a few.
+// drainChunk is how many entries one system call takes out of a table.
 const drainChunk = 4096
 
 // drain empties a kernel table that is added to, so that what is in it is what was added
@@ -41,6 +41,8 @@ func (d *drain[K, V]) each(take func(K, V)) error {
 		switch {
 		case errors.Is(err, ebpf.ErrKeyNotExist): // that was all
 			return nil
+		case errors.Is(err, unix.ENOSPC): // a bucket is taken whole, and has more than there is room for
+			d.keys, d.vals = make([]K, 2*len(d.keys)), make([]V, 2*len(d.vals))
 		case err != nil:
 			return fmt.Errorf("empty kernel table %s: %w", d.table, err)
 		}
