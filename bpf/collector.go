@@ -179,13 +179,6 @@ func (c *Collector) Unread() (bytes int) {
 	return c.bytes + c.programs.ring.AvailableBytes()
 }
 
-// empty says that the reader would find nothing in the buffer.
-func (c *Collector) empty() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !c.closed && c.programs.ring.AvailableBytes() == 0
-}
-
 // SettleWaits counts the waits that go on, up to now.
 // Without it a wait is counted when it ends, or the task is moved, and a task that never
 // gets to run is in no sample. It walks all tasks. Collect comes after it, never beside it.
@@ -208,7 +201,7 @@ func (c *Collector) SettleWaits() error {
 
 func (c *Collector) collectEvents(s *model.Sample) error {
 	// To have the reader find nothing takes two threads longer than all else here.
-	if !c.empty() {
+	if c.Unread() > 0 {
 		if err := c.programs.ring.Flush(); err != nil {
 			return fmt.Errorf("flush the event buffer: %w", err)
 		}

@@ -53,12 +53,12 @@ type breaker struct {
 	Left     int              `json:"rungs_left"`
 	Measured bool             `json:"measured"` // since it opened
 
-	pending  *model.Decision // its outcome has not come yet
-	madeWay  bool            // what was held has ended for it
-	climbs   bool            // it is the next rung
-	climbing time.Time       // not zero: the next rung is wanted until then
-	again    bool            // half-open: the victims suffer again
-	measured time.Time       // when; zero before, and where that was before a restart
+	pending    *model.Decision // its outcome has not come yet
+	madeWay    bool            // what was held has ended for it
+	climbs     bool            // it is the next rung
+	climbing   time.Time       // not zero: the next rung is wanted until then
+	again      bool            // half-open: the victims suffer again
+	measuredAt time.Time       // zero before, and where that was before a restart
 }
 
 // New has every breaker closed.
@@ -238,7 +238,7 @@ func (s *Set) Outcome(o model.Outcome) (changed *model.Breaker, release *Release
 			until := d.At.Add(d.Action.For())
 			b.Kind, b.IncidentID, b.LeaseID, b.Until, b.DryRun = d.Kind, d.IncidentID, cmp.Or(o.LeaseID, d.ID), &until, o.DryRun
 			b.EasesAt, b.Eased = o.EasesAt, false
-			b.Left, b.Measured, b.measured, b.climbing = len(d.Action.Then), false, time.Time{}, time.Time{}
+			b.Left, b.Measured, b.measuredAt, b.climbing = len(d.Action.Then), false, time.Time{}, time.Time{}
 			b.turn(model.BreakerOpen, s.now)
 		case madeWay: // for nothing
 			s.halfOpen(b, model.EndReplaced)
@@ -284,7 +284,7 @@ func (s *Set) Ended(end model.LeaseEnd) *model.Breaker {
 			b.madeWay = true // for the next action, whose outcome is under way
 			return nil
 		}
-		if !end.At.IsZero() && end.At.Before(b.measured) {
+		if !end.At.IsZero() && end.At.Before(b.measuredAt) {
 			b.retract()
 		}
 		s.halfOpen(b, end.Reason)
@@ -381,8 +381,8 @@ func (s *Set) shift(by time.Duration) {
 		if !b.climbing.IsZero() {
 			b.climbing = b.climbing.Add(by)
 		}
-		if !b.measured.IsZero() {
-			b.measured = b.measured.Add(by)
+		if !b.measuredAt.IsZero() {
+			b.measuredAt = b.measuredAt.Add(by)
 		}
 		for i := range b.Resting {
 			b.Resting[i].Until = b.Resting[i].Until.Add(by)

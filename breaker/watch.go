@@ -53,7 +53,7 @@ func (s *Set) Felt(w Watch, now model.Toll) (changed *model.Breaker, release *Re
 		b.again = suffersAgain(b.Before, now)
 		return nil, nil
 	}
-	b.Measured, b.measured = true, s.now
+	b.Measured, b.measuredAt = true, s.now
 	b.LastEffect = s.cfg.effect(b.Before, now)
 	switch {
 	case b.LastEffect != model.EffectNone && b.LastEffect != model.EffectPartial:

@@ -158,16 +158,23 @@ func (a *answers) RoundTrip(*http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: status, Status: http.StatusText(status), Body: http.NoBody}, nil
 }
 
+// sent has a full batch and an entry more sent to an endpoint that answers so, until it has
+// been asked that often.
+func sent(t *testing.T, asked int, statuses ...int) (*Sender, *answers) {
+	ctx, cancel := context.WithCancel(t.Context())
+	to := &answers{statuses: statuses, most: asked, over: cancel}
+	s := NewSender("http://log.example", "")
+	s.client.Transport = to
+	for range maxBatch + 1 {
+		s.Send(Entry{DecisionID: "d"})
+	}
+	s.Run(ctx)
+	return s, to
+}
+
 func TestAnEndpointThatFailsAfterAFullBatchIsLeftAloneForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		to := &answers{statuses: []int{http.StatusOK, http.StatusServiceUnavailable}, most: 5, over: cancel}
-		s := NewSender("http://log.example", "")
-		s.client.Transport = to
-		for range maxBatch + 1 {
-			s.Send(Entry{DecisionID: "d"})
-		}
-		s.Run(ctx)
+		_, to := sent(t, 5, http.StatusOK, http.StatusServiceUnavailable)
 		var pauses []time.Duration
 		for i := range to.at[1:] {
 			pauses = append(pauses, to.at[i+1].Sub(to.at[i]))
@@ -180,14 +187,7 @@ func TestAnEndpointThatFailsAfterAFullBatchIsLeftAloneForAWhile(t *testing.T) {
 
 func TestABatchThatIsRefusedForGoodDoesNotStandInTheWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		to := &answers{statuses: []int{http.StatusRequestEntityTooLarge, http.StatusOK}, most: 2, over: cancel}
-		s := NewSender("http://log.example", "")
-		s.client.Transport = to
-		for range maxBatch + 1 {
-			s.Send(Entry{DecisionID: "d"})
-		}
-		s.Run(ctx)
+		s, _ := sent(t, 2, http.StatusRequestEntityTooLarge, http.StatusOK)
 		if dropped, err := s.State(); dropped != maxBatch || err != nil {
 			t.Errorf("%d dropped, error %v; want the first batch, and the next taken", dropped, err)
 		}

@@ -155,7 +155,7 @@ func (o *Observer) sweep(s *model.Sample, at map[model.CgroupID]int) {
 		d.owed = 0
 	}
 	round := sweepRound
-	if time.Since(o.stirredAt) >= restless {
+	if o.rested() {
 		round = calmRound
 	}
 	d.owed += float64(o.tree.Len()) * min(1, float64(s.Length())/float64(round))

@@ -76,8 +76,11 @@ func (o *Observer) calm() bool {
 
 // drowsy says whether nothing has stirred for so long that it may doze.
 func (o *Observer) drowsy() bool {
-	return o.started && !o.last.PressureAbsent && time.Since(o.stirredAt) >= restless
+	return o.started && !o.last.PressureAbsent && o.rested()
 }
+
+// rested says whether nothing has stirred for a while.
+func (o *Observer) rested() bool { return time.Since(o.stirredAt) >= restless }
 
 // dozeUntil is when whoever dozes looks if nothing wakes him: in time for the next sample,
 // and not before the tick is over.
