@@ -24,10 +24,10 @@ const endless = "while :; do sleep 1 & sleep 0.02; done"
 // at random moments, is with package enforce.
 func TestWhicheverProgramIsKilledEverythingIsThawed(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes a minute and a half")
+		t.Skip("takes half a minute")
 	}
 	const (
-		kills     = 50
+		kills     = 20
 		heartbeat = time.Second
 		bound     = 2 * time.Second
 	)
