@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -75,6 +76,9 @@ func ReadPath(name string, key *Key) (*Bundle, error) {
 		return nil, err
 	}
 	if info.IsDir() {
+		if err := onlyFiles(name); err != nil {
+			return nil, err
+		}
 		return read(bundle.NewDirectoryLoader(name).WithFollowSymlinks(true).WithSizeLimitBytes(maxUnpacked).WithFilter(exchanged), key)
 	}
 	if !info.Mode().IsRegular() {
@@ -100,6 +104,29 @@ func ReadPath(name string, key *Key) (*Bundle, error) {
 func exchanged(name string, _ fs.FileInfo, _ int) bool {
 	base := path.Base(name)
 	return base != ".." && strings.HasPrefix(base, "..")
+}
+
+// onlyFiles refuses a folder with anything in it that cannot be read to its end: opening a named
+// pipe would wait for a writer, and nobody could stop that.
+func onlyFiles(dir string) error {
+	return filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case name != dir && exchanged(filepath.ToSlash(name), nil, 0):
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		case d.IsDir():
+			return nil
+		}
+		info, err := os.Stat(name) // a link is followed
+		if err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+			err = fmt.Errorf("%s is not a regular file", name)
+		}
+		return err
+	})
 }
 
 // unpacks looks whether an archive is whole and how large it is inside, before anybody keeps

@@ -23,6 +23,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	opa "github.com/open-policy-agent/opa/v1/bundle"
+	"golang.org/x/sys/unix"
 )
 
 const rule = "package breaker.a\n\ndeny contains \"no\" if input.incident.culprit.uid in data.oncall.uids\n"
@@ -294,5 +295,24 @@ func TestAFolderIsReadAsKubernetesMountsAConfigMap(t *testing.T) {
 	}
 	if diff := cmp.Diff(&Bundle{"r7", map[string]string{"a.rego": rule, "data.yaml": "oncall: {uids: [1000]}\n"}}, b); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestANamedPipeInAFolderIsRefusedAndNotWaitedFor(t *testing.T) {
+	for _, how := range []string{"itself", "a link to it"} {
+		dir, at := t.TempDir(), "pipe.rego"
+		errs := []error{os.WriteFile(filepath.Join(dir, "a.rego"), []byte(rule), 0o600)}
+		if how == "itself" {
+			errs = append(errs, unix.Mkfifo(filepath.Join(dir, at), 0o600))
+		} else {
+			pipe := filepath.Join(t.TempDir(), "pipe")
+			errs = append(errs, unix.Mkfifo(pipe, 0o600), os.Symlink(pipe, filepath.Join(dir, at)))
+		}
+		if err := errors.Join(errs...); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadPath(dir, nil); err == nil || !strings.Contains(err.Error(), at+" is not a regular file") {
+			t.Errorf("%s: error %v", how, err)
+		}
 	}
 }

@@ -40,7 +40,7 @@ func harmless(cpus int) []scenario {
 	quota.limits = []limit{{"capped", "cpu.max", "20000 100000"}}
 
 	resume := calm("machine-resume", "The machine sleeps for 30 s, while somebody waits for a CPU, and many things start when it wakes (a recording, with the sleep put into it, replayed).", short,
-		web("web"), offend("cron", "cron", "jobs", "-n", "10", "-most", "10", "-work", "100ms"))
+		web("web"), offend("cron", "cron", "jobs", "-n", "10", "-most", "10", "-work", "30ms"))
 	resume.replay, resume.spares = true, "web"
 	resume.needs = []need{needCtl}
 

@@ -178,7 +178,7 @@ func (p *proof) stage(ctx context.Context, st *staged, number int) error {
 	if err := sleep(ctx, max(s.warm, 500*time.Millisecond)); err != nil {
 		return err
 	}
-	before, waited := p.busy(), stage.waits()
+	before, waited, strangers := p.busy(), stage.waits(), p.ground.strangers()
 	stage.started = time.Now()
 	if err := stage.start(true); err != nil {
 		return err
@@ -195,6 +195,7 @@ func (p *proof) stage(ctx context.Context, st *staged, number int) error {
 	proof := 100 * (after.proof - before.proof).Seconds() / took.Seconds()
 	st.scene.watched = st.result.OutsidePercent+proof > disturbedPercent
 	st.scene.disturbed = st.result.OutsidePercent > disturbedPercent
+	st.scene.strangers = hurt(strangers, p.ground.strangers(), took)
 	premise := stage.premise(waited, stage.waits(), took)
 
 	stage.pause()
@@ -303,7 +304,7 @@ func (r *Result) take(v verdict, sc scene) {
 		r.DetectMS = &ms
 	}
 	if v.outcome == noPremise {
-		r.Why = fmt.Sprintf("others used %.0f %% of a CPU meanwhile, or breakerd so much that it had to wait itself", r.OutsidePercent)
+		r.Why = fmt.Sprintf("others were there: they used %.0f %% of a CPU, or waited for one by the kernel's own figures, or breakerd did", r.OutsidePercent)
 	}
 	// A label that was not true makes no hit and no miss; a wrong accusation it remains,
 	// but where nobody should have been hurt and somebody was.

@@ -44,6 +44,9 @@ type scene struct {
 	// watched says that others, or breakerd and this program, used enough of the CPUs to
 	// have been made to wait themselves, or to make the scenario's wait.
 	watched bool
+	// strangers are the cgroups that are none of the scenario's and waited for a CPU as long as
+	// a victim must, by the kernel's own figures.
+	strangers map[string]bool
 }
 
 // settleTime is how long after the end an incident may open because of a scenario:
@@ -80,7 +83,7 @@ func judge(s scenario, sc scene, all []model.Incident) verdict {
 		}
 		what := mistake(s, sc, in)
 		switch {
-		case what != "" && sc.watched && onlyStrangersHurt(sc, in):
+		case what != "" && (sc.watched && onlyStrangersHurt(sc, in) || sc.onlyHurt(in)):
 			// The label says that nobody else is there, and somebody was.
 			v.others = append(v.others, describe(in, sc)+" made only others wait, who were there")
 			strangers = true

@@ -78,6 +78,24 @@ func TestVerdicts(t *testing.T) {
 			t.Errorf("an innocent, of hurting a member of the scenario: got %s", v.outcome)
 		}
 	})
+	t.Run("where the kernel says that a stranger waited, it was there", func(t *testing.T) {
+		sc := scene{path: ourPath, started: startedAt, ended: startedAt.Add(5 * time.Second)}
+		sc.strangers = hurt(map[string]time.Duration{"/": time.Hour, "/else": 0}, map[string]time.Duration{"/": time.Hour + time.Second, "/else": 400 * time.Millisecond}, 5*time.Second)
+		for _, tt := range []struct {
+			victims []string
+			want    outcome
+		}{
+			{[]string{"/"}, noPremise},
+			{[]string{"/else"}, broken},
+			{[]string{"/", "/else"}, broken},
+			{[]string{"/", web}, broken},
+			{nil, broken},
+		} {
+			if v := judge(harmless, sc, []model.Incident{accused(model.CPUContention, other, 9, 0.3, tt.victims...)}); v.outcome != tt.want {
+				t.Errorf("victims %q: got %s, want %s", tt.victims, v.outcome, tt.want)
+			}
+		}
+	})
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			sc := scene{path: ourPath, roots: map[string]int32{"hog": 7}, started: startedAt, ended: startedAt.Add(5 * time.Second), disturbed: tt.disturbed, watched: tt.disturbed}

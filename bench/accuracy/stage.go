@@ -153,19 +153,12 @@ func (st *stage) pause() {
 }
 
 // delay is how long the tasks of a cgroup waited for a CPU since they began, by the
-// kernel's own account: the second number of /proc/PID/task/TID/schedstat, in ns.
+// kernel's own account.
 func (st *stage) delay(cgroup string) time.Duration {
 	text, _ := os.ReadFile(filepath.Join(st.dir(cgroup), "cgroup.procs"))
 	var sum time.Duration
 	for pid := range strings.FieldsSeq(string(text)) {
-		tasks, _ := filepath.Glob("/proc/" + pid + "/task/*/schedstat")
-		for _, path := range tasks {
-			line, _ := os.ReadFile(path) // a thread may have ended
-			if f := strings.Fields(string(line)); len(f) >= 2 {
-				ns, _ := strconv.ParseInt(f[1], 10, 64)
-				sum += time.Duration(ns)
-			}
-		}
+		sum += runDelay("/proc/" + pid)
 	}
 	return sum
 }
