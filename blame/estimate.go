@@ -98,8 +98,10 @@ func (sp *span) kin(a, b model.CgroupID) bool {
 	return a == b || pa == "" || pb == "" || within(pa, pb) || within(pb, pa)
 }
 
+// within reports whether a path is that of a cgroup or of one below it.
 func within(path, dir string) bool {
-	return path == dir || dir == "/" || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+	rest, ok := strings.CutPrefix(path, strings.TrimSuffix(dir, "/"))
+	return ok && (rest == "" || rest[0] == '/')
 }
 
 // stalled is the growth of a pressure total in nanoseconds, between two readings.

@@ -3,30 +3,166 @@ package blame
 import (
 	"cmp"
 	"slices"
+	"sort"
+	"strings"
 
 	"github.com/breakerd/breakerd/model"
 )
 
-// Entitled divides what the CPUs gave among those who wanted it, as if nobody came
-// before anybody else: who wanted less than an equal share gets all of it, and what is
-// left is divided equally among the others (max-min fairness). All are nanoseconds of
-// CPU time within one span.
+// Claim is what a cgroup got of the CPUs within one span, and what it would have got with
+// nobody else there, both in nanoseconds.
+type Claim struct {
+	ID     model.CgroupID
+	Path   string // "" where it is not known
+	Ran    uint64
+	Wanted uint64
+	key    string // Path, as it is compared
+}
+
+// Claims are those of all cgroups within one span.
 //
-// It says which way a fight goes. Waiting alone does not: while a service runs, every
+// They say which way a fight goes. Waiting alone does not: while a service runs, every
 // queued task of a crowd waits for it.
-func Entitled(wanted map[model.CgroupID]uint64, given uint64) map[model.CgroupID]uint64 {
-	ids := make([]model.CgroupID, 0, len(wanted))
-	for id := range wanted {
-		ids = append(ids, id)
+type Claims struct {
+	claims []Claim // in the order of their paths: who is below a cgroup follows it
+	index  map[model.CgroupID]int
+	wanted []uint64 // the sum of those before each, and of all
+	given  uint64   // what all of them ran
+}
+
+// nowhere is the cgroup in which those are whose path is not known: to be many is no
+// advantage for them, either.
+const nowhere = "\x00"
+
+// NewClaims takes over the claims.
+func NewClaims(claims []Claim) *Claims {
+	for i := range claims {
+		claims[i].key = pathKey(claims[i].Path)
 	}
-	slices.SortFunc(ids, func(x, y model.CgroupID) int {
-		return cmp.Or(cmp.Compare(wanted[x], wanted[y]), cmp.Compare(x, y))
+	slices.SortFunc(claims, func(x, y Claim) int {
+		return cmp.Or(comparePaths(x.key, y.key), cmp.Compare(x.ID, y.ID))
 	})
-	entitled := make(map[model.CgroupID]uint64, len(ids))
-	for i, id := range ids { // those who want least first
-		share := min(wanted[id], given/uint64(len(ids)-i))
-		entitled[id] = share
-		given -= share
+	all := &Claims{claims: claims, index: make(map[model.CgroupID]int, len(claims)), wanted: make([]uint64, len(claims)+1)}
+	for i := range claims {
+		all.index[claims[i].ID] = i
+		all.wanted[i+1] = all.wanted[i] + claims[i].Wanted
+		all.given += claims[i].Ran
 	}
+	return all
+}
+
+// Entitled divides what the CPUs gave among those who wanted it, as if nobody came before
+// anybody else: who wanted less than an equal share gets all of it, and what is left is
+// divided equally among the others (max-min fairness). It is divided from the root on, among
+// the children of a cgroup with all that is below each, as the scheduler does it: nobody gets
+// more by spreading over many cgroups of his own. The processes that a cgroup with children
+// has itself count as one of them. Weights are left out.
+func (c *Claims) Entitled() map[model.CgroupID]uint64 {
+	entitled := make(map[model.CgroupID]uint64, len(c.claims))
+	c.divide(0, len(c.claims), 0, c.given, entitled)
 	return entitled
+}
+
+// divide gives to those from lo to before hi, whose paths agree in the first depth bytes.
+func (c *Claims) divide(lo, hi, depth int, given uint64, entitled map[model.CgroupID]uint64) {
+	type branch struct {
+		lo, hi, depth int
+		wanted        uint64
+	}
+	var branches []branch
+	for lo < hi {
+		b := branch{lo: lo, hi: lo + 1, depth: depth}
+		if path := c.claims[lo].key; len(path) > depth {
+			b.depth = depth + len(firstName(path[depth:]))
+			for b.hi < hi && within(c.claims[b.hi].key, path[:b.depth]) {
+				b.hi++
+			}
+			b.depth++ // the slash
+		}
+		b.wanted = c.wanted[b.hi] - c.wanted[b.lo]
+		branches = append(branches, b)
+		lo = b.hi
+	}
+	slices.SortStableFunc(branches, func(x, y branch) int { return cmp.Compare(x.wanted, y.wanted) })
+	for i, b := range branches { // those who want least first
+		share := min(b.wanted, given/uint64(len(branches)-i))
+		given -= share
+		if b.hi-b.lo == 1 {
+			entitled[c.claims[b.lo].ID] = share
+		} else {
+			c.divide(b.lo, b.hi, b.depth, share, entitled)
+		}
+	}
+}
+
+// Branch is a part of the tree: some claims, of which the first and the one after the last are
+// these by [Claims.At].
+type Branch struct{ First, End int }
+
+// Branches are the two branches of the tree in which two cgroups are, from where their paths
+// part: those are who fights, before their members do. Where one is above the other its
+// branch are its own processes.
+func (c *Claims) Branches(x, y string) (xs, ys Branch) {
+	x, y = pathKey(x), pathKey(y)
+	at := 0 // in whole names
+	for at < len(x) && at < len(y) {
+		name := firstName(x[at:])
+		if name != firstName(y[at:]) {
+			break
+		}
+		at += len(name) + 1
+	}
+	return c.branch(x, at), c.branch(y, at)
+}
+
+// branch is the branch of a path that begins there.
+func (c *Claims) branch(path string, at int) Branch {
+	in := func(key string) bool { return key == path }
+	if at < len(path) {
+		path = path[:at+len(firstName(path[at:]))]
+		in = func(key string) bool { return within(key, path) }
+	}
+	first := sort.Search(len(c.claims), func(i int) bool { return comparePaths(c.claims[i].key, path) >= 0 })
+	return Branch{first, first + sort.Search(len(c.claims)-first, func(i int) bool { return !in(c.claims[first+i].key) })}
+}
+
+// At is the claim at an index, in the order of the paths.
+func (c *Claims) At(i int) Claim { return c.claims[i] }
+
+// Index is where the claim of a cgroup is, -1 where it has none.
+func (c *Claims) Index(id model.CgroupID) int {
+	if i, ok := c.index[id]; ok {
+		return i
+	}
+	return -1
+}
+
+// pathKey is a path as it is compared.
+func pathKey(path string) string {
+	if path == "" {
+		return nowhere
+	}
+	return strings.TrimPrefix(path, "/")
+}
+
+func firstName(path string) string {
+	name, _, _ := strings.Cut(path, "/")
+	return name
+}
+
+// comparePaths orders paths by their names, so that all below a cgroup follows it.
+func comparePaths(x, y string) int {
+	n := min(len(x), len(y))
+	for i := range n {
+		if a, b := x[i], y[i]; a != b {
+			switch {
+			case a == '/':
+				return -1
+			case b == '/':
+				return 1
+			}
+			return cmp.Compare(a, b)
+		}
+	}
+	return cmp.Compare(len(x), len(y))
 }

@@ -1,7 +1,10 @@
 package blame
 
 import (
+	"maps"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -10,48 +13,124 @@ import (
 )
 
 func TestEntitled(t *testing.T) {
-	type ns = map[model.CgroupID]uint64
+	type ns = map[string]uint64
 	tests := []struct {
 		name   string
 		wanted ns
 		given  uint64
 		want   ns
 	}{
-		{"a crowd leaves a service what it wants", ns{1: 12000, 2: 850}, 2000, ns{1: 1150, 2: 850}},
-		{"equals get equal shares", ns{1: 4000, 2: 4000}, 2000, ns{1: 1000, 2: 1000}},
-		{"who wants little leaves the rest to the others", ns{1: 100, 2: 500, 3: 9000, 4: 9000}, 3000, ns{1: 100, 2: 500, 3: 1200, 4: 1200}},
-		{"nobody gets more than it wants", ns{1: 100, 2: 200}, 2000, ns{1: 100, 2: 200}},
-		{"nothing is given", ns{1: 100}, 0, ns{1: 0}},
+		{"a crowd leaves a service what it wants", ns{"/a": 12000, "/b": 850}, 2000, ns{"/a": 1150, "/b": 850}},
+		{"equals get equal shares", ns{"/a": 4000, "/b": 4000}, 2000, ns{"/a": 1000, "/b": 1000}},
+		{"who wants little leaves the rest to the others", ns{"/a": 100, "/b": 500, "/c": 9000, "/d": 9000}, 3000, ns{"/a": 100, "/b": 500, "/c": 1200, "/d": 1200}},
+		{"nobody gets more than it wants", ns{"/a": 100, "/b": 200}, 2000, ns{"/a": 100, "/b": 200}},
+		{"nothing is given", ns{"/a": 100}, 0, ns{"/a": 0}},
 		{"nobody wants anything", ns{}, 100, ns{}},
+		{"to be many is no advantage", ns{"/u/1": 900, "/u/2": 900, "/u/3": 900, "/s/web": 900}, 1200, ns{"/u/1": 200, "/u/2": 200, "/u/3": 200, "/s/web": 600}},
+		{"what a branch does not want the other may have", ns{"/u/1": 900, "/u/2": 900, "/s/web": 300}, 1200, ns{"/u/1": 450, "/u/2": 450, "/s/web": 300}},
+		{"what it has itself is one of its children", ns{"/u": 900, "/u/1": 900, "/u/1/x": 900, "/u-2": 100}, 1000, ns{"/u": 450, "/u/1": 225, "/u/1/x": 225, "/u-2": 100}},
+		{"the root's own are one beside its children", ns{"/": 900, "/a": 900, "/b": 900}, 900, ns{"/": 300, "/a": 300, "/b": 300}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if diff := cmp.Diff(tt.want, Entitled(tt.wanted, tt.given)); diff != "" {
+			paths := slices.Sorted(maps.Keys(tt.wanted))
+			var claims []Claim
+			for i, path := range paths {
+				claims = append(claims, Claim{ID: model.CgroupID(i), Path: path, Wanted: tt.wanted[path]})
+			}
+			if len(claims) > 0 {
+				claims[0].Ran = tt.given // who got it makes no difference
+			}
+			got := ns{}
+			for id, n := range NewClaims(claims).Entitled() {
+				got[paths[id]] = n
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
 }
 
+// randomClaims are those of some cgroups, a few of which have the same path, or none.
+func randomClaims(rng *rand.Rand) []Claim {
+	var claims []Claim
+	for id := range model.CgroupID(1 + rng.IntN(30)) {
+		path := ""
+		for range rng.IntN(5) {
+			path += "/" + []string{"a", "a-b", "a.b", "b", "c"}[rng.IntN(5)]
+		}
+		claims = append(claims, Claim{ID: id, Path: path, Ran: rng.Uint64N(100_000), Wanted: rng.Uint64N(1_000_000)})
+	}
+	return claims
+}
+
 func TestNobodyIsEntitledToMoreThanItWantsAndAllTogetherToWhatWasGiven(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 2000 {
+		claims := randomClaims(rng)
+		var given, all uint64
 		wanted := make(map[model.CgroupID]uint64)
-		var all uint64
-		for id := range model.CgroupID(1 + rng.IntN(20)) {
-			wanted[id] = rng.Uint64N(1_000_000)
-			all += wanted[id]
+		for _, c := range claims {
+			given, all, wanted[c.ID] = given+c.Ran, all+c.Wanted, c.Wanted
 		}
-		given := rng.Uint64N(3_000_000)
 		var sum uint64
-		for id, got := range Entitled(wanted, given) {
+		entitled := NewClaims(claims).Entitled()
+		for id, got := range entitled {
 			if got > wanted[id] {
 				t.Fatalf("entitled to %d and wanted %d", got, wanted[id])
 			}
 			sum += got
 		}
-		if want := min(given, all); sum != want {
-			t.Fatalf("entitled to %d together, want %d", sum, want)
+		// Nothing is lost but by the rounding of each division.
+		if want := min(given, all); len(entitled) != len(claims) || sum > want || sum+uint64(len(claims)*len(claims)) < want {
+			t.Fatalf("%d of %d entitled to %d together, want %d", len(entitled), len(claims), sum, want)
+		}
+	}
+}
+
+func TestBranches(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	under := func(path, cgroup string) bool { return path == cgroup || strings.HasPrefix(path, cgroup+"/") }
+	for range 500 {
+		claims := randomClaims(rng)
+		all := NewClaims(slices.Clone(claims))
+		for _, x := range claims {
+			for _, y := range claims {
+				if x.Path == "" || y.Path == "" {
+					continue
+				}
+				// The longest path that both are below, name by name.
+				xs, ys := strings.Split(x.Path, "/"), strings.Split(y.Path, "/")
+				n := 0
+				for n < len(xs) && n < len(ys) && xs[n] == ys[n] {
+					n++
+				}
+				of := func(names []string) (ids []model.CgroupID) {
+					own := n == len(names)
+					branch := strings.Join(names[:min(n+1, len(names))], "/")
+					for _, c := range claims {
+						if c.Path == branch || !own && under(c.Path, branch) {
+							ids = append(ids, c.ID)
+						}
+					}
+					return ids
+				}
+				in := func(b Branch) (ids []model.CgroupID) {
+					for i := b.First; i < b.End; i++ {
+						ids = append(ids, all.At(i).ID)
+						if all.Index(all.At(i).ID) != i {
+							t.Fatalf("index %d", i)
+						}
+					}
+					slices.Sort(ids)
+					return ids
+				}
+				a, b := all.Branches(x.Path, y.Path)
+				if !slices.Equal(in(a), of(xs)) || !slices.Equal(in(b), of(ys)) {
+					t.Fatalf("%s and %s: got %d and %d, want %d and %d", x.Path, y.Path, in(a), in(b), of(xs), of(ys))
+				}
+			}
 		}
 	}
 }

@@ -22,7 +22,7 @@ type CPUContentionConfig struct {
 	// is a victim.
 	VictimMSPerSecond float64 `json:"victim_ms_per_second" yaml:"victim_ms_per_second" doc:"How long a cgroup is made to wait in each second, in ms, before it is a victim." range:"1..1000000"`
 	// DeprivedPercent is how much less than it was entitled to a cgroup must have got to
-	// be a victim: see blame.Entitled.
+	// be a victim: see blame.Claims.Entitled.
 	DeprivedPercent float64 `json:"deprived_percent" yaml:"deprived_percent" doc:"How many percent less than it was entitled to a cgroup must have got to be a victim." range:"0..100"`
 	// OwnQuotaPartAtMost is the part of a victim's wait (0 to 1) that may be its own
 	// quota's, or the hypervisor's, before nobody else is accused.
@@ -75,7 +75,7 @@ func (d cpuContention) accuse(w *window) (culprit model.CgroupID, worstOff []hur
 		return 0, nil, nil, 0 // what everybody is entitled to need not be worked out
 	}
 	run := w.ran()
-	entitled := entitledIn(run, shares)
+	entitled := w.claims().Entitled()
 
 	fair := fairness{d.cfg.DeprivedPercent, d.cfg.OwnQuotaPartAtMost}
 	caused := make(map[model.CgroupID]uint64)
@@ -126,20 +126,6 @@ func anybody(shares map[model.CgroupID]*blame.Shares, did func(worstNS uint64) b
 		}
 	}
 	return false
-}
-
-// entitledIn is what each cgroup was entitled to, of the CPU time that all of them got.
-func entitledIn(run map[model.CgroupID]uint64, shares map[model.CgroupID]*blame.Shares) map[model.CgroupID]uint64 {
-	var given uint64
-	wanted := make(map[model.CgroupID]uint64, len(run))
-	for id, ns := range run {
-		given += ns
-		wanted[id] = ns
-	}
-	for id, s := range shares {
-		wanted[id] += waited(s)
-	}
-	return blame.Entitled(wanted, given)
 }
 
 func (d cpuContention) judge(w *window, f *finding, some, use float64) {

@@ -55,7 +55,7 @@ func (w *window) wrongs() map[model.CgroupID][]wrong {
 				break // the worst come first
 			}
 			deprived := deprivedBy(run[victim], n.NS, run[n.Offender], waited(shares[n.Offender]))
-			if deprived < w.fair.deprivedPercent {
+			if deprived < w.fair.deprivedPercent || !w.branchDeprived(victim, n.Offender) {
 				continue
 			}
 			x := wrong{
@@ -77,6 +77,82 @@ func (w *window) wrongs() map[model.CgroupID][]wrong {
 	return w.wronged
 }
 
+// fight is between two branches of the tree: those of the one whom the other made wait, and those
+// of the other who did, each so much that it is no noise.
+type fight struct {
+	ran, waited         uint64 // waited for the others
+	theyRan, theyWaited uint64
+}
+
+// branchDeprived says that those in the victim's branch whom the offender's branch made wait
+// got less, together, than they were entitled to against it. The scheduler divides the CPUs
+// among branches first: so each of many cgroups gets little, and nobody wrongs them who gets
+// what is his own.
+func (w *window) branchDeprived(victim, offender model.CgroupID) bool {
+	v, o := w.path(victim), w.path(offender)
+	if v == o {
+		return true // neither is known, or one was made again
+	}
+	claims := w.claims()
+	var key [2]blame.Branch
+	key[0], key[1] = claims.Branches(v, o)
+	f, known := w.fights[key]
+	if !known {
+		f = w.fight(key[0], key[1])
+		w.fights[key] = f
+	}
+	return deprivedBy(f.ran, f.waited, f.theyRan, f.theyWaited) >= w.fair.deprivedPercent
+}
+
+func (w *window) fight(victims, offenders blame.Branch) (f fight) {
+	claims, shares := w.claims(), w.blame(hurtSpan)
+	_, covered := w.last(hurtSpan)
+	made := make(map[int]uint64) // wait, by offender
+	for i := victims.First; i < victims.End; i++ {
+		victim := claims.At(i)
+		s := shares[victim.ID]
+		if s == nil {
+			continue
+		}
+		var waited uint64
+		for _, n := range s.Neighbours {
+			if at := claims.Index(n.Offender); at >= offenders.First && at < offenders.End {
+				waited += n.NS
+				made[at] += n.NS
+			}
+		}
+		if msPerSecond(waited, covered) >= leastWrong {
+			f.ran += victim.Ran
+			f.waited += waited
+		}
+	}
+	for at, ns := range made {
+		if offender := claims.At(at); msPerSecond(ns, covered) >= leastWrong {
+			f.theyRan += offender.Ran
+			f.theyWaited += offender.Wanted - offender.Ran
+		}
+	}
+	return f
+}
+
+// claims are what the cgroups ran and wanted over hurtSpan.
+func (w *window) claims() *blame.Claims {
+	if w.claimed == nil {
+		shares, run := w.blame(hurtSpan), w.ran()
+		claims := make([]blame.Claim, 0, len(run))
+		for id, ran := range run {
+			claims = append(claims, blame.Claim{ID: id, Path: w.path(id), Ran: ran, Wanted: ran + waited(shares[id])})
+		}
+		for id, s := range shares {
+			if run[id] == 0 {
+				claims = append(claims, blame.Claim{ID: id, Path: w.path(id), Wanted: waited(s)})
+			}
+		}
+		w.claimed, w.fights = blame.NewClaims(claims), make(map[[2]blame.Branch]fight)
+	}
+	return w.claimed
+}
+
 // nextTo is the index of the worst neighbour besides the given one.
 func nextTo(i int) int {
 	if i == 0 {
@@ -87,7 +163,7 @@ func nextTo(i int) int {
 
 // deprivedBy is by how many percent the victim got less than it was entitled to against
 // one offender, and 0 where the offender got no more than it was entitled to itself. It is
-// blame.Entitled for two, without its maps: thousands of pairs are judged in a tick.
+// blame.Claims.Entitled for two: thousands of pairs are judged in a tick.
 func deprivedBy(victimRan, waitedForIt, offenderRan, offenderWaited uint64) float64 {
 	given := victimRan + offenderRan
 	wantedByVictim, wantedByOffender := victimRan+waitedForIt, offenderRan+offenderWaited

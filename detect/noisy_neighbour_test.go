@@ -242,7 +242,7 @@ func TestAPairIsJudgedAsEntitledJudgesMany(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	for range 5000 {
 		ran, wait, theirs, theirWait := rng.Uint64N(1000), rng.Uint64N(1000), rng.Uint64N(1000), rng.Uint64N(1000)
-		e := blame.Entitled(map[model.CgroupID]uint64{0: ran + wait, 1: theirs + theirWait}, ran+theirs)
+		e := blame.NewClaims([]blame.Claim{{ID: 0, Path: "/a", Ran: ran, Wanted: ran + wait}, {ID: 1, Path: "/b", Ran: theirs, Wanted: theirs + theirWait}}).Entitled()
 		want := 0.0
 		if e[0] > ran && theirs > e[1] {
 			want = 100 * (1 - float64(ran)/float64(e[0]))

@@ -43,6 +43,8 @@ type window struct {
 	shares   map[time.Duration]map[model.CgroupID]*blame.Shares
 	offences map[model.CgroupID][]hurt  // by offender, over hurtSpan
 	wronged  map[model.CgroupID][]wrong // the same
+	claimed  *blame.Claims              // the same
+	fights   map[[2]blame.Branch]fight  // the same, by the branches of victims and offenders
 	verdicts map[model.Resource]verdict
 	runNS    map[model.CgroupID]uint64 // by ran
 }
@@ -85,7 +87,7 @@ func (w *window) feed(s *model.Sample) (broken bool) {
 	light.Waits = nil
 	w.charges = append(w.charges, w.table.apply(s))
 	w.ledger.enter(s, w.table)
-	w.shares, w.offences, w.wronged, w.verdicts, w.runNS = nil, nil, nil, nil, nil
+	w.shares, w.offences, w.wronged, w.verdicts, w.runNS, w.claimed = nil, nil, nil, nil, nil, nil
 
 	old := max(0, len(w.samples)-maxSamples)
 	for s.BootNS-w.samples[old].BootNS > int64(kept) {
