@@ -34,6 +34,7 @@ type facts struct {
 	// writes are what would carry the decision out, noWay is why it must not be.
 	owner    cgroupctl.Owner
 	ownerErr error
+	waited   time.Duration // for systemd, which was asked
 	way      cgroupctl.Way
 	writes   []model.FileWrite
 	noWay    string
