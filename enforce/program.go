@@ -42,7 +42,8 @@ type Program struct {
 	Reloading func()
 	Reloaded  func(changed, pending []string, err error)
 
-	at func(point string) // see Options
+	at    func(point string)                     // see Options
+	lstat func(name string) (fs.FileInfo, error) // nil is os.Lstat; tests hold it up
 }
 
 // closeBound is how long the end may take. Whatever is not undone by then is undone
