@@ -94,26 +94,8 @@ func (p Program) Run(ctx context.Context) error {
 		defer close(ran)
 		e.Run(running)
 	}()
-	go func() {
-		for {
-			select {
-			case <-running.Done():
-				return
-			case <-hangUp:
-				p.reload(e)
-			case <-releaseAll:
-				// First released, then told: whoever reads the log may be slow. What cannot be
-				// undone within the bound is tried again.
-				all, cancel := context.WithTimeout(running, undoTimeout)
-				err := e.ReleaseAll(all, model.EndReleased)
-				cancel()
-				p.Log.Warn("SIGUSR2: every lease is released")
-				if err != nil {
-					p.Log.Error("release failed", keyError, err)
-				}
-			}
-		}
-	}()
+	go onEach(running, hangUp, func() { p.reload(e) })
+	go onEach(running, releaseAll, func() { p.releaseAll(running, e) })
 	if p.Alive != nil {
 		go p.prove(running, e)
 	}
@@ -133,6 +115,31 @@ func (p Program) Run(ctx context.Context) error {
 	stop()
 	<-ran
 	return err
+}
+
+// onEach acts on each signal of a kind. Each kind has its own goroutine: a configuration whose
+// disk does not answer must not keep an operator from letting everything go.
+func onEach(ctx context.Context, signals <-chan os.Signal, act func()) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
+			act()
+		}
+	}
+}
+
+// releaseAll lets everything go. It is done first and told then: whoever reads the log may be
+// slow. What cannot be undone within the bound is tried again.
+func (p Program) releaseAll(ctx context.Context, e *Engine) {
+	bounded, cancel := context.WithTimeout(ctx, undoTimeout)
+	err := e.ReleaseAll(bounded, model.EndReleased)
+	cancel()
+	p.Log.Warn("SIGUSR2: every lease is released")
+	if err != nil {
+		p.Log.Error("release failed", keyError, err)
+	}
 }
 
 // listen opens the socket, unless the service manager has.
