@@ -227,6 +227,33 @@ func TestAThrottleThatCannotBeLoosenedIsHeldToItsEnd(t *testing.T) {
 	}, noHeartbeat)
 }
 
+// systemd may loosen a limit after that was given up: nobody else has then, and the lease goes on.
+func TestAStepThatSystemdTakesLateIsNoReasonToYield(t *testing.T) {
+	run(t, func(t *testing.T, w *world) {
+		const p = "/a.service"
+		d := w.eased(p)
+		w.fake.SetOwner(p, cgroupctl.Owner{Own: true, Version: 257, Unit: cgroupctl.Unit{Name: "a.service", ActiveState: "active"}}, nil)
+		w.mustHold(d)
+		w.fake.SetFault(func(op string, _ cgroupctl.Ref) error {
+			if op == "ease" {
+				return cgroupctl.ErrUnconfirmed
+			}
+			return nil
+		})
+		time.Sleep(52 * time.Second)
+		w.fake.SetLimit(p, "cpu.max", "125000 100000")
+		time.Sleep(7 * time.Second)
+		synctest.Wait()
+		w.wantLimits(p, "125000 100000", "100")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		w.wantLimits(p, "max 100000", "4915")
+		if l := w.log.last(); l.EndReason != model.EndExpired || l.EasedAt != nil || l.Writes[0].Unit == "" || l.Writes[0].Step != "125000 100000" {
+			t.Errorf("it ended as %+v", l)
+		}
+	}, noHeartbeat)
+}
+
 // An undo that comes while a limit is loosened waits for it: the last write is the undo's.
 func TestAStepNeverOutlivesItsLease(t *testing.T) {
 	w := newWorld(t)
