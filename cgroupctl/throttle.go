@@ -196,14 +196,17 @@ func (c *Controller) restoreLimits(ctx context.Context, r Ref, writes []model.Fi
 		u.add(note, err)
 	}
 	if c.units != nil { // else it has no units any more
-		u.add(c.resetUnit(ctx, writes))
+		u.add(c.resetUnit(writes))
 	}
 	return u.said()
 }
 
 // resetUnit puts the properties of a unit back, but not one that somebody else has set
-// meanwhile.
-func (c *Controller) resetUnit(ctx context.Context, writes []model.FileWrite) (note string, err error) {
+// meanwhile. It has the bound of systemd: that of the kernel's confirmation may be too short
+// to ever succeed.
+func (c *Controller) resetUnit(writes []model.FileWrite) (note string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), unitBound)
+	defer cancel()
 	unit := writes[0].Unit
 	var was []model.UnitLimit
 	var notes []string
