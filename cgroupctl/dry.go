@@ -3,8 +3,6 @@ package cgroupctl
 import (
 	"context"
 	"errors"
-	"slices"
-	"strings"
 	"sync"
 
 	"github.com/breakerd/breakerd/model"
@@ -121,17 +119,11 @@ func (d *Dry) Confirm(ctx context.Context, r Ref, frozen bool) error {
 
 // Restore forgets the writes, with the note that the real one would give.
 func (d *Dry) Restore(_ context.Context, r Ref, writes ...model.FileWrite) (string, error) {
-	var notes []string
-	for _, w := range slices.Backward(writes) {
-		note, err := d.restore(r, w)
-		if err != nil {
-			return "", err
-		}
-		if note != "" && !slices.Contains(notes, note) {
-			notes = append(notes, note)
-		}
+	var u undone
+	for _, w := range writes {
+		u.add(d.restore(r, w))
 	}
-	return strings.Join(notes, "; "), nil
+	return u.said()
 }
 
 func (d *Dry) restore(r Ref, w model.FileWrite) (string, error) {

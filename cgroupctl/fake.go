@@ -275,17 +275,11 @@ func (f *Fake) Confirm(ctx context.Context, r Ref, frozen bool) error {
 
 // Restore puts back what was there before a write.
 func (f *Fake) Restore(_ context.Context, r Ref, writes ...model.FileWrite) (string, error) {
-	var notes []string
-	for _, w := range slices.Backward(writes) {
-		note, err := f.restore(r, w)
-		if err != nil {
-			return "", err
-		}
-		if note != "" && !slices.Contains(notes, note) {
-			notes = append(notes, note)
-		}
+	var u undone
+	for _, w := range writes {
+		u.add(f.restore(r, w))
 	}
-	return strings.Join(notes, "; "), nil
+	return u.said()
 }
 
 func (f *Fake) restore(r Ref, w model.FileWrite) (string, error) {

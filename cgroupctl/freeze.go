@@ -142,8 +142,9 @@ func confirmBelow(ctx context.Context, dir int, r Ref) error {
 	return nil
 }
 
-// Restore puts back what was there before the writes, the last one first, and waits
-// until the kernel has carried it out. It compares first: a file that no longer holds
+// Restore puts back what was there before the writes, each though another fails, and waits
+// until the kernel has carried it out. It goes in the order of the writes, for io.max is the
+// last one, and may wait for its device. It compares first: a file that no longer holds
 // what was written has another owner by now and is left alone. The note says what was
 // found, if it was not what we had left; a cgroup that is gone is a note, no error.
 func (c *Controller) Restore(ctx context.Context, r Ref, writes ...model.FileWrite) (note string, err error) {
@@ -162,8 +163,8 @@ func (c *Controller) Restore(ctx context.Context, r Ref, writes ...model.FileWri
 		}
 		return c.restoreLimits(ctx, r, writes)
 	}
-	var notes []string
-	for _, w := range slices.Backward(writes) {
+	var u undone
+	for _, w := range writes {
 		if w.Unit != "" {
 			note, err = c.restoreUnit(ctx, r, w)
 		} else {
@@ -172,15 +173,31 @@ func (c *Controller) Restore(ctx context.Context, r Ref, writes ...model.FileWri
 		if errors.Is(err, ErrGone) {
 			return noteGone, nil
 		}
-		if err != nil {
-			return "", err
-		}
-		if note != "" {
-			notes = append(notes, note)
-		}
+		u.add(note, err)
 	}
-	return strings.Join(notes, "; "), nil
+	return u.said()
 }
+
+// undone gathers what the parts of an undo say. None is left out because another failed.
+type undone struct {
+	notes []string
+	err   error
+}
+
+func (u *undone) add(note string, err error) {
+	switch {
+	case err == nil:
+	case u.err == nil:
+		u.err = err
+	default:
+		u.err = fmt.Errorf("%w; %w", u.err, err)
+	}
+	if note != "" && !slices.Contains(u.notes, note) {
+		u.notes = append(u.notes, note)
+	}
+}
+
+func (u *undone) said() (note string, err error) { return strings.Join(u.notes, "; "), u.err }
 
 // ours reports whether a file holds what a lease wrote, or writes in its course.
 func ours(w model.FileWrite, now string) bool {

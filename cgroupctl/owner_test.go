@@ -12,6 +12,7 @@ import (
 
 	"github.com/breakerd/breakerd/cgroupctl"
 	"github.com/breakerd/breakerd/internal/kerneltest"
+	"github.com/breakerd/breakerd/model"
 )
 
 // units is a service manager in memory that has one unit, with the cgroup of a test.
@@ -113,6 +114,39 @@ func TestAManagerThatDoesNotAnswerKeepsNothingFrozen(t *testing.T) {
 				t.Errorf("%v, %+v", err, u.unit)
 			}
 		})
+	}
+}
+
+// slowLimits is a service manager that takes its time to say what limits a unit has.
+type slowLimits struct {
+	cgroupctl.UnitLimits
+	reset []model.UnitLimit
+}
+
+func (s *slowLimits) Limits(ctx context.Context, _ string, of ...model.UnitLimit) ([]model.UnitLimit, error) {
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(50 * time.Millisecond):
+		return of, nil
+	}
+}
+
+func (s *slowLimits) ResetLimits(ctx context.Context, _ string, was []model.UnitLimit) error {
+	s.reset = was
+	return ctx.Err()
+}
+
+// A kernel that is given little time to confirm is no reason to give systemd as little.
+func TestAManagerHasItsOwnTimeToResetLimits(t *testing.T) {
+	u, c := withUnits(t)
+	limits := &slowLimits{}
+	u.UnitLimits = limits
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	w := model.FileWrite{File: "pids.max", Was: "max", Wrote: "100", Unit: u.unit.Name, Limit: model.UnitLimit{Property: cgroupctl.TasksMax}}
+	if _, err := c.Restore(ctx, u.g.Ref(), w); err != nil || len(limits.reset) != 1 {
+		t.Errorf("%v, reset %+v", err, limits.reset)
 	}
 }
 

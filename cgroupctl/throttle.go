@@ -177,41 +177,36 @@ func (c *Controller) applyLimit(r Ref, l limit, w model.FileWrite) error {
 // restoreLimits lifts limits of a unit, and then has systemd know of it, all at once: it
 // reads its units again for that. Nobody stays limited because systemd is slow, or hangs.
 func (c *Controller) restoreLimits(ctx context.Context, r Ref, writes []model.FileWrite) (note string, err error) {
-	var notes []string
-	for _, w := range slices.Backward(writes) {
+	for _, w := range writes {
 		if err := checkUnit(r, w); err != nil {
 			return "", err
 		}
+	}
+	var u undone
+	for _, w := range writes {
 		plain := w
 		plain.Unit = ""
 		if plain.Was == "" {
 			l, _ := limitOf(w)
 			plain.Was = l.none
 		}
-		note, err := c.restoreFile(ctx, r, plain)
-		switch {
-		case errors.Is(err, ErrGone):
-			note = noteGone
-		case err != nil:
-			return "", err
+		if note, err = c.restoreFile(ctx, r, plain); errors.Is(err, ErrGone) {
+			note, err = noteGone, nil
 		}
-		if note != "" && !slices.Contains(notes, note) {
-			notes = append(notes, note)
-		}
+		u.add(note, err)
 	}
-	if c.units == nil {
-		return strings.Join(notes, "; "), nil // it has no units any more
+	if c.units != nil { // else it has no units any more
+		u.add(c.resetUnit(writes))
 	}
-	note, err = c.resetUnit(ctx, writes)
-	if note != "" {
-		notes = append(notes, note)
-	}
-	return strings.Join(notes, "; "), err
+	return u.said()
 }
 
 // resetUnit puts the properties of a unit back, but not one that somebody else has set
-// meanwhile.
-func (c *Controller) resetUnit(ctx context.Context, writes []model.FileWrite) (note string, err error) {
+// meanwhile. It has the bound of systemd: that of the kernel's confirmation may be too short
+// to ever succeed.
+func (c *Controller) resetUnit(writes []model.FileWrite) (note string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), unitBound)
+	defer cancel()
 	unit := writes[0].Unit
 	var was []model.UnitLimit
 	var notes []string

@@ -23,8 +23,8 @@ func (e *Engine) assert(l *lease) (yield string) {
 		if err != nil || now == w.Wrote {
 			continue // what is gone, or cannot be read, is for the guards to judge
 		}
-		if held.EasedAt != nil && now == w.Step {
-			continue // systemd may take a step after it was given up
+		if now == w.Step && (held.EasedAt != nil || w.Unit != "" && w.Step != "") {
+			continue // systemd may take a step after it was given up, also where none was taken in time
 		}
 		again := w
 		again.Was = now

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -227,6 +228,33 @@ func TestAThrottleThatCannotBeLoosenedIsHeldToItsEnd(t *testing.T) {
 	}, noHeartbeat)
 }
 
+// systemd may loosen a limit after that was given up: nobody else has then, and the lease goes on.
+func TestAStepThatSystemdTakesLateIsNoReasonToYield(t *testing.T) {
+	run(t, func(t *testing.T, w *world) {
+		const p = "/a.service"
+		d := w.eased(p)
+		w.fake.SetOwner(p, cgroupctl.Owner{Own: true, Version: 257, Unit: cgroupctl.Unit{Name: "a.service", ActiveState: "active"}}, nil)
+		w.mustHold(d)
+		w.fake.SetFault(func(op string, _ cgroupctl.Ref) error {
+			if op == "ease" {
+				return cgroupctl.ErrUnconfirmed
+			}
+			return nil
+		})
+		time.Sleep(52 * time.Second)
+		w.fake.SetLimit(p, "cpu.max", "125000 100000")
+		time.Sleep(7 * time.Second)
+		synctest.Wait()
+		w.wantLimits(p, "125000 100000", "100")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		w.wantLimits(p, "max 100000", "4915")
+		if l := w.log.last(); l.EndReason != model.EndExpired || l.EasedAt != nil || l.Writes[0].Unit == "" || l.Writes[0].Step != "125000 100000" {
+			t.Errorf("it ended as %+v", l)
+		}
+	}, noHeartbeat)
+}
+
 // An undo that comes while a limit is loosened waits for it: the last write is the undo's.
 func TestAStepNeverOutlivesItsLease(t *testing.T) {
 	w := newWorld(t)
@@ -246,7 +274,7 @@ func TestAStepNeverOutlivesItsLease(t *testing.T) {
 	e.lookWhileHeld(l)
 	<-l.done
 	w.wantLimits("/a", "max 100000", "4915")
-	if got := w.fake.Writes(); got[len(got)-1] != "/a cpu.max=max 100000" {
+	if got := w.fake.Writes(); !slices.Equal(got[len(got)-2:], []string{"/a cpu.max=max 100000", "/a pids.max=4915"}) {
 		t.Errorf("written: %q", got)
 	}
 	w.close()

@@ -88,6 +88,8 @@ type Engine struct {
 	proc     procReader
 	records  *records
 	at       func(string)
+	ended    func(id string) (model.Lease, bool, error) // records.ended; tests hold it up
+	reading  sync.Mutex                                 // one of these at a time; never under mu
 
 	turn    chan struct{} // holds a token: one proposal at a time
 	wake    chan struct{} // tells Run that Next may have changed
@@ -197,14 +199,13 @@ func Open(o Options) (*Engine, error) {
 	if e.at == nil {
 		e.at = func(string) {}
 	}
-	if o.StateDir == "" {
-		return e, nil
+	if o.StateDir != "" {
+		var err error
+		if e.records, err = openRecords(o.StateDir); err != nil {
+			return nil, err
+		}
 	}
-	var err error
-	if e.records, err = openRecords(o.StateDir); err != nil {
-		return nil, err
-	}
-	e.paused = e.records.readPause()
+	e.ended, e.paused = e.records.ended, e.records.readPause()
 	return e, nil
 }
 

@@ -389,6 +389,43 @@ func TestATellingThatTakesLongKeepsNothingFrozen(t *testing.T) {
 	w.close()
 }
 
+// A disk that does not answer whether a lease is known keeps nothing from ending: not its time,
+// not an operator, and the status is told.
+func TestADiskThatDoesNotAnswerKeepsNothingFrozen(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		ask  func(*world)
+	}{
+		{"the next proposal", func(w *world) { w.e.Propose(w.t.Context(), w.decide(w.tree("/c", 300), 300, time.Second)) }},
+		{"somebody who asks after a lease", func(w *world) { w.e.Lease("x") }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			run(t, func(t *testing.T, w *world) {
+				let := make(chan struct{})
+				w.mustHold(w.decide(w.tree("/a", 100), 100, 5*time.Second))
+				w.mustHold(w.decide(w.tree("/b", 200), 200, time.Minute))
+				w.e.ended = func(string) (model.Lease, bool, error) {
+					<-let
+					return model.Lease{}, false, nil
+				}
+				go c.ask(w)
+				time.Sleep(5 * time.Second)
+				synctest.Wait()
+				w.wantHeld("/a", false)
+				w.wantHeld("/b", true)
+				if n := w.e.Status().Leases; n != 1 {
+					t.Errorf("the status says that %d are held, want 1", n)
+				}
+				if err := w.e.ReleaseAll(t.Context(), model.EndReleased); err != nil {
+					t.Error(err)
+				}
+				w.wantHeld("/b", false)
+				close(let)
+			})
+		})
+	}
+}
+
 func TestModesOtherThanEnforce(t *testing.T) {
 	for _, c := range []struct {
 		mode    model.Mode

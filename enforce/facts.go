@@ -34,6 +34,7 @@ type facts struct {
 	// writes are what would carry the decision out, noWay is why it must not be.
 	owner    cgroupctl.Owner
 	ownerErr error
+	waited   time.Duration // for systemd, which was asked
 	way      cgroupctl.Way
 	writes   []model.FileWrite
 	noWay    string
@@ -56,7 +57,8 @@ type facts struct {
 	tokensTarget    float64
 	tokensOverall   float64
 	started         time.Time // the engine
-	letGo           time.Time // the target, the last time; zero if it never was
+	letGo           time.Time // the target, or what is above or below it, the last time; zero if never
+	letGoOf         string    // who that was
 }
 
 // ticksPerSecond is USER_HZ, in which the kernel tells user space about times on
@@ -84,7 +86,8 @@ func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 	}
 	e.mu.Lock()
 	f.stopping, f.paused = e.stopping, e.pauseLocked(f.now)
-	f.started, f.letGo = e.started, e.ends[d.Target.Cgroup]
+	f.started = e.started
+	f.letGoOf, f.letGo = e.ends.last(d.Target.Cgroup)
 	f.tokensTarget, f.tokensOverall = e.limits.tokens(d.Target.Cgroup, f.now)
 	f.approval, f.questions = e.questionLocked(d, f.now)
 	for id, l := range e.active {

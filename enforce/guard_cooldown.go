@@ -7,7 +7,8 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
-// guardCooldown leaves who was let go in peace for a while. A fresh start is one for
+// guardCooldown leaves who was let go in peace for a while: the same processes may be held by
+// a cgroup above theirs as well, and by one below. A fresh start is one for
 // everybody: what was done right before it is not known as a rule. The next action of a
 // ladder takes the place of the one before at once.
 func guardCooldown(d *model.Decision, f *facts) string {
@@ -18,13 +19,23 @@ func guardCooldown(d *model.Decision, f *facts) string {
 	case f.before != nil:
 		return ""
 	case !f.letGo.IsZero() && f.now.Sub(f.letGo) < cool:
-		return fmt.Sprintf("%s was let go %s ago, and is left in peace for %s (cooldown)", d.Target.Cgroup, f.now.Sub(f.letGo).Round(time.Millisecond), cool)
+		return fmt.Sprintf("%s was let go %s ago, and is left in peace for %s (cooldown)", f.letGoOf, f.now.Sub(f.letGo).Round(time.Millisecond), cool)
 	}
 	return ""
 }
 
 // ends remembers when each target was last let go.
 type ends map[string]time.Time
+
+// last is when a target was let go the last time, or what is above or below it.
+func (t ends) last(target string) (of string, at time.Time) {
+	for p, then := range t {
+		if nested(p, target) && (then.After(at) || then.Equal(at) && p < of) {
+			of, at = p, then
+		}
+	}
+	return of, at
+}
 
 // end notes that a target is let go.
 func (t ends) end(target string, now time.Time, cool time.Duration) {

@@ -80,7 +80,7 @@ func guardFeasibility(d *model.Decision, f *facts) string {
 		return why
 	}
 	for _, l := range f.held {
-		if other := l.Decision.Target.Cgroup; within(other, d.Target.Cgroup) || within(d.Target.Cgroup, other) {
+		if other := l.Decision.Target.Cgroup; nested(other, d.Target.Cgroup) {
 			return fmt.Sprintf("lease %s holds %s already", l.ID, other)
 		}
 	}
@@ -119,3 +119,6 @@ func whyRealTime(a model.Action, f *facts) string {
 func within(p, dir string) bool {
 	return p == dir || dir == "/" || strings.HasPrefix(p, dir+"/")
 }
+
+// nested reports whether one of the paths is the other, or lies below it.
+func nested(a, b string) bool { return within(a, b) || within(b, a) }

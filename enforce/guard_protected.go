@@ -18,7 +18,7 @@ func guardProtected(d *model.Decision, f *facts) string {
 	}
 	list := &f.config.Protected
 	for _, p := range list.Cgroups {
-		if within(target, p) || within(p, target) {
+		if nested(target, p) {
 			return fmt.Sprintf("the operator protects cgroup %s", p)
 		}
 	}

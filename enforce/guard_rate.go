@@ -14,7 +14,7 @@ func guardRate(d *model.Decision, f *facts) string {
 	r := f.config.Rate
 	switch {
 	case f.tokensTarget < 1:
-		return fmt.Sprintf("%s was acted on too often (%s)", d.Target.Cgroup, r.PerTarget)
+		return fmt.Sprintf("%s, or a cgroup above or below it, was acted on too often (%s)", d.Target.Cgroup, r.PerTarget)
 	case f.tokensOverall < 1:
 		return fmt.Sprintf("too many actions on this machine (%s)", r.Overall)
 	}
@@ -39,11 +39,14 @@ func newLimits(c RateConfig) limits {
 
 func (b Bucket) limiter() *rate.Limiter { return rate.NewLimiter(rate.Every(b.Every.D()), b.Burst) }
 
-// tokens says how many actions are left, for a target and for the machine.
+// tokens says how many actions are left, for a target and for the machine. Who was acted on by
+// a cgroup above or below was acted on, too.
 func (l *limits) tokens(target string, now time.Time) (forTarget, overall float64) {
 	forTarget = float64(l.config.PerTarget.Burst)
-	if b := l.targets[target]; b != nil {
-		forTarget = b.TokensAt(now)
+	for p, b := range l.targets {
+		if nested(p, target) {
+			forTarget = min(forTarget, b.TokensAt(now))
+		}
 	}
 	return forTarget, l.overall.TokensAt(now)
 }

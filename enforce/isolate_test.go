@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/breakerd/breakerd/cgroupctl"
@@ -253,6 +255,60 @@ func TestAUnitThatIsStoppedWhileHeldIsLetGo(t *testing.T) {
 			t.Errorf("got %+v", l)
 		}
 	})
+}
+
+// slowManager answers one question late.
+type slowManager struct {
+	*cgroupctl.Fake
+	late atomic.Int64 // ns
+}
+
+func (s *slowManager) Owner(ctx context.Context, r cgroupctl.Ref) (cgroupctl.Owner, error) {
+	time.Sleep(time.Duration(s.late.Swap(0)))
+	return s.Fake.Owner(ctx, r)
+}
+
+// That systemd has once taken long to answer keeps nobody from being seen afterwards.
+func TestASlowManagerLeavesNobodyUnseen(t *testing.T) {
+	const p = "/batch.slice/a.service"
+	o := cgroupctl.Owner{Own: true, Version: 252, Unit: cgroupctl.Unit{Name: "a.service", ActiveState: "active"}}
+	for _, c := range []struct {
+		name, guard string
+		change      func(*world)
+	}{
+		{"sshd moves in", "protected", func(w *world) {
+			w.process(77, 1, oldStart, "sshd", "/usr/sbin/sshd")
+			w.fake.SetPIDs(p, 77, 100, 101, 102)
+		}},
+		{"it is to be stopped", "owner", func(w *world) {
+			stopped := o
+			stopped.Unit.Job = "stop"
+			w.fake.SetOwner(p, stopped, nil)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var manager *slowManager
+			run(t, func(t *testing.T, w *world) {
+				r := w.tree(p, 100)
+				w.fake.SetOwner(p, o, nil)
+				w.mustHold(w.decide(r, 100, time.Minute))
+				manager.late.Store(int64(ownerBound))
+				time.Sleep(lookEvery + ownerBound)
+				synctest.Wait()
+				c.change(w)
+				w.wantHeld(p, true)
+				time.Sleep(2 * lookEvery)
+				synctest.Wait()
+				w.wantHeld(p, false)
+				if l := last(w.log); l.EndReason != model.EndRefused || !strings.Contains(l.Note, c.guard+": ") {
+					t.Errorf("got %+v", l)
+				}
+			}, func(o *Options) {
+				manager = &slowManager{Fake: o.Cgroups.(*cgroupctl.Fake)}
+				o.Cgroups = manager
+			})
+		})
+	}
 }
 
 // A fork bomb in a session, with a shell beside it.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/breakerd/breakerd/model"
@@ -145,17 +146,57 @@ const releaseFileEvery = 250 * time.Millisecond
 
 // watchReleaseFile lets everything go while the file is there.
 func (p Program) watchReleaseFile(ctx context.Context, e *Engine) {
-	tick := time.NewTicker(releaseFileEvery)
-	defer tick.Stop()
+	names := []string{filepath.Join(p.StateDir, ReleaseFile), filepath.Join(p.RuntimeDir, ReleaseFile)}
+	looks := make(chan look)
+	for _, name := range names {
+		// The state directory is on a disk, which may not answer; the other is not.
+		go p.lookFor(ctx, name, looks)
+	}
+	there := map[string]bool{}
 	found := ""
 	for {
-		if now := p.releaseFile(); now != found {
-			why, name := "", found
-			if found = now; found != "" {
-				why, name = fmt.Sprintf("the file %s is there, which lets everything go", found), found
-			}
-			e.forbid(why)
-			p.Log.Warn("the release file has come or gone", keyPath, name, keyFound, found != "")
+		select {
+		case <-ctx.Done():
+			return
+		case l := <-looks:
+			there[l.name] = l.there
+		}
+		now := ""
+		if i := slices.IndexFunc(names, func(name string) bool { return there[name] }); i >= 0 {
+			now = names[i]
+		}
+		if now == found {
+			continue
+		}
+		why, name := "", found
+		if found = now; found != "" {
+			why, name = fmt.Sprintf("the file %s is there, which lets everything go", found), found
+		}
+		e.forbid(why)
+		p.Log.Warn("the release file has come or gone", keyPath, name, keyFound, found != "")
+	}
+}
+
+// look says whether a file is there.
+type look struct {
+	name  string
+	there bool
+}
+
+// lookFor says again and again whether a file is there.
+func (p Program) lookFor(ctx context.Context, name string, looks chan<- look) {
+	lstat := p.lstat
+	if lstat == nil {
+		lstat = os.Lstat
+	}
+	tick := time.NewTicker(releaseFileEvery)
+	defer tick.Stop()
+	for {
+		_, err := lstat(name)
+		select {
+		case <-ctx.Done():
+			return
+		case looks <- look{name, err == nil}:
 		}
 		select {
 		case <-ctx.Done():
@@ -163,15 +204,4 @@ func (p Program) watchReleaseFile(ctx context.Context, e *Engine) {
 		case <-tick.C:
 		}
 	}
-}
-
-// releaseFile is the one that is there; "" if none is.
-func (p Program) releaseFile() string {
-	for _, dir := range []string{p.StateDir, p.RuntimeDir} {
-		name := filepath.Join(dir, ReleaseFile)
-		if _, err := os.Lstat(name); err == nil {
-			return name
-		}
-	}
-	return ""
 }

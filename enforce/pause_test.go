@@ -1,7 +1,9 @@
 package enforce
 
 import (
+	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -123,6 +125,43 @@ func TestTheReleaseFileLetsEverythingGo(t *testing.T) {
 	if err := cmd.Wait(); err != nil || g.Frozen() {
 		t.Errorf("it ended with %v, frozen %v", err, g.Frozen())
 	}
+}
+
+// A disk that does not answer hides no file in the runtime directory.
+func TestASlowDiskDoesNotHideTheReleaseFile(t *testing.T) {
+	run(t, func(t *testing.T, w *world) {
+		w.mustHold(w.decide(w.tree("/a", 100), 100, time.Minute))
+		let := make(chan struct{})
+		p := Program{StateDir: w.state, RuntimeDir: t.TempDir(), Log: w.e.log}
+		p.lstat = func(name string) (fs.FileInfo, error) {
+			if filepath.Dir(name) == p.StateDir {
+				<-let
+			}
+			return os.Lstat(name)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go p.watchReleaseFile(ctx, w.e)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		w.wantHeld("/a", true)
+		file := filepath.Join(p.RuntimeDir, ReleaseFile)
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * releaseFileEvery)
+		synctest.Wait()
+		w.wantHeld("/a", false)
+		if err := os.Rename(file, filepath.Join(w.state, ReleaseFile)); err != nil {
+			t.Fatal(err)
+		}
+		close(let)
+		time.Sleep(2 * releaseFileEvery)
+		synctest.Wait()
+		if why := w.e.Status().Paused; !strings.Contains(why, w.state) {
+			t.Errorf("it says %q", why)
+		}
+	})
 }
 
 func TestWhoMayPauseAndWhoMayResume(t *testing.T) {

@@ -42,7 +42,8 @@ type Program struct {
 	Reloading func()
 	Reloaded  func(changed, pending []string, err error)
 
-	at func(point string) // see Options
+	at    func(point string)                     // see Options
+	lstat func(name string) (fs.FileInfo, error) // nil is os.Lstat; tests hold it up
 }
 
 // closeBound is how long the end may take. Whatever is not undone by then is undone
@@ -93,26 +94,8 @@ func (p Program) Run(ctx context.Context) error {
 		defer close(ran)
 		e.Run(running)
 	}()
-	go func() {
-		for {
-			select {
-			case <-running.Done():
-				return
-			case <-hangUp:
-				p.reload(e)
-			case <-releaseAll:
-				// First released, then told: whoever reads the log may be slow. What cannot be
-				// undone within the bound is tried again.
-				all, cancel := context.WithTimeout(running, undoTimeout)
-				err := e.ReleaseAll(all, model.EndReleased)
-				cancel()
-				p.Log.Warn("SIGUSR2: every lease is released")
-				if err != nil {
-					p.Log.Error("release failed", keyError, err)
-				}
-			}
-		}
-	}()
+	go onEach(running, hangUp, func() { p.reload(e) })
+	go onEach(running, releaseAll, func() { p.releaseAll(running, e) })
 	if p.Alive != nil {
 		go p.prove(running, e)
 	}
@@ -132,6 +115,31 @@ func (p Program) Run(ctx context.Context) error {
 	stop()
 	<-ran
 	return err
+}
+
+// onEach acts on each signal of a kind. Each kind has its own goroutine: a configuration whose
+// disk does not answer must not keep an operator from letting everything go.
+func onEach(ctx context.Context, signals <-chan os.Signal, act func()) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signals:
+			act()
+		}
+	}
+}
+
+// releaseAll lets everything go. It is done first and told then: whoever reads the log may be
+// slow. What cannot be undone within the bound is tried again.
+func (p Program) releaseAll(ctx context.Context, e *Engine) {
+	bounded, cancel := context.WithTimeout(ctx, undoTimeout)
+	err := e.ReleaseAll(bounded, model.EndReleased)
+	cancel()
+	p.Log.Warn("SIGUSR2: every lease is released")
+	if err != nil {
+		p.Log.Error("release failed", keyError, err)
+	}
 }
 
 // listen opens the socket, unless the service manager has.

@@ -3,6 +3,7 @@ package enforce
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -278,6 +279,31 @@ func TestRecordsOfANewerEnforcerAreRefusedAndLeaveNothingFrozen(t *testing.T) {
 	}
 	cmd = k.start("")
 	k.answers(cmd)
+}
+
+// A configuration whose disk does not answer a reload, which a FIFO stands for, does not keep
+// SIGUSR2 from letting everything go, nor SIGTERM.
+func TestAReloadThatHangsKeepsNothingFrozen(t *testing.T) {
+	k, g := heldByAProgram(t)
+	cmd := k.start("")
+	k.answers(cmd)
+	if err := errors.Join(os.Remove(k.config), unix.Mkfifo(k.config, 0o600), cmd.Process.Signal(unix.SIGHUP)); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(200 * time.Millisecond) // it reads by now
+	for _, signal := range []unix.Signal{unix.SIGUSR2, unix.SIGTERM} {
+		k.propose(0, time.Minute)
+		if !g.Frozen() {
+			t.Fatal("not frozen")
+		}
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "thawed after "+signal.String(), func() bool { return !g.Frozen() })
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("it ended with %v\n%s", err, k.log())
+	}
 }
 
 // Nobody reads standard error any more: what is held is let go all the same, also by a

@@ -314,15 +314,10 @@ func (l *lease) addNote(note string) {
 
 // recall finds what became of a decision that was carried out before.
 func (e *Engine) recall(id string) (model.Outcome, bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if out, ok := e.done.get(id); ok {
+	if out, ok := e.remembered(id); ok {
 		return out, true
 	}
-	if l, ok := e.active[id]; ok {
-		return outcomeOf(l.Lease), true
-	}
-	l, ok, err := e.records.ended(id)
+	l, ok, err := e.readEnded(id)
 	switch {
 	case !ok:
 		return model.Outcome{}, false
@@ -333,6 +328,28 @@ func (e *Engine) recall(id string) (model.Outcome, bool) {
 		}, true
 	}
 	return outcomeOf(l), true
+}
+
+// remembered is what recall finds without a disk.
+func (e *Engine) remembered(id string) (model.Outcome, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if out, ok := e.done.get(id); ok {
+		return out, true
+	}
+	if l, ok := e.active[id]; ok {
+		return outcomeOf(l.Lease), true
+	}
+	return model.Outcome{}, false
+}
+
+// readEnded reads the record of a lease that has ended. It must not be called under mu, which
+// everything that ends a lease takes: a disk may not answer. Whoever asks meanwhile waits for
+// the first, so that such a disk costs one thread.
+func (e *Engine) readEnded(id string) (model.Lease, bool, error) {
+	e.reading.Lock()
+	defer e.reading.Unlock()
+	return e.ended(id)
 }
 
 // outcomeOf tells from a lease what became of its decision.

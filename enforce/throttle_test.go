@@ -83,6 +83,32 @@ func TestAThrottleThatFailsHalfwayIsUndone(t *testing.T) {
 	w.close()
 }
 
+// A limit that cannot be lifted at once leaves no other as it is.
+func TestALimitThatCannotBeLiftedKeepsNoOther(t *testing.T) {
+	run(t, func(t *testing.T, w *world) {
+		_, d := w.limited("/a", 100)
+		w.mustHold(d)
+		tries := 0
+		w.fake.SetFault(func(op string, _ cgroupctl.Ref) error {
+			if op == "restore" {
+				if tries++; tries == 1 {
+					return fmt.Errorf("no such device")
+				}
+			}
+			return nil
+		})
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		w.wantLimits("/a", "50000 100000", "4915")
+		time.Sleep(firstRetry)
+		synctest.Wait()
+		w.wantLimits("/a", "max 100000", "4915")
+		if l := w.log.last(); l.EndReason != model.EndExpired || !strings.Contains(l.Note, "no such device") {
+			t.Errorf("it ended as %+v", l)
+		}
+	})
+}
+
 func TestAThrottleOfAKilledEnforcerIsUndone(t *testing.T) {
 	w := newWorld(t)
 	e := w.open()

@@ -145,7 +145,9 @@ const ownerBound = 2 * time.Second
 func (e *Engine) askOwner(d *model.Decision, f *facts) {
 	ctx, cancel := context.WithTimeout(context.Background(), ownerBound)
 	defer cancel()
+	began := e.now()
 	f.owner, f.ownerErr = e.cgroups.Owner(ctx, targetOf(d))
+	f.waited = e.now().Sub(began)
 }
 
 func targetOf(d *model.Decision) cgroupctl.Ref {

@@ -178,22 +178,30 @@ const keptLately = 64
 
 // Lease is a lease, also one that has ended of late.
 func (e *Engine) Lease(id string) (model.Lease, error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if l := e.active[id]; l != nil {
-		return l.Lease, nil
-	}
-	for _, l := range slices.Backward(e.lately) {
-		if l.ID == id {
-			return l, nil
-		}
+	if l, ok := e.inMemory(id); ok {
+		return l, nil
 	}
 	if checkID(id) == nil { // it becomes the name of a file
-		if l, found, err := e.records.ended(id); found && err == nil {
+		if l, found, err := e.readEnded(id); found && err == nil {
 			return l, nil
 		}
 	}
 	return model.Lease{}, fmt.Errorf("lease %q: %w", id, ErrNoLease)
+}
+
+// inMemory is a lease that is in memory still.
+func (e *Engine) inMemory(id string) (model.Lease, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if l := e.active[id]; l != nil {
+		return l.Lease, true
+	}
+	for _, l := range slices.Backward(e.lately) {
+		if l.ID == id {
+			return l, true
+		}
+	}
+	return model.Lease{}, false
 }
 
 // refileEvery is how often a record that could not be put away is tried again.
