@@ -92,6 +92,15 @@ func Untouched(err error) bool {
 	return errors.As(err, &e) || errors.Is(err, ErrGone)
 }
 
+// afterwards is an error of Apply once systemd was asked. A cgroup that is gone is no ErrGone
+// then: the unit has what was set, and so has whoever is started again under its name.
+func afterwards(err error) error {
+	if errors.Is(err, ErrGone) {
+		return fmt.Errorf("systemd has set it, and then: %s", err)
+	}
+	return err
+}
+
 // Confirm waits until cgroup.events says frozen or thawed, at most until the
 // context's deadline. Frozen means that every cgroup below says so as well: where a
 // cgroup has processes of its own and others below, the kernel (seen on 6.18) can

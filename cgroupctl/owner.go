@@ -239,7 +239,7 @@ func (c *Controller) applyUnit(r Ref, w model.FileWrite) error {
 		return err
 	}
 	if now, err = read(dir, r, w.File); err != nil {
-		return err
+		return afterwards(err)
 	}
 	if now != w.Wrote {
 		return fmt.Errorf("freeze unit %s: %s of %s reads %s afterwards: %w", w.Unit, w.File, r, now, ErrOwned)

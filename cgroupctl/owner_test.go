@@ -3,6 +3,7 @@ package cgroupctl_test
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,18 +13,20 @@ import (
 
 	"github.com/breakerd/breakerd/cgroupctl"
 	"github.com/breakerd/breakerd/internal/kerneltest"
+	"github.com/breakerd/breakerd/model"
 )
 
 // units is a service manager in memory that has one unit, with the cgroup of a test.
 type units struct {
-	cgroupctl.UnitLimits // what is not asked for: a test machine has it
-	mu                   sync.Mutex
-	g                    *kerneltest.Cgroup
-	unit                 cgroupctl.Unit
-	version              int
-	err                  error // what every question gets
-	thawFail             error
-	asked                []string
+	mu       sync.Mutex
+	g        *kerneltest.Cgroup
+	unit     cgroupctl.Unit
+	version  int
+	err      error // what every question gets
+	thawFail error
+	ends     bool // right after it was frozen or limited
+	limits   map[string]uint64
+	asked    []string
 }
 
 func (u *units) ask(what string) error {
@@ -51,14 +54,49 @@ func (u *units) Freeze(context.Context, string) error {
 	}
 	u.g.Write("cgroup.freeze", "1")
 	u.unit.FreezerState = "frozen"
+	u.end()
 	return nil
+}
+
+func (u *units) end() {
+	if u.ends {
+		u.g.Remove()
+	}
+}
+
+// Limits has no limit where none was set.
+func (u *units) Limits(_ context.Context, _ string, of ...model.UnitLimit) ([]model.UnitLimit, error) {
+	for i := range of {
+		of[i].Value = math.MaxUint64
+		if v, ok := u.limits[of[i].Property]; ok {
+			of[i].Value = v
+		}
+	}
+	return of, u.ask("limits")
+}
+
+func (u *units) SetLimits(_ context.Context, _ string, to []model.UnitLimit) error {
+	for _, l := range to {
+		u.limits[l.Property] = l.Value
+	}
+	u.end()
+	return u.ask("set")
+}
+
+func (u *units) ResetLimits(_ context.Context, _ string, was []model.UnitLimit) error {
+	for _, l := range was {
+		u.limits[l.Property] = l.Value
+	}
+	return u.ask("reset")
 }
 
 func (u *units) Thaw(context.Context, string) error {
 	if err := errors.Join(u.ask("thaw"), u.thawFail); err != nil {
 		return err
 	}
-	u.g.Write("cgroup.freeze", "0")
+	if !u.ends {
+		u.g.Write("cgroup.freeze", "0")
+	}
 	u.unit.FreezerState = "running"
 	return nil
 }
@@ -66,7 +104,7 @@ func (u *units) Thaw(context.Context, string) error {
 func withUnits(t *testing.T) (*units, *cgroupctl.Controller) {
 	g := kerneltest.ScratchUnit(t)
 	g.Start("sleep", "600")
-	u := &units{g: g, version: 252, unit: cgroupctl.Unit{
+	u := &units{g: g, version: 252, limits: map[string]uint64{}, unit: cgroupctl.Unit{
 		Name: strings.TrimPrefix(g.Path, "/"), ControlGroup: g.Path, ActiveState: "active", FreezerState: "running",
 	}}
 	c := open(t, g.Mount)
@@ -133,6 +171,43 @@ func TestAFreezeOfAUnitThatIsNotTheCgroupsIsRefused(t *testing.T) {
 	}
 	if len(u.asked) != 0 {
 		t.Errorf("asked %q", u.asked)
+	}
+}
+
+// A service ends, or is started again, between the call and the look at what it did: the unit
+// keeps what was set, so that it has to be undone.
+func TestAUnitThatEndsAsItIsHeldIsUndone(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		write func(unit string) model.FileWrite
+		left  func(*units) bool
+	}{
+		{"frozen", cgroupctl.FreezeUnitWrite, func(u *units) bool { return u.unit.FreezerState != "running" }},
+		{"limited", func(unit string) model.FileWrite {
+			return model.FileWrite{
+				File: "cpu.max", Wrote: "50000 100000", Unit: unit,
+				Limit: model.UnitLimit{Property: cgroupctl.CPUQuota, Value: math.MaxUint64},
+			}
+		}, func(u *units) bool { return u.limits[cgroupctl.CPUQuota] != math.MaxUint64 }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			u, c := withUnits(t)
+			w := tt.write(u.unit.Name)
+			r := u.g.Ref()
+			if w.File == "cpu.max" {
+				var err error
+				if w.Was, err = c.Holds(r, w); err != nil {
+					t.Fatal(err)
+				}
+			}
+			u.ends = true
+			if err := c.Apply(r, w); err == nil || cgroupctl.Untouched(err) || !tt.left(u) {
+				t.Fatalf("got %v, left %v", err, tt.left(u))
+			}
+			if _, err := c.Restore(t.Context(), r, w); err != nil || tt.left(u) {
+				t.Errorf("restored with %v, left %v", err, tt.left(u))
+			}
+		})
 	}
 }
 

@@ -164,7 +164,7 @@ func (c *Controller) applyLimit(r Ref, l limit, w model.FileWrite) error {
 	}
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		if now, err = readLimit(dir, r, w); err != nil || now == w.Wrote {
-			return err
+			return afterwards(err)
 		}
 		select {
 		case <-ctx.Done():
