@@ -73,6 +73,9 @@ func (c *Controller) applyFile(r Ref, w model.FileWrite) error {
 	if now != w.Was {
 		return owned(r, w, now)
 	}
+	if err := wouldWait(dir, r, w); err != nil {
+		return err
+	}
 	return writeLimit(dir, r, w, w.Wrote)
 }
 

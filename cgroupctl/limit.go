@@ -10,6 +10,8 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
+const memoryFile = "memory.high"
+
 // The properties of a unit that are limits, as D-Bus has them.
 const (
 	CPUQuota   = "CPUQuotaPerSecUSec" // microseconds of CPU time per second
@@ -53,7 +55,7 @@ var limits = []limit{
 		asks: func(a model.Action) bool { return a.CPUPercent != 0 },
 	},
 	{
-		file: "memory.high", controller: "memory", property: MemoryHigh, none: "max", least: 1 << 20,
+		file: memoryFile, controller: "memory", property: MemoryHigh, none: "max", least: 1 << 20,
 		read: readNumber,
 		write: func(a model.Action, _ string) string {
 			return wholePages(a.MemoryHigh)
@@ -218,12 +220,25 @@ func (l limit) step(w model.FileWrite, most float64) string {
 	return step
 }
 
+// whyReclaimed says why memory.high must not be written where so many bytes are used: below
+// that the kernel reclaims first, which may take as long as the disk does, while who writes it
+// waits: pid 1, or the enforcer, which could not undo it meanwhile.
+func whyReclaimed(r Ref, w model.FileWrite, used uint64) string {
+	if most, _ := readNumber(w.Wrote); w.File != memoryFile || float64(used) <= most {
+		return ""
+	}
+	return fmt.Sprintf("%s uses %d bytes of memory now, its page cache among them, and a %s of %s would have whoever writes it wait until the kernel has reclaimed the rest: %d is the least that can be asked for",
+		r, used, memoryFile, w.Wrote, used)
+}
+
 // limitSource is what planLimits asks about a cgroup.
 type limitSource interface {
 	// limitNow is what holds instead of what a write writes; "" if the cgroup does not have it.
 	limitNow(w model.FileWrite) (string, error)
 	// limitsNow reports whether io.max limits anything at a device.
 	limitsNow(device string) (bool, error)
+	// memoryNow is how much memory the cgroup uses, in bytes; 0 if nobody counts it.
+	memoryNow() (uint64, error)
 	// machineHas reports whether the machine has a controller.
 	machineHas(controller string) (bool, error)
 	// most is what the machine has of what a limit limits, in the unit of its property.
@@ -278,6 +293,15 @@ func planLimits(r Ref, o Owner, a model.Action, rates []IORate, src limitSource)
 		}
 		if err := checkLimit(l, w); err != nil {
 			return nil, err.Error(), nil
+		}
+		if l.file == memoryFile {
+			used, err := src.memoryNow()
+			if err != nil {
+				return nil, "", err
+			}
+			if why := whyReclaimed(r, w, used); why != "" {
+				return nil, why, nil
+			}
 		}
 		writes = append(writes, w)
 	}

@@ -14,6 +14,7 @@ import (
 type files struct {
 	now   map[string]string // that of I/O by slot
 	lack  string
+	used  uint64 // bytes of memory
 	unit  uint64 // what systemd has of each limit; 0 is none
 	other bool   // io.max limits something else, too
 }
@@ -26,6 +27,8 @@ func (f files) limitNow(w model.FileWrite) (string, error) {
 }
 
 func (f files) limitsNow(string) (bool, error) { return f.other, nil }
+
+func (f files) memoryNow() (uint64, error) { return f.used, nil }
 
 func (f files) machineHas(controller string) (bool, error) { return controller != f.lack, nil }
 
@@ -96,6 +99,11 @@ func TestPlanLimits(t *testing.T) {
 		{name: "I/O of one that does none", files: io, action: model.Action{IOPercent: 10}, rates: []IORate{{Device: "8:0", Read: 900_000}}, refused: "nothing to limit"},
 		{name: "I/O of one that is limited more already", files: io, action: model.Action{IOPercent: 50}, rates: []IORate{{Device: "8:0", Write: 100e6}}, refused: "already"},
 		{name: "I/O without the controller", files: all, action: model.Action{IOPercent: 10}, rates: rates, refused: "io controller"},
+		{name: "as much memory as is used", files: files{now: all.now, used: 100 << 20}, action: model.Action{MemoryHigh: 100<<20 + 1},
+			want: []model.FileWrite{{File: "memory.high", Was: "max", Wrote: "104857600"}}},
+		{name: "less memory than is used", files: files{now: all.now, used: 100<<20 + 4096}, action: model.Action{MemoryHigh: 100 << 20}, refused: "104861696 is the least"},
+		{name: "CPU of one that uses memory", files: files{now: all.now, used: 1 << 30}, action: model.Action{CPUPercent: 50},
+			want: []model.FileWrite{{File: "cpu.max", Was: "max 100000", Wrote: "50000 100000"}}},
 		{name: "nothing", files: all, refused: "names no limit"},
 		{name: "less than is ever left", files: all, action: model.Action{MemoryHigh: 4096}, refused: "less than"},
 	} {

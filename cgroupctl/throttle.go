@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -52,6 +53,8 @@ func (s *realLimits) limitsNow(device string) (bool, error) {
 	return strings.HasPrefix(text, device+" ") || strings.Contains(text, "\n"+device+" "), err
 }
 
+func (s *realLimits) memoryNow() (uint64, error) { return memoryNow(s.dir, s.r) }
+
 func (s *realLimits) machineHas(controller string) (bool, error) {
 	text, err := read(s.c.root, Ref{Path: "/"}, "cgroup.controllers")
 	return slices.Contains(strings.Fields(text), controller), err
@@ -61,7 +64,7 @@ func (s *realLimits) most(l limit) float64 {
 	switch l.file {
 	case "cpu.max":
 		return float64(runtime.NumCPU()) * 1e6
-	case "memory.high":
+	case memoryFile:
 		var info unix.Sysinfo_t
 		if unix.Sysinfo(&info) == nil {
 			return float64(info.Totalram) * float64(info.Unit)
@@ -79,6 +82,39 @@ func (s *realLimits) unitLimit(unit string, of model.UnitLimit) (model.UnitLimit
 		return model.UnitLimit{}, err
 	}
 	return all[0], nil
+}
+
+// memoryNow is how much memory the open cgroup uses; 0 without a memory controller.
+func memoryNow(dir int, r Ref) (uint64, error) {
+	const file = "memory.current"
+	text, err := read(dir, r, file)
+	if errors.Is(err, unix.ENOENT) && !errors.Is(err, ErrGone) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	used, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read %s of %s: %q is no number of bytes", file, r, text)
+	}
+	return used, nil
+}
+
+// wouldWait is the error of a write that would have its writer wait while the kernel reclaims:
+// the cgroup may have grown since it was planned.
+func wouldWait(dir int, r Ref, w model.FileWrite) error {
+	if w.File != memoryFile {
+		return nil
+	}
+	used, err := memoryNow(dir, r)
+	if why := whyReclaimed(r, w, used); err == nil && why != "" {
+		err = errors.New(why)
+	}
+	if err != nil {
+		return &notWritten{err}
+	}
+	return nil
 }
 
 // readLimit is what a file of the open cgroup holds, of io.max the limit that the write is
@@ -155,6 +191,9 @@ func (c *Controller) applyLimit(r Ref, l limit, w model.FileWrite) error {
 		return owned(r, w, now)
 	case c.units == nil:
 		return &notWritten{fmt.Errorf("limit unit %s: pid 1 is not systemd", w.Unit)}
+	}
+	if err := wouldWait(dir, r, w); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), unitBound)
 	defer cancel()
