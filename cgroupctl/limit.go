@@ -189,6 +189,16 @@ func (l limit) unitValue(text string) uint64 {
 	return uint64(math.Round(amount))
 }
 
+// isSet reports whether a file holds what systemd writes for a value of the property: the quota
+// in the period that is there, and memory in whole pages.
+func (l limit) isSet(text string, value uint64) bool {
+	has := l.unitValue(text)
+	if has == value || has == math.MaxUint64 || value == math.MaxUint64 || l.ease == nil {
+		return has == value
+	}
+	return l.ease(float64(value), text) == text
+}
+
 // isStep reports whether a text is another limit than ours, at the same device, and tighter
 // than what was there, too.
 func (l limit) isStep(text, ours string, before float64) bool {
@@ -274,6 +284,10 @@ func planLimits(r Ref, o Owner, a model.Action, rates []IORate, src limitSource)
 			}
 			if w.Limit, err = src.unitLimit(w.Unit, model.UnitLimit{Property: l.property}); err != nil {
 				return nil, "", err
+			}
+			// systemd would write its own over what somebody else wrote, once it is told.
+			if w.Was != "" && !l.isSet(w.Was, w.Limit.Value) {
+				return nil, fmt.Sprintf("%s of %s holds %s, which systemd did not write: unit %s could not be put back to the letter", l.file, r, w.Was, w.Unit), nil
 			}
 		} else if w.Was == "" {
 			return nil, fmt.Sprintf("%s has no %s: the cgroup above does not give it the %s controller (cgroup.subtree_control)", r, l.file, l.controller), nil
