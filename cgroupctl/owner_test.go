@@ -270,6 +270,10 @@ func TestHowACgroupIsFrozen(t *testing.T) {
 		return cgroupctl.Owner{Version: version, Unit: cgroupctl.Unit{Name: "u"}}
 	}
 	watchdog := func(d time.Duration) func(*cgroupctl.Unit) { return func(u *cgroupctl.Unit) { u.Watchdog = d } }
+	starts := func(d time.Duration) func(*cgroupctl.Unit) {
+		return func(u *cgroupctl.Unit) { u.ActiveState, u.Job, u.StartTimeout = "activating", "start", d }
+	}
+	lives := func(o cgroupctl.Owner, change func(*cgroupctl.Unit)) cgroupctl.Owner { change(&o.Unit); return o }
 	job := func(j string) func(*cgroupctl.Unit) { return func(u *cgroupctl.Unit) { u.Job = j } }
 	for _, tt := range []struct {
 		name, path string
@@ -293,6 +297,12 @@ func TestHowACgroupIsFrozen(t *testing.T) {
 		{"a short watchdog", "/a.service", own(257, watchdog(time.Minute)), "", "watchdog"},
 		{"a watchdog that is longer", "/a.service", own(257, watchdog(3*time.Minute)), cgroupctl.WayInside, ""},
 		{"a short watchdog that FreezeUnit would not stop", "/a.service", own(252, watchdog(time.Minute)), "", "watchdog"},
+		{"a cgroup below a short watchdog", "/a.service/main", lives(below(257), watchdog(time.Minute)), "", "watchdog"},
+		{"a cgroup below a watchdog that is longer", "/a.service/main", lives(below(257), watchdog(3*time.Minute)), cgroupctl.WayDirect, ""},
+		{"one that has to start within a time", "/a.service", own(257, starts(90*time.Second)), "", "starts still"},
+		{"a cgroup below one that has to start within a time", "/a.service/main", lives(below(257), starts(90*time.Second)), "", "starts still"},
+		{"one that has started within its time", "/a.service", own(257, func(u *cgroupctl.Unit) { u.StartTimeout = 90 * time.Second }), cgroupctl.WayInside, ""},
+		{"one that may start for ever", "/a.service", own(257, starts(0)), cgroupctl.WayInside, ""},
 		{"one that is being stopped", "/a.service", own(257, job("stop")), "", "left alone"},
 		{"one that starts still, as a job does all its life", "/a.service", own(257, job("start")), cgroupctl.WayInside, ""},
 		{"one that starts still where systemd would not freeze it", "/a.service", own(252, job("start")), "", "a job is queued"},
