@@ -93,6 +93,8 @@ func (fakeLimits) machineHas(string) (bool, error) { return true, nil }
 
 func (s fakeLimits) memoryNow() (uint64, error) { return s.g.memory, nil }
 
+func (s fakeLimits) oomKiller() (string, error) { return "", nil }
+
 // most is that of a machine with 2 CPUs and 8 GiB.
 func (fakeLimits) most(l limit) float64 {
 	return map[string]float64{"cpu.max": 2e6, memoryFile: 8 << 30}[l.file]

@@ -249,6 +249,9 @@ type limitSource interface {
 	limitsNow(device string) (bool, error)
 	// memoryNow is how much memory the cgroup uses, in bytes; 0 if nobody counts it.
 	memoryNow() (uint64, error)
+	// oomKiller is the unit, at the cgroup or above it, in which systemd-oomd ends somebody
+	// where memory is fought for; "" if there is none.
+	oomKiller() (string, error)
 	// machineHas reports whether the machine has a controller.
 	machineHas(controller string) (bool, error)
 	// most is what the machine has of what a limit limits, in the unit of its property.
@@ -315,6 +318,13 @@ func planLimits(r Ref, o Owner, a model.Action, rates []IORate, src limitSource)
 			}
 			if why := whyReclaimed(r, w, used); why != "" {
 				return nil, why, nil
+			}
+			killer, err := src.oomKiller()
+			switch {
+			case err != nil:
+				return nil, "", err
+			case killer != "":
+				return nil, fmt.Sprintf("who is over his %s waits for memory, and systemd-oomd may end him for that (ManagedOOMMemoryPressure=kill of %s)", l.file, killer), nil
 			}
 		}
 		writes = append(writes, w)

@@ -1,6 +1,8 @@
 package cgroupctl
 
 import (
+	"context"
+	"errors"
 	"math"
 	"strings"
 	"testing"
@@ -15,6 +17,7 @@ type files struct {
 	now   map[string]string // that of I/O by slot
 	lack  string
 	used  uint64 // bytes of memory
+	oomd  string
 	unit  uint64 // what systemd has of each limit; 0 is none
 	other bool   // io.max limits something else, too
 }
@@ -29,6 +32,8 @@ func (f files) limitNow(w model.FileWrite) (string, error) {
 func (f files) limitsNow(string) (bool, error) { return f.other, nil }
 
 func (f files) memoryNow() (uint64, error) { return f.used, nil }
+
+func (f files) oomKiller() (string, error) { return f.oomd, nil }
 
 func (f files) machineHas(controller string) (bool, error) { return controller != f.lack, nil }
 
@@ -113,6 +118,9 @@ func TestPlanLimits(t *testing.T) {
 		{name: "as much memory as is used", files: files{now: all.now, used: 100 << 20}, action: model.Action{MemoryHigh: 100<<20 + 1},
 			want: []model.FileWrite{{File: "memory.high", Was: "max", Wrote: "104857600"}}},
 		{name: "less memory than is used", files: files{now: all.now, used: 100<<20 + 4096}, action: model.Action{MemoryHigh: 100 << 20}, refused: "104861696 is the least"},
+		{name: "memory where systemd-oomd would end somebody", files: files{now: all.now, oomd: "user.slice"}, action: model.Action{MemoryHigh: 100 << 20}, refused: "ManagedOOMMemoryPressure=kill of user.slice"},
+		{name: "tasks where systemd-oomd would end somebody", files: files{now: all.now, oomd: "user.slice"}, action: model.Action{PIDsMax: 5},
+			want: []model.FileWrite{{File: "pids.max", Was: "4915", Wrote: "5"}}},
 		{name: "CPU of one that uses memory", files: files{now: all.now, used: 1 << 30}, action: model.Action{CPUPercent: 50},
 			want: []model.FileWrite{{File: "cpu.max", Was: "max 100000", Wrote: "50000 100000"}}},
 		{name: "nothing", files: all, refused: "names no limit"},
@@ -135,6 +143,42 @@ func TestPlanLimits(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// oomd is a service manager that has systemd-oomd watch one unit.
+type oomd struct {
+	Units
+	kills string
+	asked []string
+	err   error
+}
+
+func (m *oomd) OOMKills(_ context.Context, name string) (bool, error) {
+	m.asked = append(m.asked, name)
+	return name == m.kills, m.err
+}
+
+func TestWhereSystemdOOMDEndsSomebody(t *testing.T) {
+	const p = "/user.slice/user-1.slice/user@1.service/app.slice/a.service"
+	all := []string{"user@1.service", "user-1.slice", "user.slice", "-.slice"}
+	for i, kills := range append(all, "") {
+		m := &oomd{kills: kills}
+		c := Controller{units: m}
+		got, err := c.oomKiller(t.Context(), p)
+		if err != nil || got != kills {
+			t.Errorf("where %q is watched: %q, %v", kills, got, err)
+		}
+		if diff := cmp.Diff(all[:min(i+1, len(all))], m.asked); diff != "" {
+			t.Error(diff)
+		}
+	}
+	c := Controller{units: &oomd{err: errors.New("no answer")}}
+	if _, err := c.oomKiller(t.Context(), p); err == nil {
+		t.Error("no answer is no error")
+	}
+	if got, err := new(Controller).oomKiller(t.Context(), p); got != "" || err != nil {
+		t.Errorf("without systemd: %q, %v", got, err)
 	}
 }
 

@@ -22,6 +22,9 @@ type Units interface {
 	Look(ctx context.Context, name string) (Unit, error)
 	Freeze(ctx context.Context, name string) error
 	Thaw(ctx context.Context, name string) error
+	// OOMKills reports whether systemd-oomd ends what is below a unit where memory is fought
+	// for there; no if there is no such unit.
+	OOMKills(ctx context.Context, name string) (bool, error)
 }
 
 // Unit is what the service manager says about a unit.

@@ -101,6 +101,10 @@ func (u *units) Thaw(context.Context, string) error {
 	return nil
 }
 
+func (u *units) OOMKills(_ context.Context, name string) (bool, error) {
+	return false, u.ask("oom " + name)
+}
+
 func withUnits(t *testing.T) (*units, *cgroupctl.Controller) {
 	g := kerneltest.ScratchUnit(t)
 	g.Start("sleep", "600")

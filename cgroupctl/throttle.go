@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"runtime"
 	"slices"
 	"strconv"
@@ -54,6 +55,30 @@ func (s *realLimits) limitsNow(device string) (bool, error) {
 }
 
 func (s *realLimits) memoryNow() (uint64, error) { return memoryNow(s.dir, s.r) }
+
+func (s *realLimits) oomKiller() (string, error) { return s.c.oomKiller(s.ctx, s.r.Path) }
+
+// oomKiller asks about each unit whose cgroup is on the way to the root, which is a slice, too.
+func (c *Controller) oomKiller(ctx context.Context, p string) (string, error) {
+	if c.units == nil {
+		return "", nil
+	}
+	for ; p != "/"; p = path.Dir(p) {
+		name, below, ok := unitOf(p)
+		if !ok || below != "" {
+			continue
+		}
+		if kills, err := c.units.OOMKills(ctx, name); kills || err != nil {
+			return name, err
+		}
+	}
+	const root = "-.slice"
+	kills, err := c.units.OOMKills(ctx, root)
+	if !kills {
+		return "", err
+	}
+	return root, err
+}
 
 func (s *realLimits) machineHas(controller string) (bool, error) {
 	text, err := read(s.c.root, Ref{Path: "/"}, "cgroup.controllers")

@@ -60,6 +60,26 @@ func (m *Manager) Limits(ctx context.Context, name string, of ...model.UnitLimit
 	return limits, nil
 }
 
+// OOMKills reports whether systemd-oomd ends what is below a unit where memory is fought for
+// there (ManagedOOMMemoryPressure=, since 247; an older systemd says that it knows none).
+func (m *Manager) OOMKills(ctx context.Context, name string) (bool, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	path, face, err := m.object(ctx, name)
+	if errors.Is(err, cgroupctl.ErrNoUnit) {
+		return false, nil
+	}
+	var does string
+	if err == nil {
+		does, err = get[string](m, ctx, path, face, "ManagedOOMMemoryPressure")
+	}
+	var said dbus.Error
+	if err != nil && !errors.As(err, &said) {
+		return false, fmt.Errorf("ask about unit %s: %w", name, err)
+	}
+	return does == "kill", nil
+}
+
 // deviceLimit is one of the limits of I/O that a unit has, each at a device. Whoever set it
 // named the device by a path, of the device itself or of something on it.
 type deviceLimit struct {
