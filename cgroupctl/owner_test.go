@@ -83,7 +83,7 @@ func (u *units) SetLimits(_ context.Context, _ string, to []model.UnitLimit) err
 	return u.ask("set")
 }
 
-func (u *units) ResetLimits(_ context.Context, _ string, was []model.UnitLimit) error {
+func (u *units) ResetLimits(_ context.Context, _ string, was, _ []model.UnitLimit) error {
 	for _, l := range was {
 		u.limits[l.Property] = l.Value
 	}

@@ -23,8 +23,9 @@ type UnitLimits interface {
 	// SetLimits sets them until they are reset, or the machine is started again.
 	SetLimits(ctx context.Context, unit string, to []model.UnitLimit) error
 	// ResetLimits puts them back as they were, and leaves nothing else behind. It can be
-	// done twice, and to a unit that is gone.
-	ResetLimits(ctx context.Context, unit string, was []model.UnitLimit) error
+	// done twice, and to a unit that is gone. Those that are theirs, because somebody else has
+	// set them since, stay; only what ours left behind beside them goes.
+	ResetLimits(ctx context.Context, unit string, was, theirs []model.UnitLimit) error
 }
 
 // Throttle decides which writes would give a cgroup the limits of an action, or why that
@@ -277,7 +278,7 @@ func (c *Controller) restoreLimits(ctx context.Context, r Ref, writes []model.Fi
 // meanwhile.
 func (c *Controller) resetUnit(ctx context.Context, writes []model.FileWrite) (note string, err error) {
 	unit := writes[0].Unit
-	var was []model.UnitLimit
+	var was, theirs []model.UnitLimit
 	var notes []string
 	for _, w := range writes {
 		l, _ := limitOf(w)
@@ -290,13 +291,12 @@ func (c *Controller) resetUnit(ctx context.Context, writes []model.FileWrite) (n
 		case now[0].Value == l.unitValue(w.Wrote), w.Step != "" && now[0].Value == l.unitValue(w.Step), now[0].Value == w.Limit.Value:
 			was = append(was, w.Limit)
 		default:
+			theirs = append(theirs, w.Limit)
 			notes = append(notes, fmt.Sprintf("%s of %s was set by somebody else meanwhile, so it was left alone", l.property, unit))
 		}
 	}
-	if len(was) > 0 {
-		if err := c.units.ResetLimits(ctx, unit, was); err != nil {
-			return "", fmt.Errorf("the limits of %s are lifted, and systemd could not be told: %w", unit, err)
-		}
+	if err := c.units.ResetLimits(ctx, unit, was, theirs); err != nil {
+		return "", fmt.Errorf("the limits of %s are lifted, and systemd could not be told: %w", unit, err)
 	}
 	return strings.Join(notes, "; "), nil
 }

@@ -28,6 +28,10 @@ var dropIns = map[string]string{
 // the second for a transient one.
 var controlDirs = []string{"/run/systemd/system.control", "/run/systemd/transient"}
 
+// persistentDir is where an operator's lies who sets a limit for good: the file of the same name
+// in the first of controlDirs counts no more then.
+var persistentDir = "/etc/systemd/system.control"
+
 // Limits reads limits of a unit: what Reset needs to put them back.
 func (m *Manager) Limits(ctx context.Context, name string, of ...model.UnitLimit) ([]model.UnitLimit, error) {
 	ctx, cancel := bounded(ctx)
@@ -139,7 +143,9 @@ const reloadBound = 10 * time.Second
 // operator has set as well. So the files are removed and systemd reads its units again.
 // It can be done twice: what is as it was is not set again, for that would leave a file
 // again. A unit that is gone has nothing left to reset but its files.
-func (m *Manager) ResetLimits(ctx context.Context, name string, was []model.UnitLimit) error {
+//
+// Of theirs only a file of ours is removed that somebody else's has taken the place of.
+func (m *Manager) ResetLimits(ctx context.Context, name string, was, theirs []model.UnitLimit) error {
 	if strings.ContainsRune(name, '/') || strings.HasPrefix(name, ".") {
 		return fmt.Errorf("reset unit %s: that is no name of a unit", name)
 	}
@@ -162,6 +168,11 @@ func (m *Manager) ResetLimits(ctx context.Context, name string, was []model.Unit
 	kept, err := m.others(ctx, name, was)
 	if err != nil {
 		return err
+	}
+	for _, l := range theirs {
+		if _, err := os.Lstat(filepath.Join(persistentDir, name+".d", dropIns[l.Property])); err == nil {
+			was = append(was, l)
+		}
 	}
 	removed := false
 	for _, dir := range controlDirs {
