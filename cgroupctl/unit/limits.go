@@ -191,7 +191,10 @@ func (m *Manager) ResetLimits(ctx context.Context, name string, was, theirs []mo
 		_ = os.Remove(own) // unless the operator's are in it
 	}
 	if !removed {
-		return nil
+		// It may have been removed before, and systemd not have been told.
+		if removed, err = m.lacks(ctx, name, was); !removed {
+			return err
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reloadBound)
 	defer cancel()
@@ -199,6 +202,30 @@ func (m *Manager) ResetLimits(ctx context.Context, name string, was, theirs []mo
 		return fmt.Errorf("reset unit %s: have systemd read its units again: %w", name, err)
 	}
 	return nil
+}
+
+// lacks reports whether systemd has read files of limits that are not there any more.
+func (m *Manager) lacks(ctx context.Context, name string, of []model.UnitLimit) (bool, error) {
+	path, _, err := m.object(ctx, name)
+	if errors.Is(err, cgroupctl.ErrNoUnit) {
+		return false, nil
+	}
+	var known []string
+	if err == nil {
+		known, err = get[[]string](m, ctx, path, unitFace, "DropInPaths")
+	}
+	if err != nil {
+		return false, fmt.Errorf("read files of unit %s: %w", name, err)
+	}
+	for _, dir := range controlDirs {
+		for _, l := range of {
+			file := filepath.Join(dir, name+".d", dropIns[l.Property])
+			if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) && slices.Contains(known, file) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 // others are the limits of I/O that somebody else has set meanwhile: one file has those of all

@@ -144,6 +144,35 @@ func is(file string) bool {
 
 var unlimited = []model.UnitLimit{{Property: cgroupctl.CPUQuota, Value: math.MaxUint64}}
 
+// Files are removed first, so that systemd is told until it has heard it.
+func TestSystemdIsToldUntilItHasReadItsUnitsAgain(t *testing.T) {
+	run, _ := control(t)
+	file := dropIn(t, run, "50-CPUQuota.conf")
+	pid1 := &manager{failReload: true, properties: map[string]any{
+		cgroupctl.CPUQuota: uint64(math.MaxUint64), "DropInPaths": []string{"/etc/other.conf", file},
+	}}
+	m := pid1.client(t)
+	for range 2 {
+		if err := m.ResetLimits(t.Context(), "a.service", unlimited, nil); err == nil || is(file) {
+			t.Errorf("got %v, the file is there: %v", err, is(file))
+		}
+	}
+	pid1.failReload = false
+	if err := m.ResetLimits(t.Context(), "a.service", unlimited, nil); err != nil {
+		t.Error(err)
+	}
+	pid1.properties["DropInPaths"] = []string{"/etc/other.conf"}
+	if err := m.ResetLimits(t.Context(), "a.service", unlimited, nil); err != nil {
+		t.Error(err)
+	}
+	if want := []string{"Reload", "Reload", "Reload"}; !slices.Equal(pid1.asked, want) {
+		t.Errorf("asked %q, want %q", pid1.asked, want)
+	}
+	if err := m.ResetLimits(t.Context(), "gone.service", unlimited, nil); err != nil {
+		t.Errorf("of one that is gone: %v", err)
+	}
+}
+
 // An operator sets a limit while ours is held: what is his stays, and ours does not lie
 // beneath it for whoever takes his away.
 func TestAnOperatorsLimitLeavesNoFileOfOurs(t *testing.T) {
