@@ -2,6 +2,7 @@ package cgroupctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -33,6 +34,7 @@ type fakeGroup struct {
 	readOnly bool
 	gives    string
 	limits   map[string]string // what its files hold; those that it does not have are missing
+	memory   uint64            // bytes that it uses
 	io       bool              // it has io.max
 	rates    []IORate
 	owner    Owner
@@ -216,6 +218,9 @@ func (f *Fake) apply(r Ref, w model.FileWrite) error {
 	}
 	if now := g.holds(w); now != w.Was {
 		return owned(r, w, now)
+	}
+	if why := whyReclaimed(r, w, g.memory); why != "" {
+		return &notWritten{errors.New(why)}
 	}
 	if g.readOnly {
 		return &notWritten{fmt.Errorf("open %s of %s: %w", w.File, r, unix.EROFS)}

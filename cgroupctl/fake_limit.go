@@ -91,14 +91,25 @@ func (s fakeLimits) limitsNow(device string) (bool, error) {
 
 func (fakeLimits) machineHas(string) (bool, error) { return true, nil }
 
+func (s fakeLimits) memoryNow() (uint64, error) { return s.g.memory, nil }
+
+func (s fakeLimits) oomKiller() (string, error) { return "", nil }
+
 // most is that of a machine with 2 CPUs and 8 GiB.
 func (fakeLimits) most(l limit) float64 {
-	return map[string]float64{"cpu.max": 2e6, "memory.high": 8 << 30}[l.file]
+	return map[string]float64{"cpu.max": 2e6, memoryFile: 8 << 30}[l.file]
 }
 
 func (fakeLimits) unitLimit(_ string, of model.UnitLimit) (model.UnitLimit, error) {
 	of.Value = math.MaxUint64
 	return of, nil
+}
+
+// SetMemory says how much memory a cgroup uses.
+func (f *Fake) SetMemory(p string, used uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.groups[p].memory = used
 }
 
 // SetIO gives a cgroup the io controller, and says what it reads and writes.

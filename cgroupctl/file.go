@@ -106,9 +106,11 @@ func readBack(r Ref, file, wrote, got string) error {
 	return nil
 }
 
-// put writes a file of the open cgroup.
+// put writes a file of the open cgroup. Where more memory is used than a memory.high that is put
+// back, the kernel would reclaim first: O_NONBLOCK has it not do so (since 6.16; an older one
+// does not know it).
 func put(dir int, r Ref, file, value string) error {
-	fd, err := openBeneath(dir, file, unix.O_WRONLY)
+	fd, err := openBeneath(dir, file, unix.O_WRONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return &notWritten{fmt.Errorf("open %s of %s: %w", file, r, fileGone(dir, err))}
 	}

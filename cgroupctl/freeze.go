@@ -73,6 +73,9 @@ func (c *Controller) applyFile(r Ref, w model.FileWrite) error {
 	if now != w.Was {
 		return owned(r, w, now)
 	}
+	if err := wouldWait(dir, r, w); err != nil {
+		return err
+	}
 	return writeLimit(dir, r, w, w.Wrote)
 }
 
@@ -90,6 +93,15 @@ func (e *notWritten) Unwrap() error { return e.error }
 func Untouched(err error) bool {
 	var e *notWritten
 	return errors.As(err, &e) || errors.Is(err, ErrGone)
+}
+
+// afterwards is an error of Apply once systemd was asked. A cgroup that is gone is no ErrGone
+// then: the unit has what was set, and so has whoever is started again under its name.
+func afterwards(err error) error {
+	if errors.Is(err, ErrGone) {
+		return fmt.Errorf("systemd has set it, and then: %s", err)
+	}
+	return err
 }
 
 // Confirm waits until cgroup.events says frozen or thawed, at most until the

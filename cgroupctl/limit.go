@@ -10,6 +10,8 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
+const memoryFile = "memory.high"
+
 // The properties of a unit that are limits, as D-Bus has them.
 const (
 	CPUQuota   = "CPUQuotaPerSecUSec" // microseconds of CPU time per second
@@ -53,7 +55,7 @@ var limits = []limit{
 		asks: func(a model.Action) bool { return a.CPUPercent != 0 },
 	},
 	{
-		file: "memory.high", controller: "memory", property: MemoryHigh, none: "max", least: 1 << 20,
+		file: memoryFile, controller: "memory", property: MemoryHigh, none: "max", least: 1 << 20,
 		read: readNumber,
 		write: func(a model.Action, _ string) string {
 			return wholePages(a.MemoryHigh)
@@ -187,6 +189,16 @@ func (l limit) unitValue(text string) uint64 {
 	return uint64(math.Round(amount))
 }
 
+// isSet reports whether a file holds what systemd writes for a value of the property: the quota
+// in the period that is there, and memory in whole pages.
+func (l limit) isSet(text string, value uint64) bool {
+	has := l.unitValue(text)
+	if has == value || has == math.MaxUint64 || value == math.MaxUint64 || l.ease == nil {
+		return has == value
+	}
+	return l.ease(float64(value), text) == text
+}
+
 // isStep reports whether a text is another limit than ours, at the same device, and tighter
 // than what was there, too.
 func (l limit) isStep(text, ours string, before float64) bool {
@@ -218,12 +230,28 @@ func (l limit) step(w model.FileWrite, most float64) string {
 	return step
 }
 
+// whyReclaimed says why memory.high must not be written where so many bytes are used: below
+// that the kernel reclaims first, which may take as long as the disk does, while who writes it
+// waits: pid 1, or the enforcer, which could not undo it meanwhile.
+func whyReclaimed(r Ref, w model.FileWrite, used uint64) string {
+	if most, _ := readNumber(w.Wrote); w.File != memoryFile || float64(used) <= most {
+		return ""
+	}
+	return fmt.Sprintf("%s uses %d bytes of memory now, its page cache among them, and a %s of %s would have whoever writes it wait until the kernel has reclaimed the rest: %d is the least that can be asked for",
+		r, used, memoryFile, w.Wrote, used)
+}
+
 // limitSource is what planLimits asks about a cgroup.
 type limitSource interface {
 	// limitNow is what holds instead of what a write writes; "" if the cgroup does not have it.
 	limitNow(w model.FileWrite) (string, error)
 	// limitsNow reports whether io.max limits anything at a device.
 	limitsNow(device string) (bool, error)
+	// memoryNow is how much memory the cgroup uses, in bytes; 0 if nobody counts it.
+	memoryNow() (uint64, error)
+	// oomKiller is the unit, at the cgroup or above it, in which systemd-oomd ends somebody
+	// where memory is fought for; "" if there is none.
+	oomKiller() (string, error)
 	// machineHas reports whether the machine has a controller.
 	machineHas(controller string) (bool, error)
 	// most is what the machine has of what a limit limits, in the unit of its property.
@@ -260,6 +288,10 @@ func planLimits(r Ref, o Owner, a model.Action, rates []IORate, src limitSource)
 			if w.Limit, err = src.unitLimit(w.Unit, model.UnitLimit{Property: l.property}); err != nil {
 				return nil, "", err
 			}
+			// systemd would write its own over what somebody else wrote, once it is told.
+			if w.Was != "" && !l.isSet(w.Was, w.Limit.Value) {
+				return nil, fmt.Sprintf("%s of %s holds %s, which systemd did not write: unit %s could not be put back to the letter", l.file, r, w.Was, w.Unit), nil
+			}
 		} else if w.Was == "" {
 			return nil, fmt.Sprintf("%s has no %s: the cgroup above does not give it the %s controller (cgroup.subtree_control)", r, l.file, l.controller), nil
 		}
@@ -278,6 +310,22 @@ func planLimits(r Ref, o Owner, a model.Action, rates []IORate, src limitSource)
 		}
 		if err := checkLimit(l, w); err != nil {
 			return nil, err.Error(), nil
+		}
+		if l.file == memoryFile {
+			used, err := src.memoryNow()
+			if err != nil {
+				return nil, "", err
+			}
+			if why := whyReclaimed(r, w, used); why != "" {
+				return nil, why, nil
+			}
+			killer, err := src.oomKiller()
+			switch {
+			case err != nil:
+				return nil, "", err
+			case killer != "":
+				return nil, fmt.Sprintf("who is over his %s waits for memory, and systemd-oomd may end him for that (ManagedOOMMemoryPressure=kill of %s)", l.file, killer), nil
+			}
 		}
 		writes = append(writes, w)
 	}

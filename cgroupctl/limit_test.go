@@ -1,6 +1,8 @@
 package cgroupctl
 
 import (
+	"context"
+	"errors"
 	"math"
 	"strings"
 	"testing"
@@ -14,6 +16,8 @@ import (
 type files struct {
 	now   map[string]string // that of I/O by slot
 	lack  string
+	used  uint64 // bytes of memory
+	oomd  string
 	unit  uint64 // what systemd has of each limit; 0 is none
 	other bool   // io.max limits something else, too
 }
@@ -26,6 +30,10 @@ func (f files) limitNow(w model.FileWrite) (string, error) {
 }
 
 func (f files) limitsNow(string) (bool, error) { return f.other, nil }
+
+func (f files) memoryNow() (uint64, error) { return f.used, nil }
+
+func (f files) oomKiller() (string, error) { return f.oomd, nil }
 
 func (f files) machineHas(controller string) (bool, error) { return controller != f.lack, nil }
 
@@ -74,6 +82,17 @@ func TestPlanLimits(t *testing.T) {
 			}},
 		{name: "a unit that has no cpu.max yet", files: files{}, owner: service, action: model.Action{CPUPercent: 50},
 			want: []model.FileWrite{{File: "cpu.max", Wrote: "50000 100000", Unit: "a.service", Limit: unlimited(CPUQuota)}}},
+		{name: "a unit with a quota in a period of its own", files: files{now: map[string]string{"cpu.max": "30000 50000"}, unit: 600_000}, owner: service, action: model.Action{CPUPercent: 50},
+			want: []model.FileWrite{{File: "cpu.max", Was: "30000 50000", Wrote: "25000 50000", Unit: "a.service", Limit: model.UnitLimit{Property: CPUQuota, Value: 600_000, DropIn: true}}}},
+		{name: "a unit with a quota that its period does not divide", files: files{now: map[string]string{"cpu.max": "20001 33333"}, unit: 600_060}, owner: service, action: model.Action{CPUPercent: 50},
+			want: []model.FileWrite{{File: "cpu.max", Was: "20001 33333", Wrote: "16666 33333", Unit: "a.service", Limit: model.UnitLimit{Property: CPUQuota, Value: 600_060, DropIn: true}}}},
+		{name: "a unit with a limit of memory in no whole pages", files: files{now: map[string]string{"memory.high": "209715200"}, unit: 200<<20 + 1}, owner: service, action: model.Action{MemoryHigh: 100 << 20},
+			want: []model.FileWrite{{File: "memory.high", Was: "209715200", Wrote: "104857600", Unit: "a.service", Limit: model.UnitLimit{Property: MemoryHigh, Value: 200<<20 + 1, DropIn: true}}}},
+		{name: "a unit whose quota somebody wrote", files: files{now: map[string]string{"cpu.max": "80000 100000"}}, owner: service, action: model.Action{CPUPercent: 50}, refused: "systemd did not write"},
+		{name: "a unit whose quota somebody took away", files: files{now: map[string]string{"cpu.max": "max 100000"}, unit: 800_000}, owner: service, action: model.Action{CPUPercent: 50}, refused: "systemd did not write"},
+		{name: "a container's scope, of whose quota its runtime told systemd whole percent", files: files{now: map[string]string{"cpu.max": "55500 100000"}, unit: 560_000}, owner: service, action: model.Action{CPUPercent: 50}, refused: "systemd did not write"},
+		{name: "a unit whose memory somebody limited", files: files{now: map[string]string{"memory.high": "209715200"}, unit: 300 << 20}, owner: service, action: model.Action{MemoryHigh: 100 << 20}, refused: "systemd did not write"},
+		{name: "a unit whose tasks somebody limited", files: files{now: all.now, unit: 5000}, owner: service, action: model.Action{PIDsMax: 50}, refused: "systemd did not write"},
 		{name: "a delegated cgroup that has no cpu.max", files: files{}, action: model.Action{CPUPercent: 50}, refused: "does not give it the cpu controller"},
 		{name: "a hybrid host", files: files{lack: "cpu"}, owner: service, action: model.Action{CPUPercent: 50}, refused: "no cpu controller"},
 		{name: "one that is limited as much already", files: files{now: map[string]string{"cpu.max": "10000 20000"}}, action: model.Action{CPUPercent: 50}, refused: "holds 10000 20000 already"},
@@ -96,6 +115,14 @@ func TestPlanLimits(t *testing.T) {
 		{name: "I/O of one that does none", files: io, action: model.Action{IOPercent: 10}, rates: []IORate{{Device: "8:0", Read: 900_000}}, refused: "nothing to limit"},
 		{name: "I/O of one that is limited more already", files: io, action: model.Action{IOPercent: 50}, rates: []IORate{{Device: "8:0", Write: 100e6}}, refused: "already"},
 		{name: "I/O without the controller", files: all, action: model.Action{IOPercent: 10}, rates: rates, refused: "io controller"},
+		{name: "as much memory as is used", files: files{now: all.now, used: 100 << 20}, action: model.Action{MemoryHigh: 100<<20 + 1},
+			want: []model.FileWrite{{File: "memory.high", Was: "max", Wrote: "104857600"}}},
+		{name: "less memory than is used", files: files{now: all.now, used: 100<<20 + 4096}, action: model.Action{MemoryHigh: 100 << 20}, refused: "104861696 is the least"},
+		{name: "memory where systemd-oomd would end somebody", files: files{now: all.now, oomd: "user.slice"}, action: model.Action{MemoryHigh: 100 << 20}, refused: "ManagedOOMMemoryPressure=kill of user.slice"},
+		{name: "tasks where systemd-oomd would end somebody", files: files{now: all.now, oomd: "user.slice"}, action: model.Action{PIDsMax: 5},
+			want: []model.FileWrite{{File: "pids.max", Was: "4915", Wrote: "5"}}},
+		{name: "CPU of one that uses memory", files: files{now: all.now, used: 1 << 30}, action: model.Action{CPUPercent: 50},
+			want: []model.FileWrite{{File: "cpu.max", Was: "max 100000", Wrote: "50000 100000"}}},
 		{name: "nothing", files: all, refused: "names no limit"},
 		{name: "less than is ever left", files: all, action: model.Action{MemoryHigh: 4096}, refused: "less than"},
 	} {
@@ -116,6 +143,42 @@ func TestPlanLimits(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// oomd is a service manager that has systemd-oomd watch one unit.
+type oomd struct {
+	Units
+	kills string
+	asked []string
+	err   error
+}
+
+func (m *oomd) OOMKills(_ context.Context, name string) (bool, error) {
+	m.asked = append(m.asked, name)
+	return name == m.kills, m.err
+}
+
+func TestWhereSystemdOOMDEndsSomebody(t *testing.T) {
+	const p = "/user.slice/user-1.slice/user@1.service/app.slice/a.service"
+	all := []string{"user@1.service", "user-1.slice", "user.slice", "-.slice"}
+	for i, kills := range append(all, "") {
+		m := &oomd{kills: kills}
+		c := Controller{units: m}
+		got, err := c.oomKiller(t.Context(), p)
+		if err != nil || got != kills {
+			t.Errorf("where %q is watched: %q, %v", kills, got, err)
+		}
+		if diff := cmp.Diff(all[:min(i+1, len(all))], m.asked); diff != "" {
+			t.Error(diff)
+		}
+	}
+	c := Controller{units: &oomd{err: errors.New("no answer")}}
+	if _, err := c.oomKiller(t.Context(), p); err == nil {
+		t.Error("no answer is no error")
+	}
+	if got, err := new(Controller).oomKiller(t.Context(), p); got != "" || err != nil {
+		t.Errorf("without systemd: %q, %v", got, err)
 	}
 }
 

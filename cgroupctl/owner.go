@@ -22,6 +22,9 @@ type Units interface {
 	Look(ctx context.Context, name string) (Unit, error)
 	Freeze(ctx context.Context, name string) error
 	Thaw(ctx context.Context, name string) error
+	// OOMKills reports whether systemd-oomd ends what is below a unit where memory is fought
+	// for there; no if there is no such unit.
+	OOMKills(ctx context.Context, name string) (bool, error)
 }
 
 // Unit is what the service manager says about a unit.
@@ -35,6 +38,9 @@ type Unit struct {
 	// Watchdog is how long the service may be silent before systemd takes it for dead;
 	// 0 if it may be for ever.
 	Watchdog time.Duration
+	// StartTimeout is how long the service may take to start before systemd ends it; 0 if it
+	// may for ever, as what runs once and then has started may unless it says otherwise.
+	StartTimeout time.Duration
 }
 
 // Ends reports whether the unit is about to be stopped, restarted or reloaded, or has
@@ -96,6 +102,10 @@ const (
 func WayToFreeze(p string, o Owner, hold time.Duration) (way Way, refused string) {
 	u, kind := o.Unit, path.Ext(p)
 	if !o.Own {
+		// The process that has to say something in time may be in a cgroup below.
+		if why := u.whyTooLate(hold); why != "" {
+			return "", why
+		}
 		if o.Version == 0 || !slices.Contains(spawnable, kind) {
 			return WayDirect, ""
 		}
@@ -105,13 +115,14 @@ func WayToFreeze(p string, o Owner, hold time.Duration) (way Way, refused string
 		}
 		return WayInside, ""
 	}
+	late := u.whyTooLate(hold)
 	switch {
 	case u.Ends():
 		return "", fmt.Sprintf("unit %s is %s, with the job %q queued: it is left alone", u.Name, u.ActiveState, u.Job)
 	case u.FreezerState != "" && u.FreezerState != "running":
 		return "", fmt.Sprintf("systemd says that %s is %s: somebody else had it frozen", u.Name, u.FreezerState)
-	case u.Watchdog != 0 && u.Watchdog/2 <= hold+watchdogSpare:
-		return "", fmt.Sprintf("unit %s must tell its watchdog each %s that it lives, and could be taken for dead before %s are over", u.Name, u.Watchdog, hold)
+	case late != "":
+		return "", late
 	case kind == ".slice" && o.Version >= spawnsIntoCgroups:
 		return "", fmt.Sprintf("%s is a slice in which systemd starts processes, and pid 1 would hang until it is thawed (systemd 255 and later): freeze a unit of it", p)
 	case kind == ".slice":
@@ -126,6 +137,18 @@ func WayToFreeze(p string, o Owner, hold time.Duration) (way Way, refused string
 		return WayInside, ""
 	}
 	return WayDirect, ""
+}
+
+// whyTooLate says why systemd could take a unit for dead that stands still for so long.
+func (u Unit) whyTooLate(hold time.Duration) string {
+	switch {
+	case u.Watchdog != 0 && u.Watchdog/2 <= hold+watchdogSpare:
+		return fmt.Sprintf("unit %s must tell its watchdog each %s that it lives, and could be taken for dead before %s are over", u.Name, u.Watchdog, hold)
+	case u.ActiveState == "activating" && u.StartTimeout != 0:
+		// How much of it is left cannot be told: it begins anew with each of its commands.
+		return fmt.Sprintf("unit %s starts still, for which it has %s, and could be too late", u.Name, u.StartTimeout)
+	}
+	return ""
 }
 
 // watchdogSpare is what a service gets, once it is thawed, to say that it lives. It did so
@@ -239,7 +262,7 @@ func (c *Controller) applyUnit(r Ref, w model.FileWrite) error {
 		return err
 	}
 	if now, err = read(dir, r, w.File); err != nil {
-		return err
+		return afterwards(err)
 	}
 	if now != w.Wrote {
 		return fmt.Errorf("freeze unit %s: %s of %s reads %s afterwards: %w", w.Unit, w.File, r, now, ErrOwned)

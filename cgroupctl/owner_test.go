@@ -3,6 +3,7 @@ package cgroupctl_test
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,14 +18,16 @@ import (
 
 // units is a service manager in memory that has one unit, with the cgroup of a test.
 type units struct {
-	cgroupctl.UnitLimits // what is not asked for: a test machine has it
-	mu                   sync.Mutex
-	g                    *kerneltest.Cgroup
-	unit                 cgroupctl.Unit
-	version              int
-	err                  error // what every question gets
-	thawFail             error
-	asked                []string
+	mu       sync.Mutex
+	g        *kerneltest.Cgroup
+	unit     cgroupctl.Unit
+	version  int
+	err      error // what every question gets
+	thawFail error
+	ends     bool          // right after it was frozen or limited
+	slow     time.Duration // until it says what the limits are
+	limits   map[string]uint64
+	asked    []string
 }
 
 func (u *units) ask(what string) error {
@@ -52,22 +55,66 @@ func (u *units) Freeze(context.Context, string) error {
 	}
 	u.g.Write("cgroup.freeze", "1")
 	u.unit.FreezerState = "frozen"
+	u.end()
 	return nil
+}
+
+func (u *units) end() {
+	if u.ends {
+		u.g.Remove()
+	}
+}
+
+// Limits has no limit where none was set.
+func (u *units) Limits(ctx context.Context, _ string, of ...model.UnitLimit) ([]model.UnitLimit, error) {
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(u.slow):
+	}
+	for i := range of {
+		of[i].Value = math.MaxUint64
+		if v, ok := u.limits[of[i].Property]; ok {
+			of[i].Value = v
+		}
+	}
+	return of, u.ask("limits")
+}
+
+func (u *units) SetLimits(_ context.Context, _ string, to []model.UnitLimit) error {
+	for _, l := range to {
+		u.limits[l.Property] = l.Value
+	}
+	u.end()
+	return u.ask("set")
+}
+
+func (u *units) ResetLimits(_ context.Context, _ string, was, _ []model.UnitLimit) error {
+	for _, l := range was {
+		u.limits[l.Property] = l.Value
+	}
+	return u.ask("reset")
 }
 
 func (u *units) Thaw(context.Context, string) error {
 	if err := errors.Join(u.ask("thaw"), u.thawFail); err != nil {
 		return err
 	}
-	u.g.Write("cgroup.freeze", "0")
+	if !u.ends {
+		u.g.Write("cgroup.freeze", "0")
+	}
 	u.unit.FreezerState = "running"
 	return nil
+}
+
+func (u *units) OOMKills(_ context.Context, name string) (bool, error) {
+	return false, u.ask("oom " + name)
 }
 
 func withUnits(t *testing.T) (*units, *cgroupctl.Controller) {
 	g := kerneltest.ScratchUnit(t)
 	g.Start("sleep", "600")
-	u := &units{g: g, version: 252, unit: cgroupctl.Unit{
+	u := &units{g: g, version: 252, limits: map[string]uint64{}, unit: cgroupctl.Unit{
 		Name: strings.TrimPrefix(g.Path, "/"), ControlGroup: g.Path, ActiveState: "active", FreezerState: "running",
 	}}
 	c := open(t, g.Mount)
@@ -117,36 +164,15 @@ func TestAManagerThatDoesNotAnswerKeepsNothingFrozen(t *testing.T) {
 	}
 }
 
-// slowLimits is a service manager that takes its time to say what limits a unit has.
-type slowLimits struct {
-	cgroupctl.UnitLimits
-	reset []model.UnitLimit
-}
-
-func (s *slowLimits) Limits(ctx context.Context, _ string, of ...model.UnitLimit) ([]model.UnitLimit, error) {
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-time.After(50 * time.Millisecond):
-		return of, nil
-	}
-}
-
-func (s *slowLimits) ResetLimits(ctx context.Context, _ string, was []model.UnitLimit) error {
-	s.reset = was
-	return ctx.Err()
-}
-
 // A kernel that is given little time to confirm is no reason to give systemd as little.
 func TestAManagerHasItsOwnTimeToResetLimits(t *testing.T) {
 	u, c := withUnits(t)
-	limits := &slowLimits{}
-	u.UnitLimits = limits
+	u.slow = 50 * time.Millisecond
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	w := model.FileWrite{File: "pids.max", Was: "max", Wrote: "100", Unit: u.unit.Name, Limit: model.UnitLimit{Property: cgroupctl.TasksMax}}
-	if _, err := c.Restore(ctx, u.g.Ref(), w); err != nil || len(limits.reset) != 1 {
-		t.Errorf("%v, reset %+v", err, limits.reset)
+	w := model.FileWrite{File: "pids.max", Was: "max", Wrote: "100", Unit: u.unit.Name, Limit: model.UnitLimit{Property: cgroupctl.TasksMax, Value: math.MaxUint64}}
+	if _, err := c.Restore(ctx, u.g.Ref(), w); err != nil || !slices.Contains(u.asked, "reset") {
+		t.Errorf("%v, asked %q", err, u.asked)
 	}
 }
 
@@ -167,6 +193,43 @@ func TestAFreezeOfAUnitThatIsNotTheCgroupsIsRefused(t *testing.T) {
 	}
 	if len(u.asked) != 0 {
 		t.Errorf("asked %q", u.asked)
+	}
+}
+
+// A service ends, or is started again, between the call and the look at what it did: the unit
+// keeps what was set, so that it has to be undone.
+func TestAUnitThatEndsAsItIsHeldIsUndone(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		write func(unit string) model.FileWrite
+		left  func(*units) bool
+	}{
+		{"frozen", cgroupctl.FreezeUnitWrite, func(u *units) bool { return u.unit.FreezerState != "running" }},
+		{"limited", func(unit string) model.FileWrite {
+			return model.FileWrite{
+				File: "cpu.max", Wrote: "50000 100000", Unit: unit,
+				Limit: model.UnitLimit{Property: cgroupctl.CPUQuota, Value: math.MaxUint64},
+			}
+		}, func(u *units) bool { return u.limits[cgroupctl.CPUQuota] != math.MaxUint64 }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			u, c := withUnits(t)
+			w := tt.write(u.unit.Name)
+			r := u.g.Ref()
+			if w.File == "cpu.max" {
+				var err error
+				if w.Was, err = c.Holds(r, w); err != nil {
+					t.Fatal(err)
+				}
+			}
+			u.ends = true
+			if err := c.Apply(r, w); err == nil || cgroupctl.Untouched(err) || !tt.left(u) {
+				t.Fatalf("got %v, left %v", err, tt.left(u))
+			}
+			if _, err := c.Restore(t.Context(), r, w); err != nil || tt.left(u) {
+				t.Errorf("restored with %v, left %v", err, tt.left(u))
+			}
+		})
 	}
 }
 
@@ -229,6 +292,10 @@ func TestHowACgroupIsFrozen(t *testing.T) {
 		return cgroupctl.Owner{Version: version, Unit: cgroupctl.Unit{Name: "u"}}
 	}
 	watchdog := func(d time.Duration) func(*cgroupctl.Unit) { return func(u *cgroupctl.Unit) { u.Watchdog = d } }
+	starts := func(d time.Duration) func(*cgroupctl.Unit) {
+		return func(u *cgroupctl.Unit) { u.ActiveState, u.Job, u.StartTimeout = "activating", "start", d }
+	}
+	lives := func(o cgroupctl.Owner, change func(*cgroupctl.Unit)) cgroupctl.Owner { change(&o.Unit); return o }
 	job := func(j string) func(*cgroupctl.Unit) { return func(u *cgroupctl.Unit) { u.Job = j } }
 	for _, tt := range []struct {
 		name, path string
@@ -252,6 +319,12 @@ func TestHowACgroupIsFrozen(t *testing.T) {
 		{"a short watchdog", "/a.service", own(257, watchdog(time.Minute)), "", "watchdog"},
 		{"a watchdog that is longer", "/a.service", own(257, watchdog(3*time.Minute)), cgroupctl.WayInside, ""},
 		{"a short watchdog that FreezeUnit would not stop", "/a.service", own(252, watchdog(time.Minute)), "", "watchdog"},
+		{"a cgroup below a short watchdog", "/a.service/main", lives(below(257), watchdog(time.Minute)), "", "watchdog"},
+		{"a cgroup below a watchdog that is longer", "/a.service/main", lives(below(257), watchdog(3*time.Minute)), cgroupctl.WayDirect, ""},
+		{"one that has to start within a time", "/a.service", own(257, starts(90*time.Second)), "", "starts still"},
+		{"a cgroup below one that has to start within a time", "/a.service/main", lives(below(257), starts(90*time.Second)), "", "starts still"},
+		{"one that has started within its time", "/a.service", own(257, func(u *cgroupctl.Unit) { u.StartTimeout = 90 * time.Second }), cgroupctl.WayInside, ""},
+		{"one that may start for ever", "/a.service", own(257, starts(0)), cgroupctl.WayInside, ""},
 		{"one that is being stopped", "/a.service", own(257, job("stop")), "", "left alone"},
 		{"one that starts still, as a job does all its life", "/a.service", own(257, job("start")), cgroupctl.WayInside, ""},
 		{"one that starts still where systemd would not freeze it", "/a.service", own(252, job("start")), "", "a job is queued"},

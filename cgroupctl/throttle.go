@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -21,8 +23,9 @@ type UnitLimits interface {
 	// SetLimits sets them until they are reset, or the machine is started again.
 	SetLimits(ctx context.Context, unit string, to []model.UnitLimit) error
 	// ResetLimits puts them back as they were, and leaves nothing else behind. It can be
-	// done twice, and to a unit that is gone.
-	ResetLimits(ctx context.Context, unit string, was []model.UnitLimit) error
+	// done twice, and to a unit that is gone. Those that are theirs, because somebody else has
+	// set them since, stay; only what ours left behind beside them goes.
+	ResetLimits(ctx context.Context, unit string, was, theirs []model.UnitLimit) error
 }
 
 // Throttle decides which writes would give a cgroup the limits of an action, or why that
@@ -52,6 +55,32 @@ func (s *realLimits) limitsNow(device string) (bool, error) {
 	return strings.HasPrefix(text, device+" ") || strings.Contains(text, "\n"+device+" "), err
 }
 
+func (s *realLimits) memoryNow() (uint64, error) { return memoryNow(s.dir, s.r) }
+
+func (s *realLimits) oomKiller() (string, error) { return s.c.oomKiller(s.ctx, s.r.Path) }
+
+// oomKiller asks about each unit whose cgroup is on the way to the root, which is a slice, too.
+func (c *Controller) oomKiller(ctx context.Context, p string) (string, error) {
+	if c.units == nil {
+		return "", nil
+	}
+	for ; p != "/"; p = path.Dir(p) {
+		name, below, ok := unitOf(p)
+		if !ok || below != "" {
+			continue
+		}
+		if kills, err := c.units.OOMKills(ctx, name); kills || err != nil {
+			return name, err
+		}
+	}
+	const root = "-.slice"
+	kills, err := c.units.OOMKills(ctx, root)
+	if !kills {
+		return "", err
+	}
+	return root, err
+}
+
 func (s *realLimits) machineHas(controller string) (bool, error) {
 	text, err := read(s.c.root, Ref{Path: "/"}, "cgroup.controllers")
 	return slices.Contains(strings.Fields(text), controller), err
@@ -61,7 +90,7 @@ func (s *realLimits) most(l limit) float64 {
 	switch l.file {
 	case "cpu.max":
 		return float64(runtime.NumCPU()) * 1e6
-	case "memory.high":
+	case memoryFile:
 		var info unix.Sysinfo_t
 		if unix.Sysinfo(&info) == nil {
 			return float64(info.Totalram) * float64(info.Unit)
@@ -79,6 +108,39 @@ func (s *realLimits) unitLimit(unit string, of model.UnitLimit) (model.UnitLimit
 		return model.UnitLimit{}, err
 	}
 	return all[0], nil
+}
+
+// memoryNow is how much memory the open cgroup uses; 0 without a memory controller.
+func memoryNow(dir int, r Ref) (uint64, error) {
+	const file = "memory.current"
+	text, err := read(dir, r, file)
+	if errors.Is(err, unix.ENOENT) && !errors.Is(err, ErrGone) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	used, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read %s of %s: %q is no number of bytes", file, r, text)
+	}
+	return used, nil
+}
+
+// wouldWait is the error of a write that would have its writer wait while the kernel reclaims:
+// the cgroup may have grown since it was planned.
+func wouldWait(dir int, r Ref, w model.FileWrite) error {
+	if w.File != memoryFile {
+		return nil
+	}
+	used, err := memoryNow(dir, r)
+	if why := whyReclaimed(r, w, used); err == nil && why != "" {
+		err = errors.New(why)
+	}
+	if err != nil {
+		return &notWritten{err}
+	}
+	return nil
 }
 
 // readLimit is what a file of the open cgroup holds, of io.max the limit that the write is
@@ -156,6 +218,9 @@ func (c *Controller) applyLimit(r Ref, l limit, w model.FileWrite) error {
 	case c.units == nil:
 		return &notWritten{fmt.Errorf("limit unit %s: pid 1 is not systemd", w.Unit)}
 	}
+	if err := wouldWait(dir, r, w); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), unitBound)
 	defer cancel()
 	to := []model.UnitLimit{{Property: l.property, Device: w.Limit.Device, Value: l.unitValue(w.Wrote)}}
@@ -164,7 +229,7 @@ func (c *Controller) applyLimit(r Ref, l limit, w model.FileWrite) error {
 	}
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		if now, err = readLimit(dir, r, w); err != nil || now == w.Wrote {
-			return err
+			return afterwards(err)
 		}
 		select {
 		case <-ctx.Done():
@@ -208,7 +273,7 @@ func (c *Controller) resetUnit(writes []model.FileWrite) (note string, err error
 	ctx, cancel := context.WithTimeout(context.Background(), unitBound)
 	defer cancel()
 	unit := writes[0].Unit
-	var was []model.UnitLimit
+	var was, theirs []model.UnitLimit
 	var notes []string
 	for _, w := range writes {
 		l, _ := limitOf(w)
@@ -221,13 +286,12 @@ func (c *Controller) resetUnit(writes []model.FileWrite) (note string, err error
 		case now[0].Value == l.unitValue(w.Wrote), w.Step != "" && now[0].Value == l.unitValue(w.Step), now[0].Value == w.Limit.Value:
 			was = append(was, w.Limit)
 		default:
+			theirs = append(theirs, w.Limit)
 			notes = append(notes, fmt.Sprintf("%s of %s was set by somebody else meanwhile, so it was left alone", l.property, unit))
 		}
 	}
-	if len(was) > 0 {
-		if err := c.units.ResetLimits(ctx, unit, was); err != nil {
-			return "", fmt.Errorf("the limits of %s are lifted, and systemd could not be told: %w", unit, err)
-		}
+	if err := c.units.ResetLimits(ctx, unit, was, theirs); err != nil {
+		return "", fmt.Errorf("the limits of %s are lifted, and systemd could not be told: %w", unit, err)
 	}
 	return strings.Join(notes, "; "), nil
 }

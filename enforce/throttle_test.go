@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -354,6 +355,33 @@ func TestIOIsThrottledToAPartOfWhatItDid(t *testing.T) {
 			w.close()
 		})
 	}
+}
+
+// Whoever wrote less than is used would wait while the kernel reclaims, and could undo nothing.
+func TestMemoryIsNotLimitedBelowWhatIsUsed(t *testing.T) {
+	run(t, func(t *testing.T, w *world) {
+		const used = 300 << 20
+		_, d := w.limited("/a", 100)
+		w.fake.SetLimit("/a", "memory.high", "max")
+		w.fake.SetMemory("/a", used)
+		d.Action.MemoryHigh = used - 1
+		if out := w.e.Propose(t.Context(), d); out.RefusedBy != "feasibility" || !strings.Contains(out.Reason, fmt.Sprintf("%d is the least", used)) {
+			t.Errorf("got %+v", out)
+		}
+		d.ID, d.Action.MemoryHigh, d.Action.EaseMS = "fs-1-least", used, 2000
+		if out := w.e.Propose(t.Context(), d); out.ConfirmedAt == nil || w.fake.Limit("/a", "memory.high") != strconv.Itoa(used) {
+			t.Fatalf("got %+v, memory.high holds %q", out, w.fake.Limit("/a", "memory.high"))
+		}
+		// It has grown since: what somebody else put back is not written over again.
+		w.fake.SetMemory("/a", used+4096)
+		w.fake.SetLimit("/a", "memory.high", "max")
+		time.Sleep(6 * lookEvery)
+		synctest.Wait()
+		if l := w.log.last(); l.EndReason != model.EndYielded || w.fake.Limit("/a", "memory.high") != "max" {
+			t.Errorf("it ended %q (%s), memory.high holds %q", l.EndReason, l.Note, w.fake.Limit("/a", "memory.high"))
+		}
+		w.wantLimits("/a", "max 100000", "4915")
+	})
 }
 
 func TestARealTimeProcessIsNotLimited(t *testing.T) {

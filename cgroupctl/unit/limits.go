@@ -28,6 +28,10 @@ var dropIns = map[string]string{
 // the second for a transient one.
 var controlDirs = []string{"/run/systemd/system.control", "/run/systemd/transient"}
 
+// persistentDir is where an operator's lies who sets a limit for good: the file of the same name
+// in the first of controlDirs counts no more then.
+var persistentDir = "/etc/systemd/system.control"
+
 // Limits reads limits of a unit: what Reset needs to put them back.
 func (m *Manager) Limits(ctx context.Context, name string, of ...model.UnitLimit) ([]model.UnitLimit, error) {
 	ctx, cancel := bounded(ctx)
@@ -58,6 +62,26 @@ func (m *Manager) Limits(ctx context.Context, name string, of ...model.UnitLimit
 		limits = append(limits, l)
 	}
 	return limits, nil
+}
+
+// OOMKills reports whether systemd-oomd ends what is below a unit where memory is fought for
+// there (ManagedOOMMemoryPressure=, since 247; an older systemd says that it knows none).
+func (m *Manager) OOMKills(ctx context.Context, name string) (bool, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	path, face, err := m.object(ctx, name)
+	if errors.Is(err, cgroupctl.ErrNoUnit) {
+		return false, nil
+	}
+	var does string
+	if err == nil {
+		does, err = get[string](m, ctx, path, face, "ManagedOOMMemoryPressure")
+	}
+	var said dbus.Error
+	if err != nil && !errors.As(err, &said) {
+		return false, fmt.Errorf("ask about unit %s: %w", name, err)
+	}
+	return does == "kill", nil
 }
 
 // deviceLimit is one of the limits of I/O that a unit has, each at a device. Whoever set it
@@ -119,7 +143,9 @@ const reloadBound = 10 * time.Second
 // operator has set as well. So the files are removed and systemd reads its units again.
 // It can be done twice: what is as it was is not set again, for that would leave a file
 // again. A unit that is gone has nothing left to reset but its files.
-func (m *Manager) ResetLimits(ctx context.Context, name string, was []model.UnitLimit) error {
+//
+// Of theirs only a file of ours is removed that somebody else's has taken the place of.
+func (m *Manager) ResetLimits(ctx context.Context, name string, was, theirs []model.UnitLimit) error {
 	if strings.ContainsRune(name, '/') || strings.HasPrefix(name, ".") {
 		return fmt.Errorf("reset unit %s: that is no name of a unit", name)
 	}
@@ -143,6 +169,11 @@ func (m *Manager) ResetLimits(ctx context.Context, name string, was []model.Unit
 	if err != nil {
 		return err
 	}
+	for _, l := range theirs {
+		if _, err := os.Lstat(filepath.Join(persistentDir, name+".d", dropIns[l.Property])); err == nil {
+			was = append(was, l)
+		}
+	}
 	removed := false
 	for _, dir := range controlDirs {
 		own := filepath.Join(dir, name+".d")
@@ -160,7 +191,10 @@ func (m *Manager) ResetLimits(ctx context.Context, name string, was []model.Unit
 		_ = os.Remove(own) // unless the operator's are in it
 	}
 	if !removed {
-		return nil
+		// It may have been removed before, and systemd not have been told.
+		if removed, err = m.lacks(ctx, name, was); !removed {
+			return err
+		}
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reloadBound)
 	defer cancel()
@@ -168,6 +202,30 @@ func (m *Manager) ResetLimits(ctx context.Context, name string, was []model.Unit
 		return fmt.Errorf("reset unit %s: have systemd read its units again: %w", name, err)
 	}
 	return nil
+}
+
+// lacks reports whether systemd has read files of limits that are not there any more.
+func (m *Manager) lacks(ctx context.Context, name string, of []model.UnitLimit) (bool, error) {
+	path, _, err := m.object(ctx, name)
+	if errors.Is(err, cgroupctl.ErrNoUnit) {
+		return false, nil
+	}
+	var known []string
+	if err == nil {
+		known, err = get[[]string](m, ctx, path, unitFace, "DropInPaths")
+	}
+	if err != nil {
+		return false, fmt.Errorf("read files of unit %s: %w", name, err)
+	}
+	for _, dir := range controlDirs {
+		for _, l := range of {
+			file := filepath.Join(dir, name+".d", dropIns[l.Property])
+			if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) && slices.Contains(known, file) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
 }
 
 // others are the limits of I/O that somebody else has set meanwhile: one file has those of all

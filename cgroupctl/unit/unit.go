@@ -256,16 +256,18 @@ func (m *Manager) Look(ctx context.Context, name string) (cgroupctl.Unit, error)
 			}
 			return err
 		},
-		func() error {
-			if !strings.HasSuffix(name, ".service") {
-				return nil
+	}
+	if strings.HasSuffix(name, ".service") {
+		within := func(to *time.Duration, property string) func() error {
+			return func() error {
+				usec, err := get[uint64](m, ctx, path, face, property)
+				if err == nil && usec < 1<<53 { // infinity is all bits
+					*to = time.Duration(usec) * time.Microsecond
+				}
+				return err
 			}
-			usec, err := get[uint64](m, ctx, path, face, "WatchdogUSec")
-			if err == nil && usec < 1<<53 { // infinity is all bits
-				u.Watchdog = time.Duration(usec) * time.Microsecond
-			}
-			return err
-		},
+		}
+		questions = append(questions, within(&u.Watchdog, "WatchdogUSec"), within(&u.StartTimeout, "TimeoutStartUSec"))
 	}
 	answers := make(chan error, len(questions))
 	for _, ask := range questions {

@@ -3,7 +3,8 @@
 # description: |
 #   Where a culprit would use up the memory within ten minutes, it gets memory.high at
 #   what it has now and a tenth more: the kernel then reclaims from it and slows it
-#   down, and kills nobody. What is lost is time of the leaking program.
+#   down, and kills nobody. What is lost is time of the leaking program. Where it has
+#   more than that already, with its page cache, the enforcer refuses.
 package breaker.memoryleak
 
 import rego.v1
