@@ -278,6 +278,9 @@ func (w *Watch) update(t *track, f finding) {
 		t.root = f.root
 		w.identify(t, f)
 	}
+	if in.Culprit.Known() && in.Culprit.Cgroup == "" {
+		w.locate(&in.Culprit) // its cgroup had just been made, or could not be looked into
+	}
 	if f.root == t.root {
 		in.Culprit.Processes, in.Culprit.Outside = f.members, f.outside
 	}
