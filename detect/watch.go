@@ -272,9 +272,9 @@ func (w *Watch) open(t *track, f finding, s *model.Sample) {
 // update keeps the figures of the worst moment, and the culprit's size as it is now.
 func (w *Watch) update(t *track, f finding) {
 	in := t.incident
-	if in.Culprit.Known() && in.Culprit.Root.IsZero() && f.largest != nil {
+	if in.Culprit.Known() && f.largest != nil && (in.Culprit.Root.IsZero() || t.root != nil && t.root.ended && f.root != nil) {
 		// It had just been moved to its cgroup when the incident opened, and who is in
-		// there was not known yet.
+		// there was not known yet; or its root has ended, and somebody goes on.
 		t.root = f.root
 		w.identify(t, f)
 	}
@@ -283,6 +283,8 @@ func (w *Watch) update(t *track, f finding) {
 	}
 	if f.root == t.root {
 		in.Culprit.Processes, in.Culprit.Outside = f.members, f.outside
+	} else if members, outside, ok := w.window.table.size(t.cgroup, t.root); ok {
+		in.Culprit.Processes, in.Culprit.Outside = members, outside // whoever is looked at in this tick
 	}
 	for _, h := range f.victims {
 		if _, known := t.stall[h.victim]; !known {
