@@ -269,7 +269,8 @@ func (w *Watch) open(t *track, f finding, s *model.Sample) {
 	t.incident.Triage = w.triage(t)
 }
 
-// update keeps the figures of the worst moment, and the culprit's size as it is now.
+// update keeps the figures of the worst moment, and the culprit's size and how sure that
+// verdict is as they are now.
 func (w *Watch) update(t *track, f finding) {
 	in := t.incident
 	if in.Culprit.Known() && f.largest != nil && (in.Culprit.Root.IsZero() || t.root != nil && t.root.ended && f.root != nil) {
@@ -295,10 +296,12 @@ func (w *Watch) update(t *track, f finding) {
 		t.estimateStall(f, w.window.now().Length())
 	}
 	w.window.markGaps(in.Evidence)
+	if f.ratio >= 1 { // of what is over, the last that was sure of it says more
+		in.Confidence, in.Margin = round3(clamp(f.confidence)), round3(clamp(f.margin))
+	}
 	if severity := round3(clamp(f.severity)); severity > in.Severity {
 		in.Severity = severity
 		in.Level = model.LevelOf(severity)
-		in.Confidence, in.Margin = round3(clamp(f.confidence)), round3(clamp(f.margin))
 		maps.Copy(in.Evidence, f.evidence)
 		in.Summary = f.explain(culpritName(in.Culprit), w.victimNames(f.victims))
 	}
