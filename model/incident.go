@@ -67,7 +67,7 @@ type Incident struct {
 	ID       string     `json:"id"`
 	Kind     Kind       `json:"kind"`
 	State    State      `json:"state"`
-	OpenedAt time.Time  `json:"opened_at"`
+	OpenedAt time.Time  `json:"opened_at"` // by the clock as it is now: it may have been set since
 	ClosedAt *time.Time `json:"closed_at"`
 	// Unfinished says that breakerd stopped while it was open: ClosedAt is when it was last
 	// seen.
