@@ -198,7 +198,7 @@ func (j *Judge) answer(d *docket, v policy.Verdict, now time.Time) []Event {
 	a := breaker.Answer{Action: v.Action}
 	if !v.DryRun { // nobody is held by what is only tried out, and nothing can be learned from it
 		a = j.breakers.Ask(breaker.Question{
-			Cgroup: in.Culprit.Cgroup, Kind: in.Kind, IncidentID: in.ID, Action: v.Action, Resource: resource, Victims: victims,
+			Cgroup: in.Culprit.Cgroup, Kind: in.Kind, Policy: v.Policy, IncidentID: in.ID, Action: v.Action, Resource: resource, Victims: victims,
 		})
 	}
 	switch {
