@@ -228,6 +228,22 @@ func TestConfidenceIsThatOfNowAndNotOfTheWorstMoment(t *testing.T) {
 	}
 }
 
+func TestWhatIsLostIsHeldAgainstWhatWasSeenMeanwhile(t *testing.T) {
+	s := newScene()
+	s.cgroup(model.CgroupSample{ID: job, Forks: 5000, Exits: 5000})
+	for victim := range model.CgroupID(99) {
+		s.waits(job, 1000+victim, time.Millisecond)
+	}
+	s.sample.Lost.Events, s.sample.Lost.Cells = 100, 1
+	s.end(1, 1)
+	for age := tick; age <= 7*time.Second; age += tick { // while nothing happens
+		s.end(0, 0)
+		if got := s.watch.Observed(); got != 0.98 {
+			t.Fatalf("%v seen, %v after one part in a hundred of the records and of the cells was lost", got, age)
+		}
+	}
+}
+
 func TestMeasuresSayHowFarACgroupIsFromAnIncident(t *testing.T) {
 	s := newScene()
 	hogsAndService(s)
