@@ -28,7 +28,7 @@ type Shares struct {
 	OurThrottleNS uint64      // held by a limit of ours
 	StealNS       uint64      // the hypervisor
 	UnknownNS     uint64
-	QuotaUnsure   bool // it has a quota, and how much of the wait that made was not seen
+	QuotaUnsure   bool // it has a quota, or may have one, and how much of the wait that made was not seen
 	// Doubt (0 to 1) is what a caller knows to be uncertain, such as lost observations. It
 	// lowers the confidence of the verdict.
 	Doubt float64
@@ -284,6 +284,7 @@ type quota struct {
 	first, last uint64 // running totals
 	readings    int
 	before      bool // it held the cgroup shortly before the span
+	unread      bool // since the last reading it may have held it, too
 	ours        bool // breakerd had set it
 }
 
@@ -295,6 +296,11 @@ func quotasOver(samples []*model.Sample, from int) map[model.CgroupID]quota {
 		for j := range s.Cgroups {
 			c := &s.Cgroups[j]
 			if c.Detail == nil {
+				if c.QuotaUnread {
+					q := quotas[c.ID]
+					q.unread = true
+					quotas[c.ID] = q
+				}
 				continue
 			}
 			total := c.Detail.ThrottledNS
@@ -303,7 +309,7 @@ func quotasOver(samples []*model.Sample, from int) map[model.CgroupID]quota {
 				q = quota{first: total, before: q.before || q.readings > 0 && total > q.last}
 			}
 			q.ours = q.ours || c.Limited
-			q.last = total
+			q.last, q.unread = total, false
 			q.readings++
 			quotas[c.ID] = q
 		}
@@ -311,11 +317,11 @@ func quotasOver(samples []*model.Sample, from int) map[model.CgroupID]quota {
 	return quotas
 }
 
-// held is how long the cgroup was held within the span. It is not sure where the cgroup
-// has been held before and there is only one reading, and where it was held shortly before:
+// held is how long the cgroup was held within the span. It is not sure where it was not read
+// to the end, where the cgroup has been held before and there is only one reading, and where it was held shortly before:
 // a wait counts when it ends, and that may be after the kernel counted what it was.
 func (q quota) held() (ns uint64, sure bool) {
-	if q.readings == 1 && q.last > 0 {
+	if q.unread || q.readings == 1 && q.last > 0 {
 		return 0, false
 	}
 	ns = q.last - min(q.first, q.last)

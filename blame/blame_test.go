@@ -72,6 +72,31 @@ func TestOver(t *testing.T) {
 			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 10 * ms, UnknownNS: 10 * ms, QuotaUnsure: true},
 		},
 		{
+			name: "a victim whose quota nobody could read accuses nobody",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{{ID: victim, QuotaUnread: true}}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+			},
+			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 10 * ms, UnknownNS: 10 * ms, QuotaUnsure: true},
+		},
+		{
+			name: "nor one whose quota could not be read any more",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{reading(victim, 0)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+				{Cgroups: []model.CgroupSample{{ID: victim, QuotaUnread: true}}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+			},
+			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 20 * ms, UnknownNS: 20 * ms, QuotaUnsure: true},
+		},
+		{
+			name: "a tick without a reading between two is covered by them",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{reading(victim, 0)}},
+				{Cgroups: []model.CgroupSample{{ID: victim, QuotaUnread: true}}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},
+				{Cgroups: []model.CgroupSample{reading(victim, 0)}},
+			},
+			from: 1,
+			want: &Shares{Victim: victim, Resource: model.CPU, WaitNS: 10 * ms, Neighbours: []Neighbour{{hog, 10 * ms}}},
+		},
+		{
 			name: "a quota's total before the span is what it is compared with",
 			samples: []*model.Sample{
 				{Cgroups: []model.CgroupSample{reading(victim, 100*ms)}, Waits: []model.Wait{wait(model.ByCgroup, hog, victim, 10*ms)}},

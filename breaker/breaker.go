@@ -50,6 +50,7 @@ type breaker struct {
 	Culprit  model.CgroupID   `json:"culprit_id"`
 	Resource model.Resource   `json:"resource"`
 	Victims  []model.CgroupID `json:"victims"`
+	Policy   string           `json:"policy"` // whose ladder, for its kind of trouble, Rung is of
 	Left     int              `json:"rungs_left"`
 	Measured bool             `json:"measured"` // since it opened
 
@@ -99,6 +100,7 @@ func (b *breaker) copy() model.Breaker {
 type Question struct {
 	Cgroup     string
 	Kind       model.Kind
+	Policy     string
 	IncidentID string
 	Action     model.Action // with what follows it
 	Resource   model.Resource
@@ -130,6 +132,10 @@ func (s *Set) Ask(q Question) Answer {
 		return s.allow(ladder, 0, 0, "")
 	}
 	own := b.IncidentID == q.IncidentID
+	rung := 0
+	if b.on(q.Kind, q.Policy) {
+		rung = b.Rung
+	}
 	for _, r := range b.Resting {
 		if r.Kind == q.Kind && s.now.Before(r.Until) {
 			return Answer{Refused: restReason(r), Quiet: own && b.State == model.BreakerOpen}
@@ -138,7 +144,7 @@ func (s *Set) Ask(q Question) Answer {
 	switch {
 	case b.pending != nil:
 		return Answer{Refused: "a decision about it is under way", Quiet: true}
-	case b.State == model.BreakerOpen && !b.climbing.IsZero() && own && b.Rung+1 < len(ladder):
+	case b.State == model.BreakerOpen && !b.climbing.IsZero() && own && b.Policy == q.Policy && b.Rung+1 < len(ladder):
 		return s.allow(ladder, b.Rung+1, b.Opened-1, b.LeaseID)
 	case b.State == model.BreakerOpen:
 		return Answer{Refused: fmt.Sprintf("it is held already, by lease %s", b.LeaseID), Quiet: own}
@@ -147,9 +153,15 @@ func (s *Set) Ask(q Question) Answer {
 	case b.Eased && b.Kind != q.Kind:
 		return Answer{Refused: fmt.Sprintf("it is held still, if more loosely, by lease %s", b.LeaseID)}
 	case b.Eased:
-		return s.allow(ladder, b.Rung, b.Opened, b.LeaseID)
+		return s.allow(ladder, rung, b.Opened, b.LeaseID)
 	}
-	return s.allow(ladder, b.Rung, b.Opened, "")
+	return s.allow(ladder, rung, b.Opened, "")
+}
+
+// on says that a ladder is that on which the breaker stands: which action of one gave no
+// relief says nothing of another.
+func (b *breaker) on(kind model.Kind, policy string) bool {
+	return b.Kind == kind && b.Policy == policy
 }
 
 // chases says why a culprit is not to be held because another one was, for the same trouble:
@@ -234,9 +246,12 @@ func (s *Set) Outcome(o model.Outcome) (changed *model.Breaker, release *Release
 				b.Rung++
 			} else {
 				b.Opened++
+				if !b.on(d.Kind, d.Policy) {
+					b.Rung = 0
+				}
 			}
 			until := d.At.Add(d.Action.For())
-			b.Kind, b.IncidentID, b.LeaseID, b.Until, b.DryRun = d.Kind, d.IncidentID, cmp.Or(o.LeaseID, d.ID), &until, o.DryRun
+			b.Kind, b.Policy, b.IncidentID, b.LeaseID, b.Until, b.DryRun = d.Kind, d.Policy, d.IncidentID, cmp.Or(o.LeaseID, d.ID), &until, o.DryRun
 			b.EasesAt, b.Eased = o.EasesAt, false
 			b.Left, b.Measured, b.measuredAt, b.climbing = len(d.Action.Then), false, time.Time{}, time.Time{}
 			b.turn(model.BreakerOpen, s.now)

@@ -38,10 +38,12 @@ type story struct {
 	at     time.Time
 	n      int
 	before model.Toll
+	kind   model.Kind
+	policy string
 }
 
 func newStory(t *testing.T, before model.Toll) *story {
-	s := &story{Set: New(DefaultConfig()), t: t, at: start, before: before}
+	s := &story{Set: New(DefaultConfig()), t: t, at: start, before: before, kind: model.CPUContention}
 	s.pass(0)
 	return s
 }
@@ -52,7 +54,7 @@ func (s *story) pass(d time.Duration) ([]model.Breaker, []Release) {
 }
 
 func (s *story) question(cgroup string, a model.Action) Question {
-	return Question{Cgroup: cgroup, Kind: model.CPUContention, IncidentID: "in" + cgroup, Action: a, Resource: model.CPU, Victims: []model.CgroupID{victim}}
+	return Question{Cgroup: cgroup, Kind: s.kind, Policy: s.policy, IncidentID: "in" + cgroup, Action: a, Resource: model.CPU, Victims: []model.CgroupID{victim}}
 }
 
 // want asks for an action, and has it proposed where that is allowed.
@@ -65,7 +67,7 @@ func (s *story) want(cgroup string, a model.Action) (*model.Decision, Answer) {
 	}
 	s.n++
 	d := &model.Decision{
-		ID: fmt.Sprint("d-", s.n), IncidentID: q.IncidentID, Kind: q.Kind, At: s.at, Action: answer.Action, After: answer.After,
+		ID: fmt.Sprint("d-", s.n), IncidentID: q.IncidentID, Kind: q.Kind, Policy: q.Policy, At: s.at, Action: answer.Action, After: answer.After,
 		Target: model.Target{Cgroup: cgroup, CgroupID: 7},
 	}
 	s.Wanted(d, model.CPU, q.Victims, s.before)
@@ -344,6 +346,47 @@ func TestTheNextRungIsTakenOnlyWhereTheOneBeforeGaveNoRelief(t *testing.T) {
 	s.feel("/a", much)
 	if again := s.open("/a", ladder); again.Action.Kind != model.Freeze || again.Action.For() != 2*freeze.For() {
 		t.Errorf("it begins again with %+v, want the rung that helped for twice the time", again.Action)
+	}
+}
+
+func TestTheRungOfALadderIsNotTakenInAnother(t *testing.T) {
+	ladder := half
+	ladder.Then = []model.Action{tenth, freeze}
+	tests := []struct {
+		name   string
+		kind   model.Kind
+		policy string
+		want   int
+	}{
+		{"the same", model.CPUContention, "a", 1},
+		{"for another kind of trouble", model.NoisyNeighbour, "a", 0},
+		{"of another policy", model.CPUContention, "b", 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newStory(t, much)
+			s.policy = "a"
+			s.open("/a", ladder)
+			s.pass(3 * time.Second)
+			s.feel("/a", much)
+			s.policy = "b"
+			if d, answer := s.want("/a", ladder); d != nil {
+				t.Fatalf("answer %+v, want another policy's next action refused", answer)
+			}
+			s.policy = "a"
+			next := s.open("/a", ladder)
+			s.end(next.ID, model.EndExpired)
+			s.pass(2 * time.Second)
+			s.feel("/a", much) // again
+			s.kind, s.policy = tt.kind, tt.policy
+			d := s.open("/a", ladder)
+			if all := ladder.Ladder(); d.Action.Kind != all[tt.want].Kind || d.Action.CPUPercent != all[tt.want].CPUPercent || len(d.Action.Then) != 2-tt.want {
+				t.Errorf("action %+v, want number %d of the ladder", d.Action, tt.want)
+			}
+			if b := s.Of("/a"); b.Rung != tt.want || b.Opened != 2 {
+				t.Errorf("the breaker is %+v, want it at %d, opened twice", b, tt.want)
+			}
+		})
 	}
 }
 

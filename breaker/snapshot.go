@@ -11,9 +11,9 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
-// Version is that of the form in which breakers are kept. 2 has EasesAt and Eased; 1 is read,
-// too.
-const Version = 2
+// Version is that of the form in which breakers are kept. 2 has EasesAt and Eased, 3 has
+// Policy; 1 and 2 are read, too.
+const Version = 3
 
 // snapshot is what outlives a program.
 type snapshot struct {

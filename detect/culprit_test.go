@@ -123,6 +123,52 @@ func TestTheCulpritTree(t *testing.T) {
 	}
 }
 
+func TestAStormWhoseRootEndsIsThatOfWhoGoesOn(t *testing.T) {
+	s := newScene()
+	s.proc(model.ProcID{PID: 1}, job, "peer")
+	top := s.proc(model.ProcID{PID: 1}, job, "top")
+	heir := s.proc(top, job, "heir")
+	for range 12 {
+		s.forking(job, 10, top)
+	}
+	in := s.open(model.ForkStorm)
+	if in == nil || in.Culprit.Root.ProcID != top {
+		t.Fatalf("incident %+v, want one of %v", in, top)
+	}
+	s.exit(top)
+	for range 12 {
+		s.forking(job, 10, heir)
+	}
+	if len(s.changes) != 1 || s.open(model.ForkStorm) != in {
+		t.Fatalf("changes %+v, want the same incident to go on", s.changes)
+	}
+	// What top left behind is none of the heir's.
+	if c := in.Culprit; c.Root.ProcID != heir || c.Root.Comm != "heir" || c.Scope != model.ScopeTree || c.Processes != 121 || c.Outside != 121 {
+		t.Errorf("culprit %+v, want the tree of %v, of 121 processes, with as many outside", c, heir)
+	}
+}
+
+func TestWhoEntersTheCgroupLaterIsOutsideTheTreeWhicheverPartOfItGoesOn(t *testing.T) {
+	s := newScene()
+	top := s.proc(model.ProcID{PID: 1}, job, "top")
+	part := s.proc(top, job, "part")
+	for range 12 {
+		s.forking(job, 5, top, part)
+	}
+	in := s.open(model.ForkStorm)
+	if in == nil || in.Culprit.Root.ProcID != top || in.Culprit.Outside != 0 {
+		t.Fatalf("incident %+v, want one of %v with nobody outside", in, top)
+	}
+	for range 12 { // until all that is looked at is the part
+		s.forking(job, 10, part)
+	}
+	s.proc(model.ProcID{PID: 1}, job, "stranger")
+	s.forking(job, 10, part)
+	if c := in.Culprit; c.Root.ProcID != top || c.Outside != 1 || c.Processes != 252 {
+		t.Errorf("culprit %+v, want the tree of %v, of 252 processes, with the stranger outside", c, top)
+	}
+}
+
 func TestAClockThatJumpsDiscardsTheWindowAndTheEvidenceSaysSo(t *testing.T) {
 	for _, jump := range []time.Duration{time.Hour, -time.Hour} {
 		s := newScene()

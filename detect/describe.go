@@ -35,9 +35,8 @@ func (w *Watch) describe(t *track, f finding) {
 
 // identify says who the culprit is, as far as is known now.
 func (w *Watch) identify(t *track, f finding) {
-	path := w.window.path(t.cgroup)
-	name := w.name(path)
-	c := model.Culprit{Cgroup: path, CgroupID: t.cgroup, Unit: name.Unit, Workload: name, Scope: model.ScopeCgroup, Share: round3(f.share)}
+	c := model.Culprit{CgroupID: t.cgroup, Scope: model.ScopeCgroup, Share: round3(f.share)}
+	w.locate(&c)
 	if f.root != nil {
 		c.Scope = model.ScopeTree
 	}
@@ -46,6 +45,13 @@ func (w *Watch) identify(t *track, f finding) {
 		c.UID = n.UID
 	}
 	t.incident.Culprit = c
+}
+
+// locate says where the culprit is, as far as is known now.
+func (w *Watch) locate(c *model.Culprit) {
+	c.Cgroup = w.window.path(c.CgroupID)
+	c.Workload = w.name(c.Cgroup)
+	c.Unit = c.Workload.Unit
 }
 
 // maxVictims bounds the victims of an incident that goes on while cgroups come and go:

@@ -232,12 +232,10 @@ func (w *window) trust(d time.Duration) float64 {
 	var events, cells, cgroups, lostEvents, lostCells, lostCgroups float64
 	from := w.index(d)
 	for at, s := range w.samples[from:] {
-		for i := range s.Cgroups {
-			c := &s.Cgroups[i]
-			events += float64(c.Forks) + float64(c.Execs) + float64(c.Exits)
-		}
-		cells += float64(len(w.waits[from+at]))
-		cgroups += float64(len(s.Cgroups))
+		n := w.seen[from+at]
+		events += n.events
+		cells += n.cells
+		cgroups += n.cgroups
 		lostEvents += float64(s.Lost.Events)
 		lostCells += float64(s.Lost.Cells)
 		lostCgroups += float64(s.Lost.Cgroups)

@@ -208,6 +208,42 @@ func TestWhatNobodyIsKnownToHaveMadeMakesTheVerdictLessSure(t *testing.T) {
 	}
 }
 
+func TestConfidenceIsThatOfNowAndNotOfTheWorstMoment(t *testing.T) {
+	s := newScene()
+	hogsAndService(s)
+	confidence := func(lostCells uint64) float64 {
+		for range 20 { // all the same, so that each is the worst moment
+			s.pinned(0)
+			s.sample.Lost.Cells = lostCells
+			s.end(0.5, 1)
+		}
+		in := s.open(model.NoisyNeighbour)
+		if in == nil {
+			t.Fatal("nothing is open")
+		}
+		return in.Confidence
+	}
+	if got := []float64{confidence(3), confidence(0), confidence(9)}; got[0] != 0.5 || got[1] != 1 || got[2] != 0.25 {
+		t.Errorf("confidence %v, want 0.5 where half of the cells are lost, then 1, then 0.25", got)
+	}
+}
+
+func TestWhatIsLostIsHeldAgainstWhatWasSeenMeanwhile(t *testing.T) {
+	s := newScene()
+	s.cgroup(model.CgroupSample{ID: job, Forks: 5000, Exits: 5000})
+	for victim := range model.CgroupID(99) {
+		s.waits(job, 1000+victim, time.Millisecond)
+	}
+	s.sample.Lost.Events, s.sample.Lost.Cells = 100, 1
+	s.end(1, 1)
+	for age := tick; age <= 7*time.Second; age += tick { // while nothing happens
+		s.end(0, 0)
+		if got := s.watch.Observed(); got != 0.98 {
+			t.Fatalf("%v seen, %v after one part in a hundred of the records and of the cells was lost", got, age)
+		}
+	}
+}
+
 func TestMeasuresSayHowFarACgroupIsFromAnIncident(t *testing.T) {
 	s := newScene()
 	hogsAndService(s)

@@ -1,7 +1,9 @@
 package detect
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/breakerd/breakerd/config"
@@ -57,8 +59,12 @@ func (d shortLivedJobs) look(w *window) []finding {
 	for id := range counted {
 		suspected[id] = true
 	}
-	var most []model.Contributor
-	var found []finding
+	type candidate struct {
+		suspect
+		of   *account
+		rest float64
+	}
+	var all []candidate
 	for _, cgroup := range sortedIDs(suspected) {
 		// The kernel's counts are complete also where records were lost.
 		rest := float64(counted[cgroup]) - elsewhere[cgroup]
@@ -79,20 +85,22 @@ func (d shortLivedJobs) look(w *window) []finding {
 			suspects = []suspect{whole}
 		}
 		for _, s := range suspects {
-			f := finding{
-				suspect: s, cgroup: cgroup, ratio: s.weight / enough,
-				confidence: answered(a, s, rest) * w.trust(shortSpan), margin: 1, // as of fork_storm
-			}
-			if most == nil {
-				most = w.ranked(startedBy(byTree, counted, elsewhere))
-			}
-			f.contributors = most
-			d.judge(w, &f, a, seconds)
-			found = append(found, f)
-			if len(found) == maxFindings {
-				return found
-			}
+			all = append(all, candidate{s, a, rest})
 		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(all, func(x, y candidate) int { return cmp.Compare(y.weight, x.weight) })
+	most := w.ranked(startedBy(byTree, counted, elsewhere))
+	var found []finding
+	for _, c := range all[:min(len(all), maxFindings)] {
+		f := finding{
+			suspect: c.suspect, cgroup: c.of.cgroup, ratio: c.weight / enough, contributors: most,
+			confidence: answered(c.of, c.suspect, c.rest) * w.trust(shortSpan), margin: 1, // as of fork_storm
+		}
+		d.judge(w, &f, c.of, seconds)
+		found = append(found, f)
 	}
 	return found
 }

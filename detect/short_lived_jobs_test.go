@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -135,6 +136,29 @@ func TestShortJobsWhoseStartersEndAreTheirNearestSurvivingAncestors(t *testing.T
 	in := s.open(model.ShortLivedJobs)
 	if in == nil || in.Culprit.Root.ProcID != daemon || in.Evidence["short_exits_per_second"] != 64 {
 		t.Errorf("incident %+v, want the tree of %v with 64 a second", in, daemon)
+	}
+}
+
+func TestOfManyTreesThatStartShortJobsTheWorstAreTold(t *testing.T) {
+	s := newScene()
+	var loops []model.ProcID
+	for i := range model.CgroupID(maxFindings + 1) {
+		loops = append(loops, s.proc(model.ProcID{PID: 1}, 1000+i, "loop"))
+	}
+	for range 60 {
+		for i, loop := range loops {
+			s.jobs(loop, model.CgroupID(1000+i), 10+i, time.Millisecond, same)
+		}
+		s.end(0.3, 0)
+	}
+	var told []model.ProcID
+	for _, c := range s.changes {
+		if c.Incident.Kind == model.ShortLivedJobs {
+			told = append(told, c.Incident.Culprit.Root.ProcID)
+		}
+	}
+	if len(told) != maxFindings || !slices.Contains(told, loops[maxFindings]) || slices.Contains(told, loops[0]) {
+		t.Errorf("told of %v, want all but the least, %v", told, loops[0])
 	}
 }
 

@@ -172,6 +172,20 @@ func (w *window) culprit(cgroup model.CgroupID, cause map[*node]float64) suspect
 	return a.whole() // no process of it has been measured yet
 }
 
+// size is how many processes of a cgroup are of a tree, or of the whole cgroup where there
+// is no root, and how many are not; false where the root is not there any more.
+func (t *table) size(cgroup model.CgroupID, root *node) (members, outside int, ok bool) {
+	a := t.tally(cgroup, nil)
+	if root == nil {
+		return a.members, 0, true
+	}
+	e := a.entries[root]
+	if e == nil {
+		return 0, 0, false
+	}
+	return e.size, a.members - e.size, true
+}
+
 func (a *account) whole() suspect {
 	return suspect{largest: a.heaviest(a.tops), weight: a.total, share: 1, members: a.members}
 }

@@ -269,17 +269,23 @@ func (w *Watch) open(t *track, f finding, s *model.Sample) {
 	t.incident.Triage = w.triage(t)
 }
 
-// update keeps the figures of the worst moment, and the culprit's size as it is now.
+// update keeps the figures of the worst moment, and the culprit's size and how sure that
+// verdict is as they are now.
 func (w *Watch) update(t *track, f finding) {
 	in := t.incident
-	if in.Culprit.Known() && in.Culprit.Root.IsZero() && f.largest != nil {
+	if in.Culprit.Known() && f.largest != nil && (in.Culprit.Root.IsZero() || t.root != nil && t.root.ended && f.root != nil) {
 		// It had just been moved to its cgroup when the incident opened, and who is in
-		// there was not known yet.
+		// there was not known yet; or its root has ended, and somebody goes on.
 		t.root = f.root
 		w.identify(t, f)
 	}
+	if in.Culprit.Known() && in.Culprit.Cgroup == "" {
+		w.locate(&in.Culprit) // its cgroup had just been made, or could not be looked into
+	}
 	if f.root == t.root {
 		in.Culprit.Processes, in.Culprit.Outside = f.members, f.outside
+	} else if members, outside, ok := w.window.table.size(t.cgroup, t.root); ok {
+		in.Culprit.Processes, in.Culprit.Outside = members, outside // whoever is looked at in this tick
 	}
 	for _, h := range f.victims {
 		if _, known := t.stall[h.victim]; !known {
@@ -290,10 +296,12 @@ func (w *Watch) update(t *track, f finding) {
 		t.estimateStall(f, w.window.now().Length())
 	}
 	w.window.markGaps(in.Evidence)
+	if f.ratio >= 1 { // of what is over, the last that was sure of it says more
+		in.Confidence, in.Margin = round3(clamp(f.confidence)), round3(clamp(f.margin))
+	}
 	if severity := round3(clamp(f.severity)); severity > in.Severity {
 		in.Severity = severity
 		in.Level = model.LevelOf(severity)
-		in.Confidence, in.Margin = round3(clamp(f.confidence)), round3(clamp(f.margin))
 		maps.Copy(in.Evidence, f.evidence)
 		in.Summary = f.explain(culpritName(in.Culprit), w.victimNames(f.victims))
 	}

@@ -135,6 +135,28 @@ func TestTheSameSamplesGiveTheSameChangesByteForByte(t *testing.T) {
 	}
 }
 
+func TestACulpritIsNamedOnceItsPathIsKnown(t *testing.T) {
+	s := newScene()
+	s.watch.name = func(path string) model.Workload { return model.Workload{Unit: "unit-of" + path} }
+	const hidden model.CgroupID = 90 // paths has none for it
+	bomb := s.proc(model.ProcID{PID: 1}, hidden, "bomb")
+	for range 12 {
+		s.forking(hidden, 10, bomb)
+	}
+	in := s.open(model.ForkStorm)
+	if in == nil || in.Culprit.Cgroup != "" || in.Culprit.CgroupID != hidden {
+		t.Fatalf("incident %+v, want one whose cgroup has no path", in)
+	}
+	for range 12 {
+		s.forking(hidden, 10, bomb)
+	}
+	s.cgroup(model.CgroupSample{ID: hidden, Path: "/late"})
+	s.forking(hidden, 10, bomb)
+	if c := in.Culprit; c.Cgroup != "/late" || c.Unit != "unit-of/late" || c.Workload.Unit != c.Unit || c.Root.ProcID != bomb {
+		t.Errorf("culprit %+v, want the tree of %v in /late", c, bomb)
+	}
+}
+
 func TestTheDefaultsAreAcceptedAndTheKindsAreThoseThatAreDetected(t *testing.T) {
 	if c := DefaultConfig(); c.Check() != nil {
 		t.Errorf("the defaults are refused: %v", c.Check())

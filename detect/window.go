@@ -31,6 +31,7 @@ type window struct {
 	samples []*model.Sample
 	waits   [][]blame.Cell // of each sample
 	charges []charges      // beside samples
+	seen    []seen         // the same
 	recent  recent
 	names   names
 	ledger  ledger
@@ -47,6 +48,18 @@ type window struct {
 	fights   map[[2]blame.Branch]fight  // the same, by the branches of victims and offenders
 	verdicts map[model.Resource]verdict
 	runNS    map[model.CgroupID]uint64 // by ran
+}
+
+// seen is how much one sample told, counted before it is thinned.
+type seen struct{ events, cells, cgroups float64 }
+
+func seenIn(s *model.Sample, cells int) seen {
+	n := seen{cells: float64(cells), cgroups: float64(len(s.Cgroups))}
+	for i := range s.Cgroups {
+		c := &s.Cgroups[i]
+		n.events += float64(c.Forks) + float64(c.Execs) + float64(c.Exits)
+	}
+	return n
 }
 
 func newWindow(cfg Config) *window {
@@ -73,7 +86,7 @@ func (w *window) feed(s *model.Sample) (broken bool) {
 		if len(w.samples) > 0 {
 			w.gap = s.BootNS
 		}
-		w.samples, w.waits, w.charges, w.ledger = nil, nil, nil, newLedger()
+		w.samples, w.waits, w.charges, w.seen, w.ledger = nil, nil, nil, nil, newLedger()
 	}
 	light := *s
 	if stopped {
@@ -83,7 +96,9 @@ func (w *window) feed(s *model.Sample) (broken bool) {
 	light.Procs = model.ProcChanges{} // 1 MB each second at 20,000 processes, and in the table now
 	w.ticks++
 	w.samples = append(w.samples, &light)
-	w.waits = append(w.waits, blame.Cells(light.Waits))
+	cells := blame.Cells(light.Waits)
+	w.waits = append(w.waits, cells)
+	w.seen = append(w.seen, seenIn(&light, len(cells)))
 	light.Waits = nil
 	w.charges = append(w.charges, w.table.apply(s))
 	w.ledger.enter(s, w.table)
@@ -96,6 +111,7 @@ func (w *window) feed(s *model.Sample) (broken bool) {
 	w.samples = slices.Delete(w.samples, 0, old)
 	w.waits = slices.Delete(w.waits, 0, old)
 	w.charges = slices.Delete(w.charges, 0, old)
+	w.seen = slices.Delete(w.seen, 0, old)
 	w.thin()
 	w.names.learn(s)
 	w.recent.learn(s, w.table)

@@ -221,7 +221,7 @@ func (w writer) incident(t *taken) error {
 		seen = t.of.from.Time
 	}
 	err := w.tx.QueryRow(`INSERT INTO incidents (id, kind, cgroup, unit, opened, seen, closed) VALUES (?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (id) DO UPDATE SET cgroup = excluded.cgroup, unit = excluded.unit, seen = excluded.seen, closed = excluded.closed RETURNING row`,
+ON CONFLICT (id) DO UPDATE SET cgroup = excluded.cgroup, unit = excluded.unit, opened = excluded.opened, seen = excluded.seen, closed = excluded.closed RETURNING row`,
 		in.ID, string(in.Kind), in.Culprit.Cgroup, in.Culprit.Unit, in.OpenedAt.UnixMilli(), seen.UnixMilli(), closed).Scan(&t.row)
 	if err != nil {
 		return fmt.Errorf("write incident %s: %w", in.ID, err)

@@ -130,6 +130,7 @@ func (j *Judge) Open() []model.Incident {
 func (j *Judge) Sample(ctx context.Context, s *model.Sample) []Event {
 	j.host, j.asked = s.Host, nil
 	changes := j.watch.Feed(s)
+	j.shift(time.Duration(s.Lost.ClockJumpNS))
 	events := j.feel(s)
 	for _, c := range changes {
 		d := j.open[c.Incident.ID]
@@ -153,6 +154,19 @@ func (j *Judge) Sample(ctx context.Context, s *model.Sample) []Event {
 		}
 	}
 	return append(events, j.endTrial(s.Time, time.Duration(s.Lost.ClockJumpNS))...)
+}
+
+// shift moves along with the clock, by so much as it was set, when the incidents opened and
+// are asked about again: else nobody would be asked until a clock that was set back has
+// caught up, and no incident would be of any age.
+func (j *Judge) shift(by time.Duration) {
+	if by < time.Second && by > -time.Second {
+		return
+	}
+	for _, d := range j.open {
+		d.incident.OpenedAt = d.incident.OpenedAt.Add(by)
+		d.next, d.tried = d.next.Add(by), d.tried.Add(by)
+	}
 }
 
 // ask puts an incident to the policies, and to those that are tried.
@@ -184,7 +198,7 @@ func (j *Judge) answer(d *docket, v policy.Verdict, now time.Time) []Event {
 	a := breaker.Answer{Action: v.Action}
 	if !v.DryRun { // nobody is held by what is only tried out, and nothing can be learned from it
 		a = j.breakers.Ask(breaker.Question{
-			Cgroup: in.Culprit.Cgroup, Kind: in.Kind, IncidentID: in.ID, Action: v.Action, Resource: resource, Victims: victims,
+			Cgroup: in.Culprit.Cgroup, Kind: in.Kind, Policy: v.Policy, IncidentID: in.ID, Action: v.Action, Resource: resource, Victims: victims,
 		})
 	}
 	switch {

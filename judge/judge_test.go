@@ -207,6 +207,30 @@ func TestWhenAnIncidentIsPutToThePoliciesAgain(t *testing.T) {
 	}
 }
 
+func TestAClockThatIsSetKeepsNoIncidentFromBeingAskedAbout(t *testing.T) {
+	for _, jump := range []time.Duration{time.Hour, -time.Hour} {
+		s := newScene(policies(t, freezeTree))
+		first := wanted(s.opened(t))[0]
+		opened := s.boot
+		s.judge.Outcome(model.Outcome{DecisionID: first.ID, RefusedBy: "rate", Reason: "too many"})
+		var next []*model.Decision
+		for i := 0; len(next) == 0; i++ {
+			if i == 12 {
+				t.Fatalf("nobody was asked for 3 s after the clock was set by %v", jump)
+			}
+			sample := s.sample(bomb, job, 20)
+			sample.Time = sample.Time.Add(jump)
+			if i == 0 {
+				sample.Lost.ClockJumpNS = int64(jump)
+			}
+			next = wanted(s.judge.Sample(t.Context(), sample))
+		}
+		if age := next[0].At.Sub(next[0].OpenedAt); age != s.boot-opened || next[0].IncidentID != first.IncidentID {
+			t.Errorf("after a jump of %v incident %s is %v old, want %s and %v", jump, next[0].IncidentID, age, first.IncidentID, s.boot-opened)
+		}
+	}
+}
+
 func TestARefusalThatIsRepeatedIsOneRefusalAndAskedForEachSecond(t *testing.T) {
 	s := newScene(policies(t, freezeTree))
 	pending := wanted(s.opened(t))

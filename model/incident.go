@@ -67,7 +67,7 @@ type Incident struct {
 	ID       string     `json:"id"`
 	Kind     Kind       `json:"kind"`
 	State    State      `json:"state"`
-	OpenedAt time.Time  `json:"opened_at"`
+	OpenedAt time.Time  `json:"opened_at"` // by the clock as it is now: it may have been set since
 	ClosedAt *time.Time `json:"closed_at"`
 	// Unfinished says that breakerd stopped while it was open: ClosedAt is when it was last
 	// seen.
@@ -79,7 +79,8 @@ type Incident struct {
 	// always for memory and io, never for cpu.
 	Estimated bool `json:"estimated"`
 	// Confidence (0 to 1) is how sure the verdict on the culprit is; Margin (0 to 1) is how
-	// much more of the cause it accounts for than the next suspect.
+	// much more of the cause it accounts for than the next suspect. Both are as when it was
+	// last over its threshold, not as at its worst.
 	Confidence float64            `json:"confidence"`
 	Margin     float64            `json:"margin"`
 	Culprit    Culprit            `json:"culprit"`

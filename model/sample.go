@@ -77,6 +77,10 @@ type CgroupSample struct {
 	Limited       bool `json:"limited,omitempty"`
 	MemoryLimited bool `json:"memory_limited,omitempty"`
 
+	// QuotaUnread says that it waited and may have a quota, and that how long one held it was
+	// not read in this tick.
+	QuotaUnread bool `json:"quota_unread,omitempty"`
+
 	// Detail is read from cgroupfs only for some: those that waited or made others wait,
 	// and in turn everybody, so that slow growth is seen too.
 	Detail *CgroupDetail `json:"detail,omitempty"`

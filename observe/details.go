@@ -2,11 +2,13 @@ package observe
 
 import (
 	"cmp"
+	"errors"
 	"maps"
 	"runtime"
 	"slices"
 	"time"
 
+	"github.com/breakerd/breakerd/host"
 	"github.com/breakerd/breakerd/internal/cputime"
 	"github.com/breakerd/breakerd/model"
 )
@@ -82,6 +84,12 @@ func (o *Observer) readDetails(s *model.Sample, before model.Host) {
 	}
 	for _, id := range d.waiters(s, now) {
 		o.readDetail(s, at, id, false)
+	}
+	// Of the others that wait it is known which had a quota when they were last looked at.
+	for id := range d.interest {
+		if k := d.known[id]; k != nil && k.whole.CPUMaxPercent > 0 {
+			unread(s, at, id)
+		}
 	}
 	slices.SortFunc(s.Cgroups, func(a, b model.CgroupSample) int { return cmp.Compare(a.ID, b.ID) })
 }
@@ -176,7 +184,11 @@ func (o *Observer) readDetail(s *model.Sample, at map[model.CgroupID]int, id mod
 		return
 	}
 	path, ok := o.tree.Path(id)
-	if !ok || path == "/" {
+	switch {
+	case !ok:
+		unread(s, at, id) // whoever made it may have hidden it
+		return
+	case path == "/":
 		return // the root has no pressure but the host's, and no limits
 	}
 	k := o.details.known[id]
@@ -185,8 +197,12 @@ func (o *Observer) readDetail(s *model.Sample, at map[model.CgroupID]int, id mod
 		read = o.reader.CgroupDetail
 	}
 	detail, err := read(path)
-	if err != nil {
-		return // it vanished: it has no detail
+	switch {
+	case errors.Is(err, host.ErrGone):
+		return // it has no detail
+	case err != nil:
+		unread(s, at, id) // whoever may make cgroups can forbid others to read their files
+		return
 	}
 	if k == nil {
 		k = &knownDetail{}
@@ -205,6 +221,13 @@ func (o *Observer) readDetail(s *model.Sample, at map[model.CgroupID]int, id mod
 		s.Cgroups = append(s.Cgroups, model.CgroupSample{ID: id, Path: path})
 	}
 	s.Cgroups[i].Detail = &detail
+}
+
+// unread notes that a cgroup of the sample may have a quota that was not read.
+func unread(s *model.Sample, at map[model.CgroupID]int, id model.CgroupID) {
+	if i, active := at[id]; active && s.Cgroups[i].Detail == nil {
+		s.Cgroups[i].QuotaUnread = true
+	}
 }
 
 // keepSlow fills in what is not read with each tick as it was read last, so that every

@@ -3,12 +3,14 @@ package observe
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/breakerd/breakerd/blame"
+	"github.com/breakerd/breakerd/host"
 	"github.com/breakerd/breakerd/internal/kerneltest"
 	"github.com/breakerd/breakerd/model"
 )
@@ -39,6 +41,42 @@ func TestEverybodyIsReadInTurnThoughNothingHappens(t *testing.T) {
 		}
 	}
 	t.Logf("a round took %v", most)
+}
+
+func TestAQuotaThatCannotBeReadIsNotTakenForNone(t *testing.T) {
+	root := t.TempDir()
+	for _, file := range []string{"hidden/cpu.stat/is a folder", "plain/cpu.stat", "gone/cpu.stat"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, file)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, file), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := host.Reader{CgroupRoot: root}
+	o := &Observer{reader: r, tree: r.Tree(), details: newDetails()}
+	if err := o.tree.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]bool{"/": false, "/hidden": true, "/plain": false, "/gone": false, "a stranger": true}
+	s, at, paths := &model.Sample{}, map[model.CgroupID]int{}, map[model.CgroupID]string{}
+	for path := range want {
+		id, err := o.tree.ID(path)
+		if err != nil {
+			id = 1 << 40
+		}
+		at[id], paths[id] = len(s.Cgroups), path
+		s.Cgroups = append(s.Cgroups, model.CgroupSample{ID: id})
+	}
+	if err := os.RemoveAll(filepath.Join(root, "gone")); err != nil {
+		t.Fatal(err)
+	}
+	for i := range s.Cgroups {
+		o.readDetail(s, at, s.Cgroups[i].ID, false)
+		if c := &s.Cgroups[i]; c.QuotaUnread != want[paths[c.ID]] || (c.Detail != nil) != (paths[c.ID] == "/plain") {
+			t.Errorf("%s: %+v, want it unread: %v", paths[c.ID], c, want[paths[c.ID]])
+		}
+	}
 }
 
 // What changes from tick to tick is read of who waits in each of them, and that must not
