@@ -27,6 +27,7 @@ type account struct {
 	entries map[*node]*entry // of the members
 	members int
 	tops    []*node // members whose parent is not a member
+	rest    *node   // of those that ended; nil where there is none
 	total   float64
 }
 
@@ -42,7 +43,8 @@ type entry struct {
 // tally adds up what the processes of a cgroup have on their account.
 func (t *table) tally(cgroup model.CgroupID, own map[*node]float64) *account {
 	members := t.cgroups[cgroup]
-	a := &account{cgroup: cgroup, members: len(members), entries: make(map[*node]*entry, len(members))}
+	a := &account{cgroup: cgroup, members: len(members), entries: make(map[*node]*entry, len(members)), rest: t.rest[cgroup]}
+	a.total = own[a.rest]
 	all := make([]entry, len(members))
 	i := 0
 	for n := range members {
@@ -97,6 +99,8 @@ func (a *account) sum(s suspect, own map[*node]float64) (sum float64) {
 	roots := a.tops
 	if s.root != nil {
 		roots = []*node{s.root}
+	} else {
+		sum = own[a.rest]
 	}
 	for _, root := range roots {
 		for _, n := range a.below(root) {

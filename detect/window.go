@@ -223,7 +223,8 @@ func (w *window) usePercent(d time.Duration) (float64, bool) {
 	return busy / (busy + idle) * 100, true
 }
 
-// charged adds up what was charged to each living process in the last d.
+// charged adds up what was charged in the last d to each living process, and to the rest
+// of each cgroup.
 func (w *window) charged(d time.Duration, pick func(charges) map[*node]int) map[*node]float64 {
 	sum := make(map[*node]float64)
 	for _, ch := range w.charges[w.index(d):] {
@@ -259,6 +260,9 @@ func (w *window) cpuUsed(cgroup model.CgroupID) map[*node]float64 {
 		if n.usedIn == w.ticks {
 			sum[n] = n.usedNS
 		}
+	}
+	if rest := w.table.rest[cgroup]; rest != nil && rest.usedIn == w.ticks {
+		sum[rest] = rest.usedNS
 	}
 	return sum
 }
