@@ -94,18 +94,25 @@ func (a *account) add(top *node, own map[*node]float64) {
 	}
 }
 
+// of lists a suspect's processes.
+func (a *account) of(s suspect) []*node {
+	if s.root != nil {
+		return a.below(s.root)
+	}
+	var all []*node
+	if a.rest != nil {
+		all = append(all, a.rest)
+	}
+	for _, top := range a.tops {
+		all = append(all, a.below(top)...)
+	}
+	return all
+}
+
 // sum adds up another account over a suspect's processes.
 func (a *account) sum(s suspect, own map[*node]float64) (sum float64) {
-	roots := a.tops
-	if s.root != nil {
-		roots = []*node{s.root}
-	} else {
-		sum = own[a.rest]
-	}
-	for _, root := range roots {
-		for _, n := range a.below(root) {
-			sum += own[n]
-		}
+	for _, n := range a.of(s) {
+		sum += own[n]
 	}
 	return sum
 }
