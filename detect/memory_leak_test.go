@@ -286,3 +286,27 @@ func TestTheLedgerIsBounded(t *testing.T) {
 		t.Errorf("%d and %d points", len(a.anon.fine), len(a.anon.coarse))
 	}
 }
+
+func TestALeakIsSeenAlsoWhereThousandsHadMemoryBefore(t *testing.T) {
+	l, tb := newLedger(), newTable()
+	const leaks = 1e6
+	for i := range int64(60) {
+		s := &model.Sample{BootNS: int64(time.Hour) + i*int64(time.Second)}
+		add := func(id model.CgroupID, bytes uint64) {
+			s.Cgroups = append(s.Cgroups, model.CgroupSample{ID: id, Detail: &model.CgroupDetail{AnonBytes: bytes}})
+		}
+		for j := range model.CgroupID(mostAccounts) {
+			add(10+j, 10*mb)
+		}
+		if i > 0 { // they were there first
+			add(leaks, uint64(100+i)*mb)
+		}
+		l.enter(s, tb)
+		if len(l.accounts) > mostAccounts {
+			t.Fatalf("%d accounts", len(l.accounts))
+		}
+	}
+	if got := l.candidates(16 * mb); len(got) != 1 || got[0] != leaks {
+		t.Errorf("candidates %v, want the one that grows", got)
+	}
+}
