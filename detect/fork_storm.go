@@ -148,10 +148,9 @@ func (w *window) lasting(storms []storm) {
 		return
 	}
 	const span = time.Second
-	of := make(map[*node]int)
 	for i := range storms {
 		for _, n := range storms[i].account.of(storms[i].suspect) {
-			of[n] = i
+			n.storm, n.stormIn = i, w.ticks
 		}
 	}
 	from := w.index(2 * span)
@@ -163,8 +162,8 @@ func (w *window) lasting(storms []storm) {
 	}
 	charge := func(tick int, by map[*node]int, sign float64) {
 		for n, count := range by {
-			if i, is := of[n.alive()]; is {
-				net[i][tick] += sign * float64(count)
+			if n = n.alive(); n != nil && n.stormIn == w.ticks {
+				net[n.storm][tick] += sign * float64(count)
 			}
 		}
 	}

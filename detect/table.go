@@ -38,8 +38,11 @@ type node struct {
 	readNS             int64  // boot time of the last walk that told of it
 	grewNS             uint64 // CPU time that it told of then
 	// CPU time of late, as of a tick: see window.cpuUsed.
-	usedNS   float64
-	usedIn   uint64
+	usedNS float64
+	usedIn uint64
+	// The storm that it is part of, as of a tick: see window.lasting.
+	storm    int
+	stormIn  uint64
 	measured bool // cpuNS has been read at least once
 	up       *node
 	down     map[*node]struct{}
