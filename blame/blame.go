@@ -62,15 +62,15 @@ func (s *Shares) By(offender model.CgroupID) uint64 {
 // Over divides the waits for a CPU within the consecutive samples from the given one
 // on, by victim. The samples before it are what running totals are compared with.
 func Over(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
-	victims := make(map[model.CgroupID]*Shares)
+	g := newGathered()
 	for _, s := range samples[from:] {
 		for i := range s.Waits {
 			if c, ok := cellOf(&s.Waits[i]); ok {
-				add(victims, c)
+				g.add(c)
 			}
 		}
 	}
-	return divide(victims, samples, from)
+	return divide(g.victims, samples, from)
 }
 
 // Cell is a wait for a CPU as it is kept: in half the room of a model.Wait, and without
@@ -118,13 +118,13 @@ func Cells(waits []model.Wait) []Cell {
 
 // OverCells is Over where the waits of each sample are kept beside it.
 func OverCells(cells [][]Cell, samples []*model.Sample, from int) map[model.CgroupID]*Shares {
-	victims := make(map[model.CgroupID]*Shares)
+	g := newGathered()
 	for _, of := range cells[from:] {
 		for _, c := range of {
-			add(victims, c)
+			g.add(c)
 		}
 	}
-	return divide(victims, samples, from)
+	return divide(g.victims, samples, from)
 }
 
 func divide(victims map[model.CgroupID]*Shares, samples []*model.Sample, from int) map[model.CgroupID]*Shares {
@@ -188,11 +188,49 @@ func (s *Shares) rank() {
 	})
 }
 
-func add(victims map[model.CgroupID]*Shares, c Cell) {
-	v := victims[c.victim]
+// gathered is what each victim waited, while it is added up.
+type gathered struct {
+	victims map[model.CgroupID]*Shares
+	at      map[pair]int // where a neighbour stands, of victims that have many
+}
+
+type pair struct{ victim, offender model.CgroupID }
+
+// manyNeighbours are more than are looked through one by one.
+const manyNeighbours = 16
+
+func newGathered() gathered {
+	return gathered{make(map[model.CgroupID]*Shares), make(map[pair]int)}
+}
+
+// neighbour finds one among those of a victim; -1 is none.
+func (g gathered) neighbour(v *Shares, offender model.CgroupID) int {
+	if len(v.Neighbours) > manyNeighbours {
+		if i, is := g.at[pair{v.Victim, offender}]; is {
+			return i
+		}
+		return -1
+	}
+	return slices.IndexFunc(v.Neighbours, func(n Neighbour) bool { return n.Offender == offender })
+}
+
+func (g gathered) append(v *Shares, n Neighbour) {
+	v.Neighbours = append(v.Neighbours, n)
+	switch count := len(v.Neighbours); {
+	case count == manyNeighbours+1:
+		for i, n := range v.Neighbours {
+			g.at[pair{v.Victim, n.Offender}] = i
+		}
+	case count > manyNeighbours:
+		g.at[pair{v.Victim, n.Offender}] = count - 1
+	}
+}
+
+func (g gathered) add(c Cell) {
+	v := g.victims[c.victim]
 	if v == nil {
 		v = &Shares{Victim: c.victim, Resource: model.CPU}
-		victims[c.victim] = v
+		g.victims[c.victim] = v
 	}
 	v.WaitNS += c.ns
 	switch {
@@ -203,13 +241,11 @@ func add(victims map[model.CgroupID]*Shares, c Cell) {
 	case c.offender == c.victim:
 		v.SelfNS += c.ns
 	default:
-		for i := range v.Neighbours {
-			if v.Neighbours[i].Offender == c.offender {
-				v.Neighbours[i].NS += c.ns
-				return
-			}
+		if i := g.neighbour(v, c.offender); i >= 0 {
+			v.Neighbours[i].NS += c.ns
+		} else {
+			g.append(v, Neighbour{Offender: c.offender, NS: c.ns})
 		}
-		v.Neighbours = append(v.Neighbours, Neighbour{Offender: c.offender, NS: c.ns})
 	}
 }
 

@@ -206,3 +206,24 @@ func TestSharesAddUpAlsoWhereTheWaitsOverflow(t *testing.T) {
 		}
 	}
 }
+
+func TestEveryOneOfManyNeighboursIsCountedOnce(t *testing.T) {
+	const victim = 1
+	var samples []*model.Sample
+	for range 3 {
+		s := &model.Sample{}
+		for n := range 3 * manyNeighbours {
+			s.Waits = append(s.Waits, wait(model.ByCgroup, model.CgroupID(10+n), victim, uint64(n+1)), wait(model.ByCgroup, model.CgroupID(10+n), 2, 1))
+		}
+		samples = append(samples, s)
+	}
+	got := Over(samples, 0)
+	for n := range 3 * manyNeighbours {
+		if ns := got[victim].By(model.CgroupID(10 + n)); ns != uint64(3*(n+1)) {
+			t.Errorf("neighbour %d made it wait %d ns, want %d", n, ns, 3*(n+1))
+		}
+	}
+	if len(got[victim].Neighbours) != 3*manyNeighbours || len(got[2].Neighbours) != 3*manyNeighbours || got[2].NeighbourNS() != 9*manyNeighbours {
+		t.Errorf("%+v", got[2])
+	}
+}

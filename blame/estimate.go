@@ -245,15 +245,16 @@ func plus(a, b uint64) uint64 {
 
 // OverMemory divides the growth of each cgroup's own memory.pressure (some) within the
 // samples from the given one on. A victim near its own limit is held by nobody else. Where
-// the machine is short of memory, it was those who demanded some meanwhile: by growing, or
-// by taking back what had been evicted. Where it is not, nobody is accused.
+// the machine is short of memory, it was those who demanded some meanwhile: by growing, also
+// by taking back what had been evicted. Who takes back without growing is evicted from again,
+// by whom is not known. Where the machine is not short of memory, nobody is accused.
 //
 // grown says for a cgroup how much the RSS of its processes grew within the span, for
 // machines without a memory controller; it may be nil.
 func OverMemory(samples []*model.Sample, from int, grown func(model.CgroupID) uint64) map[model.CgroupID]*Shares {
 	sp := spanOf(samples, from)
 	victims := make(map[model.CgroupID]*Shares)
-	var demands map[model.CgroupID]uint64
+	var demands map[model.CgroupID]demand
 	short := short(samples[from:])
 	for id, readings := range sp.readings {
 		e := newEstimated(id, model.Memory)
@@ -307,7 +308,7 @@ func tightest(d *model.CgroupDetail) uint64 {
 
 // demands is how much memory (bytes) each cgroup without others below it asked for.
 // Scans are not among it: they count the pages of who is reclaimed from.
-func (sp *span) demands(grown func(model.CgroupID) uint64) map[model.CgroupID]uint64 {
+func (sp *span) demands(grown func(model.CgroupID) uint64) map[model.CgroupID]demand {
 	above := make(map[string]bool)
 	for _, path := range sp.paths {
 		for i := strings.LastIndexByte(path, '/'); i > 0; i = strings.LastIndexByte(path[:i], '/') {
@@ -315,25 +316,31 @@ func (sp *span) demands(grown func(model.CgroupID) uint64) map[model.CgroupID]ui
 		}
 		above["/"] = above["/"] || path != "/"
 	}
-	demands := make(map[model.CgroupID]uint64)
+	demands := make(map[model.CgroupID]demand)
 	for id, path := range sp.paths {
-		var demand uint64
+		var d demand
 		if r := sp.readings[id]; len(r) > 1 && !above[path] {
-			demand = demandIn(r)
+			d = demandIn(r)
 		}
-		if demand == 0 && grown != nil {
-			demand = grown(id)
+		if d == (demand{}) && grown != nil {
+			d.more = grown(id)
 		}
-		if demand > 0 {
-			demands[id] = demand
+		if d != (demand{}) {
+			demands[id] = d
 		}
 	}
 	return demands
 }
 
+// demand is what a cgroup asked for, in bytes.
+type demand struct {
+	more uint64 // than it had
+	back uint64 // what was evicted, and took the place of what is evicted now
+}
+
 // demandIn is the growth of memory that only swapping could take back, and what came back
 // from where it was evicted to; of all memory, where memory.stat was not read twice.
-func demandIn(r []look) uint64 {
+func demandIn(r []look) demand {
 	var first, last *model.CgroupDetail
 	for _, x := range r {
 		if x.detail.AnonBytes > 0 || x.detail.ShmemBytes > 0 || x.detail.FileBytes > 0 {
@@ -344,24 +351,27 @@ func demandIn(r []look) uint64 {
 		}
 	}
 	if first == last {
-		return less(r[len(r)-1].detail.MemoryBytes, r[0].detail.MemoryBytes)
+		return demand{more: less(r[len(r)-1].detail.MemoryBytes, r[0].detail.MemoryBytes)}
 	}
 	refaults := min(less(last.RefaultPages, first.RefaultPages), math.MaxUint32) * pageBytes
-	return plus(refaults, less(plus(last.AnonBytes, last.ShmemBytes), plus(first.AnonBytes, first.ShmemBytes)))
+	anon := less(plus(last.AnonBytes, last.ShmemBytes), plus(first.AnonBytes, first.ShmemBytes))
+	grown := min(refaults, less(less(last.MemoryBytes, first.MemoryBytes), anon))
+	return demand{more: plus(anon, grown), back: refaults - grown}
 }
 
-func (sp *span) divideMemory(e estimated, demands map[model.CgroupID]uint64) {
+func (sp *span) divideMemory(e estimated, demands map[model.CgroupID]demand) {
 	var self, all, unclear uint64
 	weights := []weight{{&e.SelfNS, 0}, {&e.UnknownNS, 0}}
-	for id, by := range demands {
-		all = plus(all, by)
+	for id, d := range demands {
+		all = plus(all, plus(d.more, d.back))
+		unclear = plus(unclear, d.back)
 		switch {
 		case id == e.Victim || sp.paths[e.Victim] != "" && within(sp.paths[id], sp.paths[e.Victim]):
-			self = plus(self, by)
+			self = plus(self, d.more)
 		case sp.kin(id, e.Victim):
-			unclear = plus(unclear, by)
+			unclear = plus(unclear, d.more)
 		default:
-			weights = append(weights, weight{e.part(id), by})
+			weights = append(weights, weight{e.part(id), d.more})
 		}
 	}
 	weights[0].by, weights[1].by = self, unclear

@@ -108,6 +108,8 @@ func TestOverMemory(t *testing.T) {
 	evicted, refaults := memAt(0, 200*mib), memAt(0, 200*mib)
 	evicted.AnonBytes, refaults.AnonBytes = 50*mib, 50*mib
 	refaults.RefaultPages = 100 * mib / 4096
+	grew := *refaults
+	grew.MemoryBytes = 300 * mib
 	two := func(host model.Host, v0, v1, h0, h1 *model.CgroupDetail) []*model.Sample {
 		return []*model.Sample{
 			{Host: host, Cgroups: []model.CgroupSample{cg(hog, "/s/hog", 0, h0), cg(victim, "/s/victim", 0, v0)}},
@@ -133,8 +135,19 @@ func TestOverMemory(t *testing.T) {
 		},
 		{
 			name:    "who took back what was evicted",
-			samples: two(short, memAt(0, 100*mib), memAt(100_000, 100*mib), evicted, refaults),
+			samples: two(short, memAt(0, 100*mib), memAt(100_000, 100*mib), evicted, &grew),
 			want:    &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 100 * ms}}},
+		},
+		{
+			name: "who takes back what is evicted again, and who holds all without growing, are not told apart",
+			samples: func() []*model.Sample {
+				all := two(short, memAt(0, 100*mib), memAt(100_000, 100*mib), evicted, refaults)
+				for _, s := range all {
+					s.Cgroups = append(s.Cgroups, cg(5, "/s/holds", 0, memAt(0, 600*mib)))
+				}
+				return all
+			}(),
+			want: &Shares{WaitNS: 100 * ms, UnknownNS: 100 * ms},
 		},
 		{
 			name:    "a victim near its own limit is held by that",

@@ -173,7 +173,7 @@ type keptBundle struct {
 	SHA256  string `json:"sha256"` // of the archive: both files are not written at once
 }
 
-// loaded keeps the bundle that was loaded, for the next start.
+// loaded keeps the bundle that was loaded.
 func (b *bundled) loaded() error {
 	b.mu.Lock()
 	archive, info := b.archive, keptBundle{Version: bundleVersion, Source: b.of.Source, ETag: b.etag}

@@ -107,25 +107,36 @@ func (d *Daemon) loadPolicies() (changed bool) {
 		// What is kept of it stays: a start that finds the files mended goes on with it.
 		return d.shelf.dropTrial()
 	}
-	if err := d.bundled.loaded(); err != nil {
-		d.log.Warn("a start without the server would be one without its policies", "error", err)
-	}
 	if set == nil {
+		d.keepBundle()
 		return false
 	}
+	// A trial is kept before the bundle that is tried, and forgotten after another is kept: a
+	// start between the two must not put in force what is on trial.
 	first := d.shelf.inForce() == nil
 	switch shadow := d.shadow(set); {
 	case d.shelf.mends(set.Hash()):
+		d.keepBundle()
 		return d.dropTrial()
 	case first && d.resumeTrial(set, now):
+		d.keepBundle()
 	case shadow > 0:
 		d.beginTrial(set, now, shadow)
+		d.keepBundle()
 	default:
+		d.keepBundle()
 		d.dropTrial()
 		d.shelf.take(set, now)
 		d.teller.write(systemd.PoliciesLoaded(set.Hash(), len(set.Packages())))
 	}
 	return true
+}
+
+// keepBundle keeps the bundle that was loaded, for the next start.
+func (d *Daemon) keepBundle() {
+	if err := d.bundled.loaded(); err != nil {
+		d.log.Warn("a start without the server would be one without its policies", "error", err)
+	}
 }
 
 // readPolicies makes the set of what the files say now; nil where that is known.

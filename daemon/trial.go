@@ -39,11 +39,15 @@ func (d *Daemon) shadowOf(set *policy.Set) time.Duration {
 // beginTrial tries a set beside the one in force.
 func (d *Daemon) beginTrial(set *policy.Set, now time.Time, shadow time.Duration) {
 	t := judge.NewTrial(set, now, now.Add(shadow), d.culprits(now))
+	kept := keptTrial{Version: trialVersion, Hash: set.Hash()}
 	d.shelf.mu.Lock()
+	if d.shelf.tried != nil {
+		kept.Before = d.shelf.tried.Hash()
+	}
 	d.shelf.tried, d.shelf.trial, d.shelf.until, d.shelf.err = set, t, now.Add(shadow), nil
-	inForce := d.shelf.set
+	kept.InForce = d.shelf.set.Sources()
 	d.shelf.mu.Unlock()
-	if err := d.memory.keepTrial(&keptTrial{Version: trialVersion, Hash: set.Hash(), InForce: inForce.Sources()}); err != nil {
+	if err := d.memory.keepTrial(&kept); err != nil {
 		d.log.Warn("a restart would put the policies in force that are on trial", "error", err)
 	}
 	d.teller.write(systemd.PoliciesTried(set.Hash(), now.Add(shadow)))
@@ -147,7 +151,8 @@ const maxTrialFile = 32 << 20
 // keptTrial is a trial as it outlives a restart.
 type keptTrial struct {
 	Version int               `json:"version"`
-	Hash    string            `json:"hash"` // of the set on trial
+	Hash    string            `json:"hash"`             // of the set on trial
+	Before  string            `json:"before,omitempty"` // of one that was before it; its bundle may be the one that is kept
 	InForce map[string]string `json:"in_force"`
 }
 
@@ -194,7 +199,7 @@ func (m *memory) recallTrial(hash string) (*policy.Set, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the trial: %w", err)
 	}
-	if t.Hash != hash {
+	if hash != t.Hash && hash != t.Before {
 		return nil, nil
 	}
 	return policy.LoadSources(t.InForce)

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/bundle"
 	"github.com/breakerd/breakerd/config"
 	"github.com/breakerd/breakerd/model"
 	"github.com/breakerd/breakerd/systemd"
@@ -283,5 +284,45 @@ func TestFilesThatCannotBeLoadedDoNotPutInForceWhatWasOnTrialOnceTheyAreMended(t
 				t.Errorf("after a restart: %+v", next.is())
 			}
 		})
+	}
+}
+
+func TestAnEndWhileABundleIsKeptPutsNothingInForceThatIsOnTrial(t *testing.T) {
+	start := func(dir string) *onDisk {
+		s := newShopper(t, "http://bundles.invalid/b", dir)
+		s.conf.now.Mode, s.conf.now.Policies.Shadow = model.DryRun, config.Duration(time.Minute)
+		s.bundled.of = s.conf.now.Policies.Bundle
+		s.bundled.recall()
+		return s
+	}
+	s := start(t.TempDir())
+	var ends []string // what was on the disk, had it ended then
+	end := func() {
+		dir := t.TempDir()
+		if err := os.CopyFS(dir, os.DirFS(s.memory.dir)); err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, dir)
+	}
+	keep := s.bundled.keep
+	for _, rego := range []string{"", "\n# second\n", "\n# third\n", ""} {
+		s.bundled.fetched(s.bundled.of, bundle.Fetched{Archive: archiveOf(t, "r", freezeTree+rego)}, nil)
+		s.loadPolicies()
+		end()
+		s.bundled.keep = func(name string, text []byte) error {
+			end()
+			defer end()
+			return keep(name, text)
+		}
+	}
+	if len(ends) != 16 {
+		t.Errorf("it could end %d times, want 16", len(ends))
+	}
+	for i, dir := range ends {
+		again := start(dir)
+		again.loadPolicies()
+		if set := again.shelf.inForce(); set != nil && set.Hash() != s.shelf.inForce().Hash() {
+			t.Errorf("after end %d: %+v", i, again.is())
+		}
 	}
 }

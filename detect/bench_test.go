@@ -105,6 +105,7 @@ func BenchmarkFeed(b *testing.B) {
 		{"nobody forks", 0, 0},
 		{"a fork storm", 1, 500},
 		{"every cgroup forks", crowdCgroups, 2},
+		{"every cgroup storms", crowdCgroups, 3},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			c := &crowd{}

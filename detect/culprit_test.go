@@ -210,3 +210,53 @@ func TestChildrenInOtherCgroupsAreOutsideATree(t *testing.T) {
 		t.Errorf("the suspect is %v with %d outside, want %v and 51", got.root.ProcID, got.outside, worker)
 	}
 }
+
+// by is a process of a user's.
+func (s *scene) by(uid uint32, parent model.ProcID, cgroup model.CgroupID, comm string) model.ProcID {
+	id := s.fork(parent, cgroup, comm)
+	s.sample.Procs.Forked[len(s.sample.Procs.Forked)-1].UID = uid
+	return id
+}
+
+func TestWhoStartedAJobDoesNotAnswerForWhatItsUserLeavesBehind(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		leaves int // processes that each link of the chain leaves behind
+	}{{"a chain", 0}, {"a chain with sleepers", 2}} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScene()
+			cron := s.proc(model.ProcID{PID: 1}, job, "cron")
+			other := s.by(1001, cron, job, "backup")
+			last := s.by(1000, cron, job, "chain")
+			for range 16 {
+				forks := 0
+				for range 5 {
+					next := s.by(1000, last, job, "chain")
+					for range tt.leaves {
+						s.by(1000, last, job, "sleeper")
+					}
+					s.exit(last)
+					s.sample.Procs.Exited[len(s.sample.Procs.Exited)-1].CPUNS = uint64(50 * time.Millisecond)
+					last = next
+					forks += 1 + tt.leaves
+				}
+				s.uses(cron, job, s.now/1000)
+				s.uses(other, job, s.now/1000)
+				s.cgroup(model.CgroupSample{ID: job, Forks: uint64(forks), Exits: 5, RunNS: uint64(tick)})
+				s.cgroup(model.CgroupSample{ID: service, WaitNS: uint64(tick), RunNS: uint64(10 * time.Millisecond)})
+				s.waits(job, service, tick)
+				s.end(1, 1)
+			}
+			for _, kind := range []model.Kind{model.ForkStorm, model.CPUContention} {
+				in := s.open(kind)
+				if in == nil || in.Culprit.CgroupID != job || in.Culprit.Scope != model.ScopeCgroup {
+					t.Fatalf("%s: %+v, want cgroup %d as a whole", kind, in, job)
+				}
+			}
+			in := s.open(model.ForkStorm)
+			if left := in.Evidence["net_growth_per_second"]; left != float64(20*tt.leaves) {
+				t.Errorf("%v processes a second are left, want %d", left, 20*tt.leaves)
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@ package detect
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -56,9 +57,10 @@ func (d forkStorm) look(w *window) []finding {
 			newest[c.ID] = float64(c.Forks) / length
 		}
 	}
-	var byTree, exits map[*node]float64
+	var byTree map[*node]float64
 	var most []model.Contributor
-	var found []finding
+	trust := 0.0
+	var storms []storm
 	for _, cgroup := range sortedIDs(forks) {
 		rate := max(float64(forks[cgroup])/seconds, newest[cgroup])
 		if rate < d.cfg.ForksPerSecond*0.5 {
@@ -66,8 +68,8 @@ func (d forkStorm) look(w *window) []finding {
 		}
 		if byTree == nil {
 			byTree = w.charged(span, func(c charges) map[*node]int { return c.forks })
-			exits = w.charged(span, func(c charges) map[*node]int { return c.exits })
 			most = w.ranked(forks)
+			trust = w.trust(span)
 		}
 		a := w.table.tally(cgroup, byTree)
 		suspects := a.suspects(d.cfg.ForksPerSecond * seconds)
@@ -78,6 +80,7 @@ func (d forkStorm) look(w *window) []finding {
 			whole.weight = float64(forks[cgroup])
 			suspects = []suspect{whole}
 		}
+		victims := w.hurtBy(cgroup, forkVictimStall)
 		for _, s := range suspects {
 			// A storm that began within the span is measured by the newest tick alone, so
 			// that it is seen at once and not averaged away.
@@ -89,19 +92,108 @@ func (d forkStorm) look(w *window) []finding {
 				suspect:      s,
 				cgroup:       cgroup,
 				ratio:        treeRate / d.cfg.ForksPerSecond,
+				victims:      victims,
 				contributors: most,
 				// The kernel counts every fork; whose they were is known of those whose records
 				// came. Nobody is compared: each tree answers for its own.
-				confidence: answered(a, s, float64(forks[cgroup])) * w.trust(span), margin: 1,
+				confidence: answered(a, s, float64(forks[cgroup])) * trust, margin: 1,
 			}
-			// How bad it is, is a matter of the whole span: in one tick forks run ahead of
-			// their exits.
-			growth := w.lasting(func(n *node) bool { return a.answers(s, n) })
-			d.judge(w, &f, s.weight/seconds, a.sum(s, exits)/seconds, growth)
-			found = append(found, f)
+			storms = append(storms, storm{finding: f, account: a})
 		}
 	}
+	w.lasting(storms)
+	// Thousands of trees may fork. The worst are told, and not those that fork most: what
+	// ends again would hide what stays.
+	for i := range storms {
+		storms[i].severity = storms[i].howBad()
+	}
+	slices.SortStableFunc(storms, func(x, y storm) int {
+		return cmp.Or(cmp.Compare(y.severity, x.severity), cmp.Compare(y.ratio, x.ratio))
+	})
+	var exits map[*node]float64
+	var found []finding
+	for _, st := range storms[:min(len(storms), maxFindings)] {
+		if exits == nil {
+			exits = w.charged(span, func(c charges) map[*node]int { return c.exits })
+		}
+		d.judge(w, &st.finding, st.weight/seconds, st.account.sum(st.suspect, exits)/seconds, st.growth)
+		found = append(found, st.finding)
+	}
 	return found
+}
+
+// storm is a finding before it is put into words.
+type storm struct {
+	finding
+	account *account
+	growth  float64 // processes/s
+}
+
+// howBad is the severity. It is a matter of the whole span: in one tick forks run ahead of
+// their exits.
+func (s *storm) howBad() float64 {
+	worst := 0.0
+	if len(s.victims) > 0 {
+		worst = s.victims[0].msPerSecond
+	}
+	return forkBaseSeverity +
+		forkGrowthPart*min(1, s.growth/forkFullGrowth) +
+		forkHurtPart*min(1, worst/forkFullStall)
+}
+
+// lasting says how fast the processes of each storm become more: the least growth of any
+// second that ended within the last one. What comes in bursts and goes again has not grown.
+func (w *window) lasting(storms []storm) {
+	if len(storms) == 0 {
+		return
+	}
+	const span = time.Second
+	for i := range storms {
+		for _, n := range storms[i].account.of(storms[i].suspect) {
+			n.storm, n.stormIn = i, w.ticks
+		}
+	}
+	from := w.index(2 * span)
+	ticks := w.samples[from:]
+	net := make([][]float64, len(storms)) // in each tick
+	all := make([]float64, len(storms)*len(ticks))
+	for i := range net {
+		net[i] = all[i*len(ticks) : (i+1)*len(ticks)]
+	}
+	charge := func(tick int, by map[*node]int, sign float64) {
+		for n, count := range by {
+			if n = n.alive(); n != nil && n.stormIn == w.ticks {
+				net[n.storm][tick] += sign * float64(count)
+			}
+		}
+	}
+	for tick := range ticks {
+		charge(tick, w.charges[from+tick].forks, 1)
+		charge(tick, w.charges[from+tick].exits, -1)
+	}
+	for i := range storms {
+		storms[i].growth = leastGrowth(ticks, net[i], w.index(span)-from, span)
+	}
+}
+
+// leastGrowth is the least, a second, of any span that ends with one of the ticks from the
+// given one on.
+func leastGrowth(ticks []*model.Sample, net []float64, from int, span time.Duration) (perSecond float64) {
+	perSecond = math.Inf(1)
+	for end := from; end < len(ticks); end++ {
+		sum, covered := 0.0, time.Duration(0)
+		for i := end; i >= 0 && covered < span-ticks[i].Length()/2; i-- {
+			sum += net[i]
+			covered += ticks[i].Length()
+		}
+		if covered > 0 {
+			perSecond = min(perSecond, sum/covered.Seconds())
+		}
+	}
+	if math.IsInf(perSecond, 1) {
+		return 0
+	}
+	return max(0, perSecond)
 }
 
 // ranked are the cgroups by a count, those with the most first, and their share of the sum.
@@ -147,14 +239,6 @@ func (d forkStorm) measure(w *window, cgroup model.CgroupID) []model.Measure {
 }
 
 func (d forkStorm) judge(w *window, f *finding, forks, exits, growth float64) {
-	f.victims = w.hurtBy(f.cgroup, forkVictimStall)
-	worst := 0.0
-	for _, v := range f.victims {
-		worst = max(worst, v.msPerSecond)
-	}
-	f.severity = forkBaseSeverity +
-		forkGrowthPart*min(1, growth/forkFullGrowth) +
-		forkHurtPart*min(1, worst/forkFullStall)
 	f.evidence = map[string]float64{
 		"forks_per_second":      round(forks),
 		"exits_per_second":      round(exits),

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/breakerd/breakerd/config"
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -247,5 +248,65 @@ func TestAForkStormRanksTheCgroupsByTheirForks(t *testing.T) {
 	want := []model.Contributor{{Cgroup: paths[job], CgroupID: job, Share: 0.75}, {Cgroup: paths[session], CgroupID: session, Share: 0.25}}
 	if !slices.Equal(in.Contributors, want) {
 		t.Errorf("contributors %+v, want %+v", in.Contributors, want)
+	}
+}
+
+func TestOfThousandsOfStormsTheWorstAreTold(t *testing.T) {
+	s := newScene()
+	var parents []model.ProcID
+	for i := range 2000 {
+		parents = append(parents, s.proc(model.ProcID{PID: 1}, model.CgroupID(1000+i), "maker"))
+	}
+	worst := parents[len(parents)-1]
+	opened := 0
+	for range 24 {
+		for i, p := range parents {
+			ended := 3
+			if p == worst {
+				ended = 0 // no more than the others, but they stay
+			}
+			s.storm(p, model.CgroupID(1000+i), 3, ended)
+		}
+		now := 0
+		for _, c := range s.end(1, 0.5) {
+			if c.Type == Opened {
+				now++
+			}
+		}
+		if now > mostOpened {
+			t.Fatalf("%d opened in one tick, want %d at most", now, mostOpened)
+		}
+		opened += now
+	}
+	if opened != maxFindings || len(s.watch.tracks[model.ForkStorm]) != maxFindings {
+		t.Errorf("%d opened, and %d are followed, want %d", opened, len(s.watch.tracks[model.ForkStorm]), maxFindings)
+	}
+	if !slices.ContainsFunc(s.changes, func(c Change) bool { return c.Incident.Culprit.Root.PID == worst.PID }) {
+		t.Error("the worst, which forks as much as the others, is not among them")
+	}
+}
+
+func TestWhereManyAreOpenThoseThatAreQuietAreClosedAtOnce(t *testing.T) {
+	s := newScene()
+	var parents []model.ProcID
+	for i := range 12 * maxFindings {
+		parents = append(parents, s.proc(model.ProcID{PID: 1}, model.CgroupID(1000+i), "maker"))
+	}
+	cfg := DefaultConfig()
+	cfg.Hysteresis.CloseAfter = config.Duration(time.Hour)
+	s.watch.SetConfig(cfg)
+	for turn := range 12 { // others storm in each
+		for range 20 {
+			for i, p := range parents[turn*maxFindings : (turn+1)*maxFindings] {
+				s.storm(p, model.CgroupID(1000+turn*maxFindings+i), 10, 0)
+			}
+			s.end(1, 0.5)
+			if open := len(s.watch.tracks[model.ForkStorm]); open > mostOpen+maxFindings {
+				t.Fatalf("%d are followed, want %d at most", open, mostOpen+maxFindings)
+			}
+		}
+		if s.open(model.ForkStorm) == nil {
+			t.Fatal("nothing is open")
+		}
 	}
 }

@@ -13,10 +13,14 @@ type ledger struct {
 	accounts map[model.CgroupID]*memoryAccount
 	avail    series // of the host
 	swept    int64  // boot time
+	// Those that may make room for others, who grew least first, as of that boot time.
+	idle   []model.CgroupID
+	idleAt int64
 }
 
 // memoryAccount is what was read of one cgroup.
 type memoryAccount struct {
+	since int64  // boot time
 	anon  series // anonymous and shared memory, of memory.stat
 	rss   series // the sum of its processes
 	limit uint64 // the tightest memory.max above it, 0 where there is none
@@ -36,6 +40,9 @@ const (
 	// What was not seen for so long is forgotten: longer than a calm machine's process
 	// table and each cgroup's files are read in turn.
 	accountKept = 3 * time.Minute
+	// Who has not grown within so long makes room for others, where there is none: a leak
+	// must not stay unseen because thousands had memory before.
+	accountTried = 30 * time.Second
 )
 
 func newLedger() ledger { return ledger{accounts: make(map[model.CgroupID]*memoryAccount)} }
@@ -58,9 +65,9 @@ func (l *ledger) enter(s *model.Sample, t *table) {
 		}
 	}
 	if len(s.Procs.Usage) > 0 { // the process table was read
-		for id, bytes := range t.rss {
-			if a := l.account(id, bytes, s.BootNS); a != nil {
-				a.rss.add(s.BootNS, bytes)
+		for _, id := range sortedIDs(t.rss) { // who finds room depends on the order
+			if a := l.account(id, t.rss[id], s.BootNS); a != nil {
+				a.rss.add(s.BootNS, t.rss[id])
 			}
 		}
 	}
@@ -70,13 +77,33 @@ func (l *ledger) enter(s *model.Sample, t *table) {
 func (l *ledger) account(id model.CgroupID, bytes uint64, now int64) *memoryAccount {
 	a := l.accounts[id]
 	if a == nil {
-		if bytes < smallestAccount || len(l.accounts) >= mostAccounts {
+		if bytes < smallestAccount || len(l.accounts) >= mostAccounts && !l.makeRoom(now) {
 			return nil
 		}
-		a = &memoryAccount{}
+		a = &memoryAccount{since: now}
 		l.accounts[id] = a
 	}
 	return a
+}
+
+// makeRoom closes the account that grew least, and reports whether there is one to close.
+func (l *ledger) makeRoom(now int64) bool {
+	if l.idleAt != now {
+		grown := make(map[model.CgroupID]float64)
+		for id, a := range l.accounts {
+			if g := max(a.anon.grown(), a.rss.grown()); g < smallestAccount && now-a.since >= int64(accountTried) {
+				grown[id] = g
+			}
+		}
+		l.idle, l.idleAt = sortedIDs(grown), now
+		slices.SortStableFunc(l.idle, func(x, y model.CgroupID) int { return cmp.Compare(grown[x], grown[y]) })
+	}
+	if len(l.idle) == 0 {
+		return false
+	}
+	delete(l.accounts, l.idle[0])
+	l.idle = l.idle[1:]
+	return true
 }
 
 func (l *ledger) sweep(now int64) {

@@ -39,6 +39,12 @@ const (
 	// host's available memory must have fallen by this part of the growth: it does not
 	// fall by what could be dropped.
 	unavailablePart = 0.5
+	// Who accounts for less than this part of what the host has lost of late, and has less
+	// than that of all that is taken, meets what others took: he may have grown like this for
+	// ever. Nobody is sure then.
+	lostPart, takenPart = 0.5, 0.25
+	lostSpan            = 15 * time.Minute // as long as is kept
+	othersMost          = 0.4              // confidence
 )
 
 // memoryLeak sees memory that grows steadily towards a limit.
@@ -54,6 +60,8 @@ type leak struct {
 	source string        // whose limit it is
 	left   time.Duration // until it is met
 	ratio  float64
+	// Others took the memory that it meets.
+	others bool
 }
 
 func (d memoryLeak) look(w *window) []finding {
@@ -133,6 +141,8 @@ func (d memoryLeak) lead(w *window, a *memoryAccount, t trend, resident bool) le
 	if a.limit > 0 && float64(a.limit)-t.last < room {
 		l.limit, l.source = float64(a.limit), "its limit"
 		room = max(0, l.limit-t.last)
+	} else {
+		l.others = w.othersTook(a, t, resident)
 	}
 	grown := t.last - t.first
 	pace := min(t.perSecond, t.recent)
@@ -159,6 +169,21 @@ func (d memoryLeak) lead(w *window, a *memoryAccount, t trend, resident bool) le
 	return l
 }
 
+// othersTook reports whether most of what the host has lost, over the trend and for as long
+// as the cgroup is followed, is not the cgroup's growth, and most of what is taken not its own.
+func (w *window) othersTook(a *memoryAccount, t trend, resident bool) bool {
+	h := &w.now().Host
+	if t.last >= takenPart*(float64(h.MemTotalBytes)-float64(h.MemAvailBytes)) {
+		return false
+	}
+	s := &a.anon
+	if resident {
+		s = &a.rss
+	}
+	long := min(s.followed(), lostSpan)
+	return t.last-t.first < lostPart*w.ledger.fallen(t.span) || float64(s.growth(long)) < lostPart*w.ledger.fallen(long)
+}
+
 func (d memoryLeak) judge(w *window, id model.CgroupID, l leak) finding {
 	s := w.culprit(id, w.grown(id))
 	f := finding{
@@ -166,6 +191,9 @@ func (d memoryLeak) judge(w *window, id model.CgroupID, l leak) finding {
 		// Growth is counted, and compared with nobody's. How sure it is that it goes on is
 		// a matter of how evenly it went.
 		confidence: min(1, l.rising) * w.trust(hurtSpan), margin: 1,
+	}
+	if l.others {
+		f.confidence = min(f.confidence, othersMost)
 	}
 	// An hour off is a warning; in a minute it is over.
 	horizon := max(d.cfg.Horizon.D(), 2*leakCritical)

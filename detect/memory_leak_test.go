@@ -286,3 +286,70 @@ func TestTheLedgerIsBounded(t *testing.T) {
 		t.Errorf("%d and %d points", len(a.anon.fine), len(a.anon.coarse))
 	}
 }
+
+func TestALeakIsSeenAlsoWhereThousandsHadMemoryBefore(t *testing.T) {
+	l, tb := newLedger(), newTable()
+	const leaks = 1e6
+	for i := range int64(60) {
+		s := &model.Sample{BootNS: int64(time.Hour) + i*int64(time.Second)}
+		add := func(id model.CgroupID, bytes uint64) {
+			s.Cgroups = append(s.Cgroups, model.CgroupSample{ID: id, Detail: &model.CgroupDetail{AnonBytes: bytes}})
+		}
+		for j := range model.CgroupID(mostAccounts) {
+			add(10+j, 10*mb)
+		}
+		if i > 0 { // they were there first
+			add(leaks, uint64(100+i)*mb)
+		}
+		l.enter(s, tb)
+		if len(l.accounts) > mostAccounts {
+			t.Fatalf("%d accounts", len(l.accounts))
+		}
+	}
+	if got := l.candidates(16 * mb); len(got) != 1 || got[0] != leaks {
+		t.Errorf("candidates %v, want the one that grows", got)
+	}
+}
+
+func TestWhoMeetsMemoryThatOthersTookIsNotSurelyALeak(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		step float64 // MB that another takes at once, after five minutes
+		sure bool
+	}{{"it takes the memory itself", 0, true}, {"another took it", 20_000, false}} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScene()
+			s.host.MemTotalBytes = 24_000 * mb
+			s.proc(model.ProcID{PID: 1}, service, "service")
+			var in *model.Incident
+			for i := range 4 * 900 {
+				if i%4 == 0 {
+					second := float64(i) / 4
+					taken := 0.0
+					if second >= 300 {
+						taken = tt.step
+					}
+					memory := 50 + 2*second
+					s.host.MemAvailBytes = uint64((22_000 - taken - memory) * mb)
+					if tt.sure { // a smaller machine, of which it has a small part
+						s.host.MemAvailBytes = uint64((2000 - memory) * mb)
+					}
+					s.cgroup(model.CgroupSample{ID: service, RunNS: 1e6, Detail: &model.CgroupDetail{AnonBytes: uint64(memory * mb)}})
+					if !tt.sure && second >= 300 {
+						s.cgroup(model.CgroupSample{ID: job, RunNS: 1e6, Detail: &model.CgroupDetail{AnonBytes: uint64(taken * mb)}})
+					}
+				}
+				s.end(0.3, 0)
+				if in = s.open(model.MemoryLeak); in != nil && s.now > 6*time.Minute+time.Hour {
+					break
+				}
+			}
+			if in == nil {
+				t.Fatal("nothing opened")
+			}
+			if in.Culprit.CgroupID != service || (in.Confidence >= 0.5) != tt.sure {
+				t.Errorf("cgroup %d with confidence %v: %s", in.Culprit.CgroupID, in.Confidence, in.Summary)
+			}
+		})
+	}
+}

@@ -68,8 +68,8 @@ func (d shortLivedJobs) look(w *window) []finding {
 	for _, cgroup := range sortedIDs(suspected) {
 		// The kernel's counts are complete also where records were lost.
 		rest := float64(counted[cgroup]) - elsewhere[cgroup]
-		total := 0.0
 		if rest < enough/2 {
+			total := byTree[w.table.rest[cgroup]]
 			for n := range w.table.cgroups[cgroup] {
 				total += byTree[n]
 			}

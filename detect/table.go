@@ -11,12 +11,15 @@ import (
 // table is the process table as the samples tell it. A process hangs on who forked
 // it. When a process ends, its children go to its own parent in the table, not to
 // whoever adopts them in the kernel: so a tree keeps together when it daemonises, and
-// what a short-lived process did is charged to its nearest surviving ancestor.
+// what a short-lived process did is charged to its nearest surviving ancestor. Nobody
+// inherits from another user: who started a job as its owner, such as a cron daemon, would
+// answer for whatever that left behind.
 type table struct {
 	nodes map[model.ProcID]*node
 	// cgroups holds the processes of each, but no kernel threads: those answer for nothing.
 	cgroups map[model.CgroupID]map[*node]struct{}
 	rss     map[model.CgroupID]uint64 // bytes, of all processes of each
+	rest    map[model.CgroupID]*node  // stands for those that ended and that no process answers for
 	self    *node                     // breakerd; nil where the samples do not tell
 
 	// A walk over all processes tells of those that changed: who is not in the last one
@@ -35,8 +38,11 @@ type node struct {
 	readNS             int64  // boot time of the last walk that told of it
 	grewNS             uint64 // CPU time that it told of then
 	// CPU time of late, as of a tick: see window.cpuUsed.
-	usedNS   float64
-	usedIn   uint64
+	usedNS float64
+	usedIn uint64
+	// The storm that it is part of, as of a tick: see window.lasting.
+	storm    int
+	stormIn  uint64
 	measured bool // cpuNS has been read at least once
 	up       *node
 	down     map[*node]struct{}
@@ -59,7 +65,10 @@ type cpuUse struct {
 }
 
 func newTable() *table {
-	return &table{nodes: make(map[model.ProcID]*node), cgroups: make(map[model.CgroupID]map[*node]struct{}), rss: make(map[model.CgroupID]uint64)}
+	return &table{
+		nodes: make(map[model.ProcID]*node), cgroups: make(map[model.CgroupID]map[*node]struct{}),
+		rss: make(map[model.CgroupID]uint64), rest: make(map[model.CgroupID]*node),
+	}
 }
 
 // enter puts a process into a cgroup.
@@ -88,6 +97,7 @@ func (t *table) leave(n *node) {
 	if len(members) == 0 {
 		delete(t.cgroups, n.Cgroup)
 		delete(t.rss, n.Cgroup)
+		delete(t.rest, n.Cgroup)
 	}
 }
 
@@ -104,7 +114,8 @@ func (t *table) move(n *node, cgroup model.CgroupID) {
 	}
 }
 
-// alive is the process, or its nearest ancestor that has not ended; nil if there is none.
+// alive is the process, or who answers for it: its nearest ancestor that has not ended, or
+// the rest of its cgroup; nil if there is none.
 func (n *node) alive() *node {
 	for n != nil && n.ended {
 		n = n.up
@@ -230,11 +241,34 @@ func (t *table) end(n *node) {
 	if n.up != nil {
 		delete(n.up.down, n)
 	}
-	n.up = heir
 	for child := range n.down {
-		t.adopt(child, heir)
+		t.adopt(child, heir.of(child.UID))
 	}
-	n.down = nil
+	n.up, n.down = heir, nil
+	if heir == nil || heir.UID != n.UID {
+		n.up = t.restOf(n.Cgroup)
+	}
+}
+
+// of is the process, or its nearest ancestor, of that user. Pid 1 takes anybody's: it
+// answers for nobody.
+func (n *node) of(uid uint32) *node {
+	for n != nil && n.UID != uid && n.PID != 1 {
+		n = n.up
+	}
+	return n
+}
+
+// restOf stands for those of a cgroup that ended and that no process answers for; nil where
+// nobody is left in it.
+func (t *table) restOf(cgroup model.CgroupID) *node {
+	if t.cgroups[cgroup] == nil {
+		return nil
+	}
+	if t.rest[cgroup] == nil {
+		t.rest[cgroup] = &node{Proc: model.Proc{Cgroup: cgroup}}
+	}
+	return t.rest[cgroup]
 }
 
 // keyframe lists every process with its place in the tree, as the start of a recording.

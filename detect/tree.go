@@ -27,6 +27,7 @@ type account struct {
 	entries map[*node]*entry // of the members
 	members int
 	tops    []*node // members whose parent is not a member
+	rest    *node   // of those that ended; nil where there is none
 	total   float64
 }
 
@@ -42,7 +43,8 @@ type entry struct {
 // tally adds up what the processes of a cgroup have on their account.
 func (t *table) tally(cgroup model.CgroupID, own map[*node]float64) *account {
 	members := t.cgroups[cgroup]
-	a := &account{cgroup: cgroup, members: len(members), entries: make(map[*node]*entry, len(members))}
+	a := &account{cgroup: cgroup, members: len(members), entries: make(map[*node]*entry, len(members)), rest: t.rest[cgroup]}
+	a.total = own[a.rest]
 	all := make([]entry, len(members))
 	i := 0
 	for n := range members {
@@ -92,16 +94,25 @@ func (a *account) add(top *node, own map[*node]float64) {
 	}
 }
 
+// of lists a suspect's processes.
+func (a *account) of(s suspect) []*node {
+	if s.root != nil {
+		return a.below(s.root)
+	}
+	var all []*node
+	if a.rest != nil {
+		all = append(all, a.rest)
+	}
+	for _, top := range a.tops {
+		all = append(all, a.below(top)...)
+	}
+	return all
+}
+
 // sum adds up another account over a suspect's processes.
 func (a *account) sum(s suspect, own map[*node]float64) (sum float64) {
-	roots := a.tops
-	if s.root != nil {
-		roots = []*node{s.root}
-	}
-	for _, root := range roots {
-		for _, n := range a.below(root) {
-			sum += own[n]
-		}
+	for _, n := range a.of(s) {
+		sum += own[n]
 	}
 	return sum
 }

@@ -142,6 +142,7 @@ func (w *Watch) follow(d detector, s *model.Sample) []Change {
 		t.seen, t.active = false, false
 	}
 	var changes []Change
+	opened := 0
 	for _, f := range d.look(w.window) {
 		f.resource = cmp.Or(f.resource, model.CPU)
 		if w.covered(d.kind(), f) {
@@ -167,9 +168,10 @@ func (w *Watch) follow(d detector, s *model.Sample) []Change {
 			}
 			t.root, t.cgroup = f.root, f.cgroup
 			// Half a tick early is better than a whole one late.
-			if s.BootNS-t.since < int64(d.hold())-s.LengthNS/2 {
+			if s.BootNS-t.since < int64(d.hold())-s.LengthNS/2 || opened == mostOpened {
 				continue
 			}
+			opened++
 			w.open(t, f, s)
 			changes = append(changes, Change{Opened, t.incident, true})
 			continue
@@ -184,10 +186,25 @@ func (w *Watch) follow(d detector, s *model.Sample) []Change {
 	return append(changes, w.settle(d.kind(), s)...)
 }
 
+const (
+	// mostOpened is how many incidents of a kind open in one tick; the others follow in the
+	// next. What a person would look at is captured for each.
+	mostOpened = 4
+	// Where more of a kind are open, those that are quiet are closed at once. There is more
+	// room than one tick has findings.
+	mostOpen = 2 * maxFindings
+)
+
 // settle forgets what was not seen again before it opened, and closes what has been
 // quiet for long enough.
 func (w *Watch) settle(kind model.Kind, s *model.Sample) []Change {
 	var changes []Change
+	open := 0
+	for _, t := range w.tracks[kind] {
+		if t.incident != nil {
+			open++
+		}
+	}
 	w.tracks[kind] = keep(w.tracks[kind], func(t *track) bool {
 		if t.incident == nil {
 			return t.seen
@@ -197,7 +214,8 @@ func (w *Watch) settle(kind model.Kind, s *model.Sample) []Change {
 		}
 		t.addStall(w.window.waits[len(w.window.waits)-1])
 		w.listVictims(t)
-		if t.below != 0 && s.BootNS-t.below >= w.cfg.Hysteresis.CloseAfter.D().Nanoseconds() {
+		if t.below != 0 && (open > mostOpen || s.BootNS-t.below >= w.cfg.Hysteresis.CloseAfter.D().Nanoseconds()) {
+			open--
 			closed := s.Time
 			t.incident.State, t.incident.ClosedAt = model.Closed, &closed
 			changes = append(changes, Change{Closed, t.incident, false})

@@ -1,7 +1,6 @@
 package detect
 
 import (
-	"math"
 	"slices"
 	"time"
 
@@ -241,7 +240,8 @@ func (w *window) usePercent(d time.Duration) (float64, bool) {
 	return busy / (busy + idle) * 100, true
 }
 
-// charged adds up what was charged to each living process in the last d.
+// charged adds up what was charged in the last d to each living process, and to the rest
+// of each cgroup.
 func (w *window) charged(d time.Duration, pick func(charges) map[*node]int) map[*node]float64 {
 	sum := make(map[*node]float64)
 	for _, ch := range w.charges[w.index(d):] {
@@ -278,6 +278,9 @@ func (w *window) cpuUsed(cgroup model.CgroupID) map[*node]float64 {
 			sum[n] = n.usedNS
 		}
 	}
+	if rest := w.table.rest[cgroup]; rest != nil && rest.usedIn == w.ticks {
+		sum[rest] = rest.usedNS
+	}
 	return sum
 }
 
@@ -301,39 +304,4 @@ func (w *window) cgroupTotals(d time.Duration, pick func(*model.CgroupSample) ui
 		}
 	}
 	return sum
-}
-
-// lasting is how fast some processes become more: the least growth of any second that
-// ended within the last one. What comes in bursts and goes again has not grown.
-func (w *window) lasting(belongs func(*node) bool) (perSecond float64) {
-	const span = time.Second
-	net := make([]float64, len(w.samples))
-	from := w.index(2 * span)
-	for i := from; i < len(w.samples); i++ {
-		for n, forks := range w.charges[i].forks {
-			if n = n.alive(); n != nil && belongs(n) {
-				net[i] += float64(forks)
-			}
-		}
-		for n, exits := range w.charges[i].exits {
-			if n = n.alive(); n != nil && belongs(n) {
-				net[i] -= float64(exits)
-			}
-		}
-	}
-	perSecond = math.Inf(1)
-	for end := w.index(span); end < len(w.samples); end++ {
-		sum, covered := 0.0, time.Duration(0)
-		for i := end; i >= from && covered < span-w.samples[i].Length()/2; i-- {
-			sum += net[i]
-			covered += w.samples[i].Length()
-		}
-		if covered > 0 {
-			perSecond = min(perSecond, sum/covered.Seconds())
-		}
-	}
-	if math.IsInf(perSecond, 1) {
-		return 0
-	}
-	return max(0, perSecond)
 }

@@ -47,7 +47,7 @@ type Culprit struct {
 	Processes int            `json:"processes" doc:"Processes of the culprit." unit:"processes"`
 	UID       uint32         `json:"uid" doc:"User id of the root." unit:"id"`
 	Outside   int            `json:"outside" doc:"Processes in the cgroup that are not of the tree." unit:"processes"`
-	Share     float64        `json:"share" doc:"Share of the cause that the culprit accounts for." unit:"0 to 1"`
+	Share     float64        `json:"share" doc:"Share of what its cgroup did that the culprit accounts for: 1 for a whole cgroup. How much of the victims' waiting that is, evidence.offender_share_percent says." unit:"0 to 1"`
 	Workload  Workload       `json:"workload" doc:"What people call the cgroup."`
 }
 

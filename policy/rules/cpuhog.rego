@@ -12,8 +12,8 @@ import rego.v1
 # What a victim must have waited because of the culprit.
 min_stall_ms := 500
 
-# How much of the cause the culprit must account for.
-min_share := 0.6
+# How much of the victims' waiting the culprit's cgroup must account for.
+min_share_percent := 60
 
 # A freeze is a rough tool for a busy process, so it is a short one. Where the
 # culprit has a cgroup to itself, {"kind": "throttle", "cpu_percent": 50} does the
@@ -26,7 +26,7 @@ action contains {
 } if {
 	input.incident.kind == "cpu_contention"
 	input.incident.level in {"warning", "critical"}
-	input.incident.culprit.share >= min_share
+	input.incident.evidence.offender_share_percent >= min_share_percent
 	count(starving) > 0
 }
 

@@ -7,12 +7,12 @@ import rego.v1
 fight := {"incident": {
 	"kind": "cpu_contention",
 	"level": "warning",
-	"culprit": {"scope": "cgroup", "share": 0.9},
+	"culprit": {"scope": "cgroup", "share": 1},
 	"victims": [
 		{"cgroup": "/system.slice/nginx.service", "resource": "cpu", "stall_ms": 900},
 		{"cgroup": "/system.slice/cron.service", "resource": "cpu", "stall_ms": 20},
 	],
-	"evidence": {"host_cpu_some_percent": 71, "steal_percent": 0},
+	"evidence": {"host_cpu_some_percent": 71, "offender_share_percent": 90, "steal_percent": 0},
 }}
 
 test_a_hog_that_starves_somebody_is_held_for_a_moment if {
@@ -34,7 +34,7 @@ test_waiting_for_something_else_than_the_cpu_does_not_count if {
 }
 
 test_one_hog_among_many_is_left_alone if {
-	count(cpuhog.action) == 0 with input as fight with input.incident.culprit.share as 0.5
+	count(cpuhog.action) == 0 with input as fight with input.incident.evidence.offender_share_percent as 50
 }
 
 test_information_is_no_trouble if {
