@@ -120,7 +120,7 @@ func TestAKilledEnforcerLeavesNoLimit(t *testing.T) {
 	name := ownService(t)
 	cgroup := prop(t, name, "ControlGroup")
 	before := limitsOf(t, name, cgroup)
-	for range 3 {
+	for range 2 {
 		throttle(t, cgroup, tight)
 		began := time.Now()
 		run(t, "systemctl", "kill", "-s", "KILL", "breaker-enforcer.service")
