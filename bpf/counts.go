@@ -14,6 +14,9 @@ const (
 	idleTicks = 240
 	// idleLooks is how often within that time such entries are looked for.
 	idleLooks = 32
+	// crowdedTicks is the same for a table that is nearly full: anybody who may make cgroups
+	// could fill it once a minute, and nobody else would be counted.
+	crowdedTicks = 4
 )
 
 // totals reads a kernel table whose values only grow, and tells the growth since it
@@ -57,11 +60,14 @@ func (t *totals[K, V]) growth(each func(K, V)) error {
 	for i, key := range t.keys[:n] {
 		t.take(key, t.vals[i], each)
 	}
-	if t.tick%max(1, t.idle/idleLooks) != 0 {
+	idle := t.idle
+	if n > len(t.keys)*7/8 {
+		idle = min(idle, crowdedTicks)
+	} else if t.tick%max(1, t.idle/idleLooks) != 0 {
 		return nil
 	}
 	for key, e := range t.seen {
-		if t.tick-e.changed >= t.idle {
+		if t.tick-e.changed >= idle {
 			t.drop(key, each)
 		}
 	}

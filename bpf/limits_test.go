@@ -179,6 +179,43 @@ func TestAFullTableIsReadToItsEnd(t *testing.T) {
 	}
 }
 
+// Who fills the table and then does nothing has his places for a second.
+func TestANearlyFullTableMakesRoomSoon(t *testing.T) {
+	table := smallTable(t)
+	sums := newTotals[uint64](table, idleTicks, minusNumber)
+	total := map[uint64]uint64{}
+	tick := func(active ...uint64) {
+		t.Helper()
+		for _, k := range active {
+			if err := table.Put(k, total[k]+10); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := sums.growth(func(k, v uint64) { total[k] += v }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	places := func() (n int) {
+		var k, v uint64
+		for it := table.Iterate(); it.Next(&k, &v); {
+			n++
+		}
+		return n
+	}
+	tick(1, 2, 3)
+	for range 2 * crowdedTicks {
+		tick(1)
+	}
+	if n := places(); n != 3 {
+		t.Fatalf("%d places are taken with one free, want 3", n)
+	}
+	tick(1, 4)
+	tick(1, 4)
+	if n := places(); n != 2 || total[1] != 10*(2*crowdedTicks+3) || total[2] != 10 || total[3] != 10 || total[4] != 20 {
+		t.Errorf("%d places are taken, and counted is %v", n, total)
+	}
+}
+
 func TestATableThatIsEmptiedGivesEverythingOnce(t *testing.T) {
 	table := smallTable(t)
 	all := newDrain[uint64, uint64](table)
