@@ -83,7 +83,7 @@ func judge(s scenario, sc scene, all []model.Incident) verdict {
 		}
 		what := mistake(s, sc, in)
 		switch {
-		case what != "" && (sc.watched && onlyStrangersHurt(sc, in) || sc.onlyHurt(in)):
+		case what != "" && onlyStrangersHurt(sc, in):
 			// The label says that nobody else is there, and somebody was.
 			v.others = append(v.others, describe(in, sc)+" made only others wait, who were there")
 			strangers = true
@@ -190,9 +190,15 @@ func mistake(s scenario, sc scene, in *model.Incident) string {
 	return ""
 }
 
-// onlyStrangersHurt reports whether an incident has victims, none of the scenario.
+// onlyStrangersHurt reports whether an incident has victims, none of the scenario, who may really
+// have waited.
 func onlyStrangersHurt(sc scene, in *model.Incident) bool {
-	return len(in.Victims) > 0 && !slices.ContainsFunc(in.Victims, func(x model.Victim) bool { return strings.HasPrefix(x.Cgroup, sc.path+"/") })
+	for _, v := range in.Victims {
+		if strings.HasPrefix(v.Cgroup, sc.path+"/") || !sc.watched && !sc.strangers[v.Cgroup] {
+			return false
+		}
+	}
+	return len(in.Victims) > 0
 }
 
 func describe(in *model.Incident, sc scene) string {

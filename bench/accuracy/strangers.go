@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/breakerd/breakerd/model"
 )
 
 // strangers is how long the tasks of each cgroup that is none of the scenarios' waited for a
@@ -51,14 +49,4 @@ func hurt(before, after map[string]time.Duration, took time.Duration) map[string
 		}
 	}
 	return waited
-}
-
-// onlyHurt reports whether each of an incident's victims is among those strangers.
-func (sc scene) onlyHurt(in *model.Incident) bool {
-	for _, v := range in.Victims {
-		if !sc.strangers[v.Cgroup] {
-			return false
-		}
-	}
-	return len(in.Victims) > 0
 }
