@@ -27,7 +27,7 @@ func TestWhicheverProgramIsKilledEverythingIsThawed(t *testing.T) {
 		t.Skip("takes half a minute")
 	}
 	const (
-		kills     = 20
+		kills     = 12
 		heartbeat = time.Second
 		bound     = 2 * time.Second
 	)

@@ -207,6 +207,7 @@ func TestAStarvedTaskShowsItsBlameInTheTickInWhichItWaits(t *testing.T) {
 				pinAs(t, d.hogs.Start("sh", "-c", spin).Process.Pid, test.hog)
 			}
 			span, _ := d.run(16)
+			span = span[1:] // in which the victim is told to have run until the hog came, too
 			hungry, late := 0, 0
 			for i, s := range span {
 				v := blame.Over(span[i:i+1], 0)[d.victim.ID()]

@@ -27,54 +27,55 @@ func withCPUController(t *testing.T) *kerneltest.Cgroup {
 // What a quota did is never a neighbour's doing, however many tasks it held, whosever the
 // quota is, and whether a span or a single tick is looked at.
 func TestNobodyIsAccusedOfWhatAQuotaDid(t *testing.T) {
-	for _, tasks := range []int{1, 10} {
-		for _, where := range []string{"its own", "an ancestor's"} {
-			t.Run(fmt.Sprintf("%d tasks, %s", tasks, where), func(t *testing.T) {
-				scratch := withCPUController(t)
-				o := open(t)
-				hogs, above := scratch.Child("hogs"), scratch.Child("above")
-				above.Write("cgroup.subtree_control", "+cpu")
-				victim := above.Child("victim")
-				limited := victim
-				if where != "its own" {
-					limited = above
+	for _, limit := range []struct {
+		tasks     int
+		ancestors bool
+	}{{tasks: 10}, {tasks: 1, ancestors: true}} {
+		t.Run(fmt.Sprintf("%+v", limit), func(t *testing.T) {
+			scratch := withCPUController(t)
+			o := open(t)
+			hogs, above := scratch.Child("hogs"), scratch.Child("above")
+			above.Write("cgroup.subtree_control", "+cpu")
+			victim := above.Child("victim")
+			limited := victim
+			if limit.ancestors {
+				limited = above
+			}
+			limited.Write("cpu.max", "10000 100000")
+			// What is held takes long to die.
+			t.Cleanup(func() { limited.Write("cpu.max", "max 100000") })
+			for range 4 {
+				hogs.Start("sh", "-c", spin)
+			}
+			for range limit.tasks {
+				victim.Start("sh", "-c", spin)
+			}
+			next(t, o)
+			var span []*model.Sample
+			var ticks, whole uint64
+			for len(span) < 24 {
+				span = append(span, next(t, o))
+				if len(span) < 4 {
+					continue // its first readings
 				}
-				limited.Write("cpu.max", "10000 100000")
-				// What is held takes long to die.
-				t.Cleanup(func() { limited.Write("cpu.max", "max 100000") })
-				for range 4 {
-					hogs.Start("sh", "-c", spin)
-				}
-				for range tasks {
-					victim.Start("sh", "-c", spin)
-				}
-				next(t, o)
-				var span []*model.Sample
-				var ticks, whole uint64
-				for len(span) < 24 {
-					span = append(span, next(t, o))
-					if len(span) < 4 {
-						continue // its first readings
+				if s := blame.Over(span, len(span)-1)[victim.ID()]; s != nil {
+					ticks += s.NeighbourNS()
+					whole += s.WaitNS
+					if v := s.Verdict(); v.Offender != 0 && s.WaitNS > 10e6 {
+						t.Errorf("tick %d: %d is accused: %+v of %+v", len(span), v.Offender, v, s)
 					}
-					if s := blame.Over(span, len(span)-1)[victim.ID()]; s != nil {
-						ticks += s.NeighbourNS()
-						whole += s.WaitNS
-						if v := s.Verdict(); v.Offender != 0 && s.WaitNS > 10e6 {
-							t.Errorf("tick %d: %d is accused: %+v of %+v", len(span), v.Offender, v, s)
-						}
-					}
 				}
-				s := blame.Over(span, 4)[victim.ID()]
-				if s == nil {
-					t.Fatal("the victim never waited")
-				}
-				t.Logf("waited %.2f s, quota %.2f s, unknown %.2f s, neighbours %.3f s; by tick neighbours %.3f of %.2f s",
-					float64(s.WaitNS)/1e9, float64(s.OwnQuotaNS)/1e9, float64(s.UnknownNS)/1e9, float64(s.NeighbourNS())/1e9, float64(ticks)/1e9, float64(whole)/1e9)
-				if s.NeighbourNS() > s.WaitNS/50 || ticks > whole/50 {
-					t.Errorf("neighbours are accused of %d ns, by tick %d, of %d", s.NeighbourNS(), ticks, s.WaitNS)
-				}
-			})
-		}
+			}
+			s := blame.Over(span, 4)[victim.ID()]
+			if s == nil {
+				t.Fatal("the victim never waited")
+			}
+			t.Logf("waited %.2f s, quota %.2f s, unknown %.2f s, neighbours %.3f s; by tick neighbours %.3f of %.2f s",
+				float64(s.WaitNS)/1e9, float64(s.OwnQuotaNS)/1e9, float64(s.UnknownNS)/1e9, float64(s.NeighbourNS())/1e9, float64(ticks)/1e9, float64(whole)/1e9)
+			if s.NeighbourNS() > s.WaitNS/50 || ticks > whole/50 {
+				t.Errorf("neighbours are accused of %d ns, by tick %d, of %d", s.NeighbourNS(), ticks, s.WaitNS)
+			}
+		})
 	}
 }
 
