@@ -56,10 +56,11 @@ type Collector struct {
 // knownProcess is what the collector remembers to tell changes from one scan of the
 // process table to the next.
 type knownProcess struct {
-	cgroup   model.CgroupID
-	cpuNS    uint64
-	rssBytes uint64
-	missing  bool // from the last scan; its exit record may still come
+	cgroup    model.CgroupID
+	cpuNS     uint64
+	rssBytes  uint64
+	fileBytes uint64
+	missing   bool // from the last scan; its exit record may still come
 }
 
 // Open loads and attaches the kernel programs. Counting begins at once.
@@ -332,9 +333,9 @@ func (c *Collector) addUsage(s *model.Sample, table map[model.ProcID]*process, d
 		k.missing = false
 		// A thread that ends while the table is read is in no record of this scan.
 		p.cpuNS = max(p.cpuNS, k.cpuNS)
-		if k.cpuNS != p.cpuNS || k.rssBytes != p.rssBytes || k.cgroup != p.Cgroup {
-			k.cpuNS, k.rssBytes, k.cgroup = p.cpuNS, p.rssBytes, p.Cgroup
-			s.Procs.Usage = append(s.Procs.Usage, model.Usage{ProcID: id, Cgroup: p.Cgroup, CPUNS: p.cpuNS, RSSBytes: p.rssBytes})
+		if k.cpuNS != p.cpuNS || k.rssBytes != p.rssBytes || k.fileBytes != p.fileBytes || k.cgroup != p.Cgroup {
+			k.cpuNS, k.rssBytes, k.fileBytes, k.cgroup = p.cpuNS, p.rssBytes, p.fileBytes, p.Cgroup
+			s.Procs.Usage = append(s.Procs.Usage, model.Usage{ProcID: id, Cgroup: p.Cgroup, CPUNS: p.cpuNS, RSSBytes: p.rssBytes, FileBytes: p.fileBytes})
 		}
 	}
 	for id, k := range c.known {

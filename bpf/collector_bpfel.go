@@ -136,18 +136,19 @@ type collectorSlot struct {
 }
 
 type collectorTaskRecord struct {
-	_        structs.HostLayout
-	Proc     collectorProcId
-	Parent   collectorProcId
-	Cgroup   uint64
-	Cpu      uint64
-	RssPages uint64
-	Uid      uint32
-	Leader   uint8
-	Kernel   uint8
-	Gone     uint8
-	Reserved uint8
-	Comm     [16]uint8
+	_         structs.HostLayout
+	Proc      collectorProcId
+	Parent    collectorProcId
+	Cgroup    uint64
+	Cpu       uint64
+	RssPages  uint64
+	FilePages uint64
+	Uid       uint32
+	Leader    uint8
+	Kernel    uint8
+	Gone      uint8
+	Reserved  uint8
+	Comm      [16]uint8
 }
 
 type collectorWaitCell struct {

@@ -88,6 +88,7 @@ struct task_record {
 	__u64 cgroup;
 	__u64 cpu;	       /* of this thread, and in the leader's record also of those that ended */
 	__u64 rss_pages;
+	__u64 file_pages;      /* of them, files that are mapped */
 	__u32 uid;
 	__u8 leader;
 	__u8 kernel;

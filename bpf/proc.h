@@ -124,18 +124,20 @@ static __always_inline __u64 positive(long long count)
 	return count > 0 ? count : 0;
 }
 
-static __always_inline __u64 rss_pages(struct mm_struct *mm)
+static __always_inline void count_pages(struct task_record *r, struct mm_struct *mm)
 {
 	struct mm_struct___until_6_1 *old = (void *)mm;
 
 	/* File, anonymous and shared pages; the third is swap. */
-	if (bpf_core_field_exists(old->rss_stat.count))
-		return positive(BPF_CORE_READ(old, rss_stat.count[0].counter)) +
-		       positive(BPF_CORE_READ(old, rss_stat.count[1].counter)) +
-		       positive(BPF_CORE_READ(old, rss_stat.count[3].counter));
-	return positive(BPF_CORE_READ(mm, rss_stat[0].count)) +
-	       positive(BPF_CORE_READ(mm, rss_stat[1].count)) +
-	       positive(BPF_CORE_READ(mm, rss_stat[3].count));
+	if (bpf_core_field_exists(old->rss_stat.count)) {
+		r->file_pages = positive(BPF_CORE_READ(old, rss_stat.count[0].counter));
+		r->rss_pages = r->file_pages + positive(BPF_CORE_READ(old, rss_stat.count[1].counter)) +
+			       positive(BPF_CORE_READ(old, rss_stat.count[3].counter));
+		return;
+	}
+	r->file_pages = positive(BPF_CORE_READ(mm, rss_stat[0].count));
+	r->rss_pages = r->file_pages + positive(BPF_CORE_READ(mm, rss_stat[1].count)) +
+		       positive(BPF_CORE_READ(mm, rss_stat[3].count));
 }
 
 SEC("iter/task")
@@ -157,7 +159,7 @@ int list_tasks(struct bpf_iter__task *ctx)
 		r.kernel = (task->flags & PF_KTHREAD) != 0;
 		r.gone = task->signal->live.counter == 0;
 		if (task->mm)
-			r.rss_pages = rss_pages(task->mm);
+			count_pages(&r, task->mm);
 		bpf_probe_read_kernel(r.comm, sizeof(r.comm), task->comm);
 	}
 	bpf_seq_write(ctx->meta->seq, &r, sizeof(r));

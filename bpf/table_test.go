@@ -63,6 +63,16 @@ func procRSS(t testing.TB, pid int32) uint64 {
 	return number(t, strings.Fields(string(text))[1]) * uint64(os.Getpagesize())
 }
 
+func procRSSFile(t testing.TB, pid int32) uint64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), "RssFile:")
+	return number(t, strings.Fields(after)[0]) << 10
+}
+
 func (s *seen) usageOf(pid int32) model.Usage {
 	for id, u := range s.usage {
 		if id.PID == pid {
@@ -195,6 +205,11 @@ func TestRSSAgreesWithStatm(t *testing.T) {
 	}
 	if ours < 64<<20 {
 		t.Errorf("%d bytes, and 64 MiB were filled", ours)
+	}
+	files, kernels := s.usageOf(h.pid).FileBytes, procRSSFile(t, h.pid)
+	t.Logf("of files %d bytes by the table, %d by status", files, kernels)
+	if files == 0 || math.Abs(float64(files)-float64(kernels)) > margin/3 {
+		t.Errorf("%d bytes are of files, want about %d", files, kernels)
 	}
 }
 

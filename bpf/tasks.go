@@ -12,8 +12,9 @@ import (
 // process is a row of the process table as iter/task gave it.
 type process struct {
 	model.Proc
-	cpuNS    uint64
-	rssBytes uint64
+	cpuNS     uint64
+	rssBytes  uint64
+	fileBytes uint64
 }
 
 const taskRecordSize = int(unsafe.Sizeof(collectorTaskRecord{}))
@@ -74,5 +75,5 @@ func addTask(table map[model.ProcID]*process, gone map[model.ProcID]bool, rec co
 	p.Comm = cString(rec.Comm[:])
 	p.Kernel = rec.Kernel != 0
 	p.Found = true
-	p.rssBytes = rec.RssPages * uint64(os.Getpagesize())
+	p.rssBytes, p.fileBytes = rec.RssPages*uint64(os.Getpagesize()), rec.FilePages*uint64(os.Getpagesize())
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
-// rss is how much memory the processes of each cgroup have: who grew, on machines without
+// rss is how much memory the processes of each cgroup have taken: who grew, on machines without
 // a memory controller.
 type rss struct {
 	procs    map[model.ProcID]model.Usage
@@ -27,7 +27,7 @@ func (r *rss) sample(s *model.Sample) {
 	for _, u := range s.Procs.Usage {
 		r.forget(u.ProcID)
 		r.procs[u.ProcID] = u
-		r.now[u.Cgroup] += u.RSSBytes
+		r.now[u.Cgroup] += u.OwnBytes()
 	}
 	for _, e := range s.Procs.Exited {
 		r.forget(e.ProcID)
@@ -40,7 +40,7 @@ func (r *rss) forget(id model.ProcID) {
 		return
 	}
 	delete(r.procs, id)
-	if r.now[u.Cgroup] -= u.RSSBytes; r.now[u.Cgroup] == 0 {
+	if r.now[u.Cgroup] -= u.OwnBytes(); r.now[u.Cgroup] == 0 {
 		delete(r.now, u.Cgroup)
 	}
 }

@@ -22,7 +22,7 @@ type ledger struct {
 type memoryAccount struct {
 	since int64  // boot time
 	anon  series // anonymous and shared memory, of memory.stat
-	rss   series // the sum of its processes
+	own   series // the sum of its processes: the same, and what they share counts for each
 	limit uint64 // the tightest memory.max above it, 0 where there is none
 	path  string // kept as long as the account: names are forgotten sooner
 
@@ -65,9 +65,9 @@ func (l *ledger) enter(s *model.Sample, t *table) {
 		}
 	}
 	if len(s.Procs.Usage) > 0 { // the process table was read
-		for _, id := range sortedIDs(t.rss) { // who finds room depends on the order
-			if a := l.account(id, t.rss[id], s.BootNS); a != nil {
-				a.rss.add(s.BootNS, t.rss[id])
+		for _, id := range sortedIDs(t.own) { // who finds room depends on the order
+			if a := l.account(id, t.own[id], s.BootNS); a != nil {
+				a.own.add(s.BootNS, t.own[id])
 			}
 		}
 	}
@@ -91,7 +91,7 @@ func (l *ledger) makeRoom(now int64) bool {
 	if l.idleAt != now {
 		grown := make(map[model.CgroupID]float64)
 		for id, a := range l.accounts {
-			if g := max(a.anon.grown(), a.rss.grown()); g < smallestAccount && now-a.since >= int64(accountTried) {
+			if g := max(a.anon.grown(), a.own.grown()); g < smallestAccount && now-a.since >= int64(accountTried) {
 				grown[id] = g
 			}
 		}
@@ -112,7 +112,7 @@ func (l *ledger) sweep(now int64) {
 	}
 	l.swept = now
 	for id, a := range l.accounts {
-		if now-max(a.anon.seen, a.rss.seen) > int64(accountKept) {
+		if now-max(a.anon.seen, a.own.seen) > int64(accountKept) {
 			delete(l.accounts, id)
 		}
 	}
@@ -122,7 +122,7 @@ func (l *ledger) sweep(now int64) {
 func (l *ledger) resident(d time.Duration) func(model.CgroupID) uint64 {
 	return func(id model.CgroupID) uint64 {
 		if a := l.accounts[id]; a != nil {
-			return a.rss.growth(d)
+			return a.own.growth(d)
 		}
 		return 0
 	}
@@ -133,7 +133,7 @@ func (l *ledger) resident(d time.Duration) func(model.CgroupID) uint64 {
 func (l *ledger) candidates(bytes float64) []model.CgroupID {
 	grown := make(map[model.CgroupID]float64)
 	for id, a := range l.accounts {
-		if g := max(a.anon.grown(), a.rss.grown()); g >= bytes {
+		if g := max(a.anon.grown(), a.own.grown()); g >= bytes {
 			grown[id] = g
 		}
 	}

@@ -35,9 +35,9 @@ const (
 	leakCritical = time.Minute
 	// Figures older than this say nothing about now.
 	leakStale = 45 * time.Second
-	// Resident memory contains files that are mapped. Where nobody counts those apart, the
-	// host's available memory must have fallen by this part of the growth: it does not
-	// fall by what could be dropped.
+	// What processes share counts for each of them, and old recordings do not tell the files
+	// that are mapped apart. So where nobody counts the cgroup's own, the host's available memory
+	// must have fallen by this part of the growth.
 	unavailablePart = 0.5
 	// Who accounts for less than this part of what the host has lost of late, and has less
 	// than that of all that is taken, meets what others took: he may have grown like this for
@@ -89,7 +89,7 @@ func (w *window) grewBelow(id model.CgroupID, t trend) bool {
 	for _, a := range w.ledger.accounts {
 		s := &a.anon
 		if len(s.fine) < 2 {
-			s = &a.rss
+			s = &a.own
 		}
 		grew := float64(s.growth(t.span)) >= dominant*grown
 		// Who has as much, and was not followed for as long, may have grown by all of it.
@@ -115,7 +115,7 @@ func (d memoryLeak) worst(w *window, id model.CgroupID) (leak, bool) {
 		if n := len(s.fine); n >= 2 && s.fine[n-1].pages <= s.fine[0].pages {
 			return leak{}, false
 		}
-		s, resident = &a.rss, true
+		s, resident = &a.own, true
 	}
 	if now-s.seen > int64(leakStale) {
 		return leak{}, false
@@ -178,7 +178,7 @@ func (w *window) othersTook(a *memoryAccount, t trend, resident bool) bool {
 	}
 	s := &a.anon
 	if resident {
-		s = &a.rss
+		s = &a.own
 	}
 	long := min(s.followed(), lostSpan)
 	return t.last-t.first < lostPart*w.ledger.fallen(t.span) || float64(s.growth(long)) < lostPart*w.ledger.fallen(long)
@@ -227,7 +227,7 @@ func (d memoryLeak) mild(w *window, cgroup model.CgroupID) (leak, bool) {
 	}
 	s, resident := &a.anon, false
 	if len(s.fine) < fewestPoints {
-		s, resident = &a.rss, true
+		s, resident = &a.own, true
 	}
 	t, ok := trendOf(s.fine)
 	if !ok {

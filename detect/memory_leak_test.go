@@ -242,6 +242,35 @@ func TestPageCacheThatFillsIsNoLeak(t *testing.T) {
 	}
 }
 
+// A service reads its mapped files for the first time while another takes the host's memory: what
+// is available falls, but not by what the service could drop. Nobody reads a memory.stat here.
+func TestWhoMapsFilesWhileMemoryFallsIsNoLeak(t *testing.T) {
+	const hog = job + 1
+	s := newScene()
+	s.host.MemTotalBytes = 8192 * mb
+	reader := s.proc(model.ProcID{PID: 1}, job, "db")
+	taker := s.proc(model.ProcID{PID: 1}, hog, "job")
+	told := false
+	for i := range uint64(400) {
+		s.host.MemAvailBytes = (6000 - 12*i) * mb
+		s.cgroup(model.CgroupSample{ID: job, Path: "/db"})
+		s.cgroup(model.CgroupSample{ID: hog, Path: "/job"})
+		s.sample.Procs.Usage = append(s.sample.Procs.Usage,
+			model.Usage{ProcID: reader, Cgroup: job, RSSBytes: (50 + 10*i) * mb, FileBytes: (2 + 10*i) * mb},
+			model.Usage{ProcID: taker, Cgroup: hog, RSSBytes: (20 + 12*i) * mb, FileBytes: 2 * mb})
+		s.end(0.3, 0)
+		if in := s.open(model.MemoryLeak); in != nil {
+			if in.Culprit.Cgroup != "/job" {
+				t.Fatalf("%s is accused: %s", in.Culprit.Cgroup, in.Summary)
+			}
+			told = true
+		}
+	}
+	if !told {
+		t.Error("who took the memory is not told")
+	}
+}
+
 func TestALeakThatStopsCloses(t *testing.T) {
 	s := newScene()
 	s.host.MemTotalBytes, s.host.MemAvailBytes = 8192*mb, 6000*mb

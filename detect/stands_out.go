@@ -179,8 +179,8 @@ func (w *window) accused(r model.Resource, ratio, victimMSPerSecond float64) fin
 func (w *window) grown(cgroup model.CgroupID) map[*node]float64 {
 	sum := make(map[*node]float64)
 	for n := range w.table.cgroups[cgroup] {
-		if n.rssBytes > n.rssBefore {
-			sum[n] = float64(n.rssBytes - n.rssBefore)
+		if n.ownBytes > n.ownBefore {
+			sum[n] = float64(n.ownBytes - n.ownBefore)
 		}
 	}
 	return sum

@@ -18,7 +18,7 @@ type table struct {
 	nodes map[model.ProcID]*node
 	// cgroups holds the processes of each, but no kernel threads: those answer for nothing.
 	cgroups map[model.CgroupID]map[*node]struct{}
-	rss     map[model.CgroupID]uint64 // bytes, of all processes of each
+	own     map[model.CgroupID]uint64 // bytes of their own, of all processes of each
 	rest    map[model.CgroupID]*node  // stands for those that ended and that no process answers for
 	self    *node                     // breakerd; nil where the samples do not tell
 
@@ -31,9 +31,10 @@ type node struct {
 	model.Proc
 	cpuNS    uint64
 	rssBytes uint64
-	// What it had a minute or two ago; nothing, if it was made since and not found.
-	rssBefore, rssMark uint64
-	marked             int64  // boot time of rssMark
+	ownBytes uint64 // of them, what is no file
+	// What it had of its own a minute or two ago; nothing, if it was made since and not found.
+	ownBefore, ownMark uint64
+	marked             int64  // boot time of ownMark
 	bornNS             int64  // boot time when it came into the table
 	readNS             int64  // boot time of the last walk that told of it
 	grewNS             uint64 // CPU time that it told of then
@@ -67,7 +68,7 @@ type cpuUse struct {
 func newTable() *table {
 	return &table{
 		nodes: make(map[model.ProcID]*node), cgroups: make(map[model.CgroupID]map[*node]struct{}),
-		rss: make(map[model.CgroupID]uint64), rest: make(map[model.CgroupID]*node),
+		own: make(map[model.CgroupID]uint64), rest: make(map[model.CgroupID]*node),
 	}
 }
 
@@ -83,7 +84,7 @@ func (t *table) enter(n *node, cgroup model.CgroupID) {
 		t.cgroups[cgroup] = members
 	}
 	members[n] = struct{}{}
-	t.rss[cgroup] += n.rssBytes
+	t.own[cgroup] += n.ownBytes
 }
 
 // leave takes a process out of its cgroup.
@@ -93,10 +94,10 @@ func (t *table) leave(n *node) {
 		return
 	}
 	delete(members, n)
-	t.rss[n.Cgroup] -= n.rssBytes
+	t.own[n.Cgroup] -= n.ownBytes
 	if len(members) == 0 {
 		delete(t.cgroups, n.Cgroup)
-		delete(t.rss, n.Cgroup)
+		delete(t.own, n.Cgroup)
 		delete(t.rest, n.Cgroup)
 	}
 }
@@ -168,10 +169,10 @@ func (t *table) apply(s *model.Sample) charges {
 	for _, u := range s.Procs.Usage {
 		if n := t.nodes[u.ProcID]; n != nil {
 			t.move(n, u.Cgroup)
-			if !n.Kernel && u.RSSBytes != n.rssBytes {
-				t.rss[n.Cgroup] += u.RSSBytes - n.rssBytes // wraps around, and back
+			if own := u.OwnBytes(); !n.Kernel && own != n.ownBytes {
+				t.own[n.Cgroup] += own - n.ownBytes // wraps around, and back
 			}
-			n.hold(u.RSSBytes, s.BootNS)
+			n.hold(&u, s.BootNS)
 			n.readNS, n.grewNS = s.BootNS, 0
 			if n.measured && u.CPUNS > n.cpuNS {
 				n.grewNS = u.CPUNS - n.cpuNS
@@ -192,21 +193,22 @@ func (t *table) apply(s *model.Sample) charges {
 	return ch
 }
 
-// rssKept is how long what a process had is remembered, and up to twice as long.
-const rssKept = time.Minute
+// ownKept is how long what a process had is remembered, and up to twice as long.
+const ownKept = time.Minute
 
 // hold takes in how much memory a process has.
-func (n *node) hold(bytes uint64, now int64) {
+func (n *node) hold(u *model.Usage, now int64) {
+	own := u.OwnBytes()
 	switch {
 	case n.marked == 0: // the first reading
-		n.marked, n.rssMark = now, bytes
+		n.marked, n.ownMark = now, own
 		if n.Found {
-			n.rssBefore = bytes
+			n.ownBefore = own
 		}
-	case now-n.marked >= int64(rssKept):
-		n.marked, n.rssBefore, n.rssMark = now, n.rssMark, bytes
+	case now-n.marked >= int64(ownKept):
+		n.marked, n.ownBefore, n.ownMark = now, n.ownMark, own
 	}
-	n.rssBytes = bytes
+	n.rssBytes, n.ownBytes = u.RSSBytes, own
 }
 
 // use charges the growth of a process's CPU time. The first reading of a process that
@@ -282,7 +284,7 @@ func (t *table) keyframe() model.ProcChanges {
 			p.Parent = n.up.ProcID
 		}
 		c.Forked = append(c.Forked, p)
-		c.Usage = append(c.Usage, model.Usage{ProcID: p.ProcID, Cgroup: p.Cgroup, CPUNS: n.cpuNS, RSSBytes: n.rssBytes})
+		c.Usage = append(c.Usage, model.Usage{ProcID: p.ProcID, Cgroup: p.Cgroup, CPUNS: n.cpuNS, RSSBytes: n.rssBytes, FileBytes: n.rssBytes - n.ownBytes})
 	}
 	slices.SortFunc(c.Forked, func(a, b model.Proc) int { return compareIDs(a.ProcID, b.ProcID) })
 	slices.SortFunc(c.Usage, func(a, b model.Usage) int { return compareIDs(a.ProcID, b.ProcID) })

@@ -14,16 +14,16 @@ func checkTable(t *testing.T, tb *table) {
 	members := 0
 	for id, set := range tb.cgroups {
 		members += len(set)
-		var rss uint64
+		var own uint64
 		for n := range set {
-			rss += n.rssBytes
+			own += n.ownBytes
 		}
-		if tb.rss[id] != rss {
-			t.Fatalf("cgroup %d is said to have %d bytes, and its processes have %d", id, tb.rss[id], rss)
+		if tb.own[id] != own {
+			t.Fatalf("cgroup %d is said to have %d bytes, and its processes have %d", id, tb.own[id], own)
 		}
 	}
-	if len(tb.rss) > len(tb.cgroups) {
-		t.Fatalf("%d cgroups have memory, and %d have processes", len(tb.rss), len(tb.cgroups))
+	if len(tb.own) > len(tb.cgroups) {
+		t.Fatalf("%d cgroups have memory, and %d have processes", len(tb.own), len(tb.cgroups))
 	}
 	visible := 0
 	for id, n := range tb.nodes {

@@ -173,7 +173,12 @@ type Usage struct {
 	Cgroup   CgroupID `json:"cgroup_id"` // where it is now
 	CPUNS    uint64   `json:"cpu_ns"`
 	RSSBytes uint64   `json:"rss_bytes"`
+	// FileBytes are those of RSSBytes that are files: mapped, and dropped where memory is short.
+	FileBytes uint64 `json:"file_bytes,omitempty"`
 }
+
+// OwnBytes is the memory that the process itself has taken: anonymous and shared.
+func (u *Usage) OwnBytes() uint64 { return u.RSSBytes - min(u.FileBytes, u.RSSBytes) }
 
 // Exit is the end of a process: its last thread's.
 type Exit struct {
