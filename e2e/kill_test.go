@@ -27,7 +27,7 @@ func TestWhicheverProgramIsKilledEverythingIsThawed(t *testing.T) {
 		t.Skip("takes half a minute")
 	}
 	const (
-		kills     = 12
+		kills     = 20
 		heartbeat = time.Second
 		bound     = 2 * time.Second
 	)
