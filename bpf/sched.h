@@ -147,10 +147,17 @@ static __always_inline __u32 place(__u64 key, int bits)
 	return (key * 0x9e3779b97f4a7c15ULL) >> (64 - bits);
 }
 
-/* This and flush_cell are rare, and a call each: inlined, they made the object a fifth
- * larger and nothing faster. */
-static __noinline void flush(struct gathered *g)
+/* What is rare are functions that the verifier looks at by themselves, and once: within the
+ * loops of their callers it took three times as long over all, or did not come to an end. Before
+ * 5.12 such a function takes numbers only, hence the CPUs' numbers in place of pointers. */
+
+/* Adds what a CPU has gathered for a cgroup, the at-th, to the shared counts. */
+__noinline int flush(__u32 here, __u32 at)
 {
+	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &here);
+	if (!cpu)
+		return 0;
+	struct gathered *g = &cpu->gather[at % (1 << GATHER_BITS)];
 	struct cgroup_counts *c = counts_of(g->cgroup);
 	if (c) {
 		__sync_fetch_and_add(&c->run, g->run);
@@ -159,24 +166,31 @@ static __noinline void flush(struct gathered *g)
 		__sync_fetch_and_add(&c->wait_kernel, g->wait_kernel);
 	}
 	g->run = g->wait = g->wait_self = g->wait_kernel = 0;
+	return 0;
 }
 
 /* Where to gather for a cgroup on this CPU; makes room where another one's is. What that
  * one ran in this epoch is nobody's then. */
-static __always_inline struct gathered *gather(struct cpu_state *cpu, __u64 cgroup)
+static __always_inline struct gathered *gather(__u32 here, struct cpu_state *cpu, __u64 cgroup)
 {
-	struct gathered *g = &cpu->gather[place(cgroup, GATHER_BITS)];
+	__u32 at = place(cgroup, GATHER_BITS);
+	struct gathered *g = &cpu->gather[at];
 	if (g->cgroup != cgroup) {
 		if (g->cgroup)
-			flush(g);
+			flush(here, at);
 		g->epoch_run = 0;
 		g->cgroup = cgroup;
 	}
 	return g;
 }
 
-static __noinline void flush_cell(struct gathered_cell *g)
+/* Adds what a CPU has gathered for a cell, the at-th, to the shared matrix. */
+__noinline int flush_cell(__u32 here, __u32 at)
 {
+	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &here);
+	if (!cpu)
+		return 0;
+	struct gathered_cell *g = &cpu->cells[at % (1 << CELL_BITS)];
 	struct wait_cell cell = g->cell;
 	__u64 ns = g->ns;
 
@@ -184,30 +198,32 @@ static __noinline void flush_cell(struct gathered_cell *g)
 	__u64 *total = bpf_map_lookup_elem(&waits, &cell);
 	if (total) {
 		__sync_fetch_and_add(total, ns);
-		return;
+		return 0;
 	}
 	if (bpf_map_update_elem(&waits, &cell, &ns, BPF_NOEXIST) == 0)
-		return;
+		return 0;
 	total = bpf_map_lookup_elem(&waits, &cell); /* another CPU was faster, or it is full */
 	if (total)
 		__sync_fetch_and_add(total, ns);
 	else
 		count_lost(LOST_CELLS);
+	return 0;
 }
 
-static __always_inline void blame(struct cpu_state *cpu, __u64 offender, __u64 victim, __u64 ns)
+static __always_inline void blame(__u32 here, struct cpu_state *cpu, __u64 offender, __u64 victim, __u64 ns)
 {
 	/* Turned, so that a pair and its reverse have different places. */
-	struct gathered_cell *g = &cpu->cells[place(offender ^ (victim << 32 | victim >> 32), CELL_BITS)];
+	__u32 at = place(offender ^ (victim << 32 | victim >> 32), CELL_BITS);
+	struct gathered_cell *g = &cpu->cells[at];
 	if (g->cell.offender != offender || g->cell.victim != victim) {
 		if (g->ns)
-			flush_cell(g);
+			flush_cell(here, at);
 		g->cell.offender = offender;
 		g->cell.victim = victim;
 	}
 	g->ns += ns;
 	if (g->ns >= GATHER_NS)
-		flush_cell(g);
+		flush_cell(here, at);
 }
 
 /* A wait that a task asked for is nobody else's doing: one of less than the ordinary weight
@@ -221,7 +237,7 @@ static __always_inline __u64 unasked(struct task_struct *task)
 	return weight < ORDINARY ? weight : ORDINARY;
 }
 
-static __always_inline void charge(struct cpu_state *into, struct gathered *g, __u64 who, __u64 ns)
+static __always_inline void charge(__u32 here, struct cpu_state *into, struct gathered *g, __u64 who, __u64 ns)
 {
 	__u64 asked = ns - ns * into->unasked / ORDINARY;
 	g->wait_self += asked;
@@ -231,14 +247,10 @@ static __always_inline void charge(struct cpu_state *into, struct gathered *g, _
 	else if (who == KERNEL_ID)
 		g->wait_kernel += ns;
 	else
-		blame(into, who, g->cgroup, ns);
+		blame(here, into, who, g->cgroup, ns);
 }
 
-/*
- * Epochs are needed rarely. What deals with them are functions that the verifier looks at
- * by themselves: within the loops of their callers it would not come to an end. Before
- * 5.12 such a function takes numbers only, hence the CPUs' numbers in place of pointers.
- */
+/* Epochs are needed rarely, too. */
 
 /* Who ran so long in the epoch that into looks at: among the most? */
 __noinline int offer(__u32 into, __u64 who, __u64 ns)
@@ -305,8 +317,8 @@ __noinline int charge_rarely(__u32 into, __u64 victim, __u64 who, __u64 ns)
 	struct cpu_state *cpu = bpf_map_lookup_elem(&cpus, &into);
 	if (!cpu || ns == 0)
 		return 0;
-	struct gathered *g = gather(cpu, victim);
-	charge(cpu, g, who, ns);
+	struct gathered *g = gather(into, cpu, victim);
+	charge(into, cpu, g, who, ns);
 	return 0;
 }
 
@@ -379,6 +391,11 @@ __noinline int split_by_epochs(__u32 into, __u32 ran, __u64 victim, __u64 from, 
 	return 0;
 }
 
+static __always_inline __u64 later(__u64 a, __u64 b)
+{
+	return a > b ? a : b;
+}
+
 /* What may be assumed of a ring that is read. */
 enum ring_is {
 	RING_COMPLETE, /* nobody writes, and it goes up to now */
@@ -403,11 +420,9 @@ static __always_inline void split_wait(__u32 here, struct cpu_state *into, __u32
 
 	/* Who runs there now is not in the ring yet. */
 	if (ring != RING_COMPLETE && from && from < end && NOW(ran->since) == from) {
-		if (from <= queued) {
-			charge(into, g, who, end - queued);
+		charge(here, into, g, who, end - later(from, queued));
+		if (from <= queued)
 			return;
-		}
-		charge(into, g, who, end - from);
 		end = from;
 	}
 	__u64 head = NOW(ran->head);
@@ -417,11 +432,9 @@ static __always_inline void split_wait(__u32 here, struct cpu_state *into, __u32
 		who = NOW(s->who);
 		if (from == 0 || from > end || (ring == RING_WRITTEN && NOW(s->start) != from))
 			break;
-		if (from <= queued) {
-			charge(into, g, who, end - queued);
+		charge(here, into, g, who, end - later(from, queued));
+		if (from <= queued)
 			return;
-		}
-		charge(into, g, who, end - from);
 		end = from;
 	}
 	split_by_epochs(here, there, g->cgroup, queued, end);
@@ -513,11 +526,11 @@ int BPF_PROG(on_sched_switch, bool preempt, struct task_struct *prev, struct tas
 		if (who == KERNEL_ID) {
 			cpu->epoch_kernel += now - since;
 		} else {
-			struct gathered *g = gather(cpu, who);
+			struct gathered *g = gather(this, cpu, who);
 			g->epoch_run += now - since;
 			g->run += now - since;
 			if (g->run >= GATHER_NS)
-				flush(g);
+				flush(this, place(who, GATHER_BITS));
 		}
 		/* Slices of one cgroup in a row are one: the ring reaches further back, and
 		 * walking it takes fewer steps. */
@@ -544,7 +557,7 @@ int BPF_PROG(on_sched_switch, bool preempt, struct task_struct *prev, struct tas
 		return 0;
 	if (dozing)
 		stir(open);
-	struct gathered *g = gather(cpu, cgroup);
+	struct gathered *g = gather(this, cpu, cgroup);
 	g->wait += open;
 	cpu->unasked = unasked(next);
 	if (open > now - queued) {
@@ -554,7 +567,7 @@ int BPF_PROG(on_sched_switch, bool preempt, struct task_struct *prev, struct tas
 	}
 	split_wait(this, cpu, this, cpu, g, now - open, now, RING_COMPLETE);
 	if (g->wait >= GATHER_NS)
-		flush(g);
+		flush(this, place(cgroup, GATHER_BITS));
 	return 0;
 }
 
@@ -590,12 +603,12 @@ int BPF_PROG(on_sched_migrate, struct task_struct *task, int dest_cpu)
 		return 0;
 	if (dozing)
 		stir(open);
-	struct gathered *g = gather(into, cgroup_of(task));
+	struct gathered *g = gather(here, into, cgroup_of(task));
 	g->wait += open;
 	into->unasked = unasked(task);
 	split_wait(here, into, there, ran, g, now - open, now, RING_STILL);
 	if (g->wait >= GATHER_NS)
-		flush(g);
+		flush(here, place(g->cgroup, GATHER_BITS));
 	return 0;
 }
 
@@ -612,10 +625,10 @@ int settle_waits(struct bpf_iter__task *ctx)
 	if (!task) { /* that was the last */
 		for (__u32 i = 0; i < 1 << GATHER_BITS; i++)
 			if (into->gather[i].cgroup)
-				flush(&into->gather[i]);
+				flush(here, i);
 		for (__u32 i = 0; i < 1 << CELL_BITS; i++)
 			if (into->cells[i].ns)
-				flush_cell(&into->cells[i]);
+				flush_cell(here, i);
 		return 0;
 	}
 
@@ -643,7 +656,7 @@ int settle_waits(struct bpf_iter__task *ctx)
 		return 0;
 	slot->ticked = ticked + open;
 
-	struct gathered *g = gather(into, cgroup_of(task));
+	struct gathered *g = gather(here, into, cgroup_of(task));
 	g->wait += open;
 	into->unasked = unasked(task);
 	if (open > now - queued) {

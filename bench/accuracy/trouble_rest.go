@@ -71,7 +71,7 @@ func memoryTrouble() []scenario {
 func disk(name, tell string, hog ...string) scenario {
 	return scenario{
 		name: name, tell: tell, // Who copies megabytes uses a CPU, too, and what the victim waits for that is measured.
-		kinds: []model.Kind{model.IOPressure}, also: []model.Kind{model.PSISaturation, model.NoisyNeighbour},
+		kinds: []model.Kind{model.IOPressure}, also: []model.Kind{model.PSISaturation, model.NoisyNeighbour, model.CPUContention},
 		culprits: []string{"hog"}, root: "hog", victims: []string{"db"},
 		needs: []need{needPSI, needDisk}, stalls: model.IO, file: 256,
 		actors: []actor{
