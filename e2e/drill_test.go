@@ -2,6 +2,9 @@ package e2e
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -95,26 +98,28 @@ func TestAKilledDrillLeavesNothingBehind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	drills := func() []string {
-		left, _ := filepath.Glob(filepath.Join(status.CgroupMount, "breakerd-drill-*"))
-		return left
-	}
-	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
-		cmd := exec.Command(bin(t, "breakerctl"), "drill", "--running", "--runtime-dir", h.run)
-		if err := cmd.Start(); err != nil {
+	signals := []syscall.Signal{syscall.SIGINT, syscall.SIGKILL}
+	drills, cgroups := make([]*exec.Cmd, 2), make([]string, 2)
+	for i := range signals { // at once, for each waits for a calm machine
+		drills[i] = exec.Command(bin(t, "breakerctl"), "drill", "--running", "--runtime-dir", h.run)
+		if err := drills[i].Start(); err != nil {
 			t.Fatal(err)
 		}
+		cgroups[i] = filepath.Join(status.CgroupMount, fmt.Sprintf("breakerd-drill-%d", drills[i].Process.Pid))
+	}
+	for i, sig := range signals {
 		h.eventually(30*time.Second, "the drill has begun", func(context.Context) bool {
-			procs, _ := filepath.Glob(filepath.Join(status.CgroupMount, "breakerd-drill-*", "fork-storm", "offender", "cgroup.procs"))
-			if len(procs) == 0 {
-				return false
-			}
-			text, _ := os.ReadFile(procs[0])
+			text, _ := os.ReadFile(filepath.Join(cgroups[i], "fork-storm", "offender", "cgroup.procs"))
 			return len(text) > 0
 		})
-		cmd.Process.Signal(sig)
-		cmd.Wait()
-		h.eventually(5*time.Second, "the drill's cgroups are gone", func(context.Context) bool { return len(drills()) == 0 })
+		drills[i].Process.Signal(sig)
+	}
+	for i := range signals {
+		drills[i].Wait()
+		h.eventually(5*time.Second, "the drill's cgroups are gone", func(context.Context) bool {
+			_, err := os.Stat(cgroups[i])
+			return errors.Is(err, fs.ErrNotExist)
+		})
 	}
 }
 
