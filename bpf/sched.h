@@ -148,7 +148,7 @@ static __always_inline __u32 place(__u64 key, int bits)
 }
 
 /* What is rare are functions that the verifier looks at by themselves, and once: within the
- * loops of their callers it took three times as long over all, or did not come to an end. Before
+ * loops of their callers it took half as long again, or did not come to an end. Before
  * 5.12 such a function takes numbers only, hence the CPUs' numbers in place of pointers. */
 
 /* Adds what a CPU has gathered for a cgroup, the at-th, to the shared counts. */

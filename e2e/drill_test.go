@@ -105,18 +105,23 @@ func TestAKilledDrillLeavesNothingBehind(t *testing.T) {
 		if err := drills[i].Start(); err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { drills[i].Process.Kill() })
 		cgroups[i] = filepath.Join(status.CgroupMount, fmt.Sprintf("breakerd-drill-%d", drills[i].Process.Pid))
 	}
-	for i, sig := range signals {
-		h.eventually(30*time.Second, "the drill has begun", func(context.Context) bool {
+	var struck [2]bool
+	h.eventually(60*time.Second, "both drills have begun", func(context.Context) bool {
+		for i, sig := range signals {
 			text, _ := os.ReadFile(filepath.Join(cgroups[i], "fork-storm", "offender", "cgroup.procs"))
-			return len(text) > 0
-		})
-		drills[i].Process.Signal(sig)
-	}
-	for i := range signals {
+			if !struck[i] && len(text) > 0 {
+				drills[i].Process.Signal(sig)
+				struck[i] = true
+			}
+		}
+		return struck[0] && struck[1]
+	})
+	for i, sig := range signals {
 		drills[i].Wait()
-		h.eventually(5*time.Second, "the drill's cgroups are gone", func(context.Context) bool {
+		h.eventually(5*time.Second, fmt.Sprintf("the cgroups of a drill that got %v are gone", sig), func(context.Context) bool {
 			_, err := os.Stat(cgroups[i])
 			return errors.Is(err, fs.ErrNotExist)
 		})

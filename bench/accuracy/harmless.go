@@ -65,7 +65,7 @@ func harmless(cpus int) []scenario {
 			offend("one", "one", "spin", hogs(cpus)...), offend("other", "other", "spin", hogs(cpus)...)),
 		sparing("nice-19-beside-a-service", "One loop a CPU at nice 19 beside a service.", short,
 			offend("batch", "batch", "spin", hogs(cpus, "-nice", "19")...)),
-		calm("idle-processes", "300 processes that do nothing.", short, offend("idle", "idle", "idle", "-n", "300")),
+		calm("idle-processes", "300 processes that do nothing, or as many as can be started in a second.", short, offend("idle", "idle", "idle", "-n", "300")),
 		calm("burst-of-a-second", "A service uses all the CPUs for a second, beside another one.", short,
 			web("web"), offend("burst", "burst", "spin", "-threads", fmt.Sprint(cpus), "-on", "1s", "-off", "20s")),
 		calm("slow-log", "A log grows by 4 kB, fifty times a second.", short,

@@ -306,9 +306,12 @@ func (r *Result) take(v verdict, sc scene) {
 	if v.outcome == noPremise {
 		r.Why = fmt.Sprintf("others were there: they used %.0f %% of a CPU, or waited for one by the kernel's own figures, or breakerd did", r.OutsidePercent)
 	}
-	// A label that was not true makes no hit and no miss; a wrong accusation it remains,
-	// but where nobody should have been hurt and somebody was.
-	if r.Why != "" && v.outcome != wrong {
+	// A label that was not true makes no hit and no miss, and no victim; a wrong accusation it
+	// remains, but where nobody should have been hurt and somebody was.
+	switch {
+	case r.Why == "":
+		r.Wrong = append(r.Wrong, v.unnamed...)
+	case v.outcome != wrong || len(v.wrongs) == 0:
 		r.Outcome = noPremise
 	}
 }

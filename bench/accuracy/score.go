@@ -31,6 +31,7 @@ type verdict struct {
 	rank    int             // of the culprit among that incident's contributors, from 1; 0 if it is not among them
 	right   int             // accusations that are so
 	wrongs  []string        // accusations that are not
+	unnamed []string        // victims that the right one does not name
 	others  []string        // what was said of those who are not of the scenario
 }
 
@@ -106,14 +107,14 @@ func judge(s scenario, sc scene, all []model.Incident) verdict {
 	if v.found != nil {
 		for _, name := range s.victims {
 			if !named[name] {
-				v.wrongs = append(v.wrongs, fmt.Sprintf("%s is a victim and is not named", name))
+				v.unnamed = append(v.unnamed, fmt.Sprintf("%s is a victim and is not named", name))
 			}
 		}
 	}
 	switch {
 	case len(v.wrongs) > 0 && s.silent():
 		v.outcome = broken
-	case len(v.wrongs) > 0:
+	case len(v.wrongs)+len(v.unnamed) > 0:
 		v.outcome = wrong
 	case s.silent():
 		v.outcome = silent

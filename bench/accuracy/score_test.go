@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -100,13 +101,34 @@ func TestVerdicts(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			sc := scene{path: ourPath, roots: map[string]int32{"hog": 7}, started: startedAt, ended: startedAt.Add(5 * time.Second), disturbed: tt.disturbed, watched: tt.disturbed}
 			v := judge(tt.s, sc, tt.said)
-			if v.outcome != tt.want || len(v.wrongs) != tt.wrongs {
-				t.Errorf("%s %q, want %s with %d wrong", v.outcome, v.wrongs, tt.want, tt.wrongs)
+			if wrongs := slices.Concat(v.wrongs, v.unnamed); v.outcome != tt.want || len(wrongs) != tt.wrongs {
+				t.Errorf("%s %q, want %s with %d wrong", v.outcome, wrongs, tt.want, tt.wrongs)
 			}
 			if tt.want == right && v.rank != 2 {
 				t.Errorf("the culprit has rank %d, want 2", v.rank)
 			}
 		})
+	}
+}
+
+// Who was not hurt need not be named; an innocent who is accused is innocent all the same.
+func TestALabelThatWasNotTrueExcusesAVictimThatIsNotNamed(t *testing.T) {
+	for _, tt := range []struct {
+		premise string
+		v       verdict
+		want    outcome
+		wrongs  int
+	}{
+		{"", verdict{outcome: wrong, unnamed: []string{"db"}}, wrong, 1},
+		{"db hardly waited", verdict{outcome: wrong, unnamed: []string{"db"}}, noPremise, 0},
+		{"db hardly waited", verdict{outcome: wrong, unnamed: []string{"db"}, wrongs: []string{"web"}}, wrong, 1},
+		{"db hardly waited", verdict{outcome: missed}, noPremise, 0},
+	} {
+		r := Result{Why: tt.premise}
+		r.take(tt.v, scene{})
+		if r.Outcome != tt.want || len(r.Wrong) != tt.wrongs {
+			t.Errorf("%q, %+v: %s with %q, want %s with %d", tt.premise, tt.v, r.Outcome, r.Wrong, tt.want, tt.wrongs)
+		}
 	}
 }
 

@@ -26,11 +26,12 @@ func leak(name, tell string, mode string) scenario {
 }
 
 func memoryTrouble() []scenario {
-	near := leak("leak-near-its-limit", "2 MB a second, in a cgroup whose limit is 96 MB (of the machine's memory %d MB a second are a leak).", "plain")
-	near.tell = "2 MB a second, in a cgroup whose limit is 96 MB."
+	// The 64 MB that a leak must have grown by it has after 16 s.
+	near := leak("leak-near-its-limit", "4 MB a second, in a cgroup whose limit is 160 MB (of the machine's memory %d MB a second are a leak).", "plain")
+	near.tell = "4 MB a second, in a cgroup whose limit is 160 MB."
 	near.needs = []need{needMemory}
-	near.limits = []limit{{"leak", "memory.max", fmt.Sprint(96 * mebibyte)}}
-	near.actors[1].args = []string{"-rate", "2", "-upto", "90"}
+	near.limits = []limit{{"leak", "memory.max", fmt.Sprint(160 * mebibyte)}}
+	near.actors[1].args = []string{"-rate", "4", "-upto", "150"}
 
 	// Whoever takes memory until there is none may be called a leak as well; and it is reclaimed
 	// on a CPU and read from a disk again, and what others wait for those is measured.

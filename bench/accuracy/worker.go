@@ -188,11 +188,16 @@ func command(kind string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// idle starts n processes that do nothing, and does nothing.
+// idle starts n processes that do nothing, or as many as begin within a second, and does nothing: where
+// it takes many seconds to start them, that alone is a storm.
 func (w *worker) idle() error {
+	begin := time.Now()
 	for range w.n {
 		if err := w.forkSleeper(); err != nil {
 			return err
+		}
+		if time.Since(begin) > time.Second {
+			break
 		}
 	}
 	if w.n > 0 {
