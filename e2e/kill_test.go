@@ -20,7 +20,7 @@ import (
 const endless = "while :; do sleep 1 & sleep 0.02; done"
 
 // Both programs do their real work, and one of them is killed at a random moment, again
-// and again. The other half of the proof, 200 kills of the enforcer at labelled points and
+// and again. The other half of the proof, 255 kills of the enforcer at labelled points and
 // at random moments, is with package enforce.
 func TestWhicheverProgramIsKilledEverythingIsThawed(t *testing.T) {
 	if testing.Short() {

@@ -272,6 +272,11 @@ func TestTheEnforcerUnderPressure(t *testing.T) {
 	// Somebody who touches three times what he may have is reclaimed from all the time.
 	start(t, "exec stress-ng --quiet --vm 2 --vm-bytes 96M --vm-keep", "-p", "MemoryHigh=32M", "-p", "MemorySwapMax=0")
 	cpu, memory := 0, 0
+	defer func() {
+		if t.Failed() {
+			t.Logf("pressure: cpu %d %%, memory %d %%", cpu, memory)
+		}
+	}()
 	eventually(t, "the machine is under pressure", func() bool {
 		cpu, memory = pressure("cpu"), pressure("memory")
 		return cpu > 60 && memory > 60
