@@ -140,7 +140,16 @@ func (l *lane) differs() string {
 // undone waits until everything is as it was, and says how long after a moment that was.
 func (l *lane) undone(ctx context.Context, since time.Time) (time.Duration, error) {
 	err := until(ctx, time.Until(since)+undoneWithin, l.differs)
-	return max(0, time.Since(since)), err
+	took := max(0, time.Since(since))
+	if err != nil && ctx.Err() == nil {
+		// Late is one thing, left behind another.
+		if until(ctx, patience, l.differs) == nil {
+			err = fmt.Errorf("%w; undone after %s", err, time.Since(since).Round(time.Millisecond))
+		} else {
+			err = fmt.Errorf("%w, nor within %s more", err, patience)
+		}
+	}
+	return took, err
 }
 
 // settled wants the records of all leases put away, once the enforcer answers.
