@@ -98,32 +98,26 @@ func TestAKilledDrillLeavesNothingBehind(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	signals := []syscall.Signal{syscall.SIGINT, syscall.SIGKILL}
-	drills, cgroups := make([]*exec.Cmd, 2), make([]string, 2)
-	for i := range signals { // at once, for each waits for a calm machine
-		drills[i] = exec.Command(bin(t, "breakerctl"), "drill", "--running", "--runtime-dir", h.run)
-		if err := drills[i].Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { drills[i].Process.Kill() })
-		cgroups[i] = filepath.Join(status.CgroupMount, fmt.Sprintf("breakerd-drill-%d", drills[i].Process.Pid))
-	}
-	var struck [2]bool
-	h.eventually(60*time.Second, "both drills have begun", func(context.Context) bool {
-		for i, sig := range signals {
-			text, _ := os.ReadFile(filepath.Join(cgroups[i], "fork-storm", "offender", "cgroup.procs"))
-			if !struck[i] && len(text) > 0 {
-				drills[i].Process.Signal(sig)
-				struck[i] = true
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+		t.Run(sig.String(), func(t *testing.T) {
+			t.Parallel() // for each waits for a calm machine
+			sub := &house{t: t}
+			cmd := exec.Command(bin(t, "breakerctl"), "drill", "--running", "--runtime-dir", h.run)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
 			}
-		}
-		return struck[0] && struck[1]
-	})
-	for i, sig := range signals {
-		drills[i].Wait()
-		h.eventually(5*time.Second, fmt.Sprintf("the cgroups of a drill that got %v are gone", sig), func(context.Context) bool {
-			_, err := os.Stat(cgroups[i])
-			return errors.Is(err, fs.ErrNotExist)
+			t.Cleanup(func() { cmd.Process.Kill() })
+			cgroup := filepath.Join(status.CgroupMount, fmt.Sprintf("breakerd-drill-%d", cmd.Process.Pid))
+			sub.eventually(30*time.Second, "the drill has begun", func(context.Context) bool {
+				text, _ := os.ReadFile(filepath.Join(cgroup, "fork-storm", "offender", "cgroup.procs"))
+				return len(text) > 0
+			})
+			cmd.Process.Signal(sig)
+			cmd.Wait()
+			sub.eventually(5*time.Second, "the drill's cgroups are gone", func(context.Context) bool {
+				_, err := os.Stat(cgroup)
+				return errors.Is(err, fs.ErrNotExist)
+			})
 		})
 	}
 }
