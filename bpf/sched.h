@@ -348,6 +348,11 @@ __noinline int split_epoch(__u32 into, __u64 victim, __u64 part, __u64 left_out)
 	return 0;
 }
 
+static __always_inline __u64 later(__u64 a, __u64 b)
+{
+	return a > b ? a : b;
+}
+
 /* Splits [from, to] by the epochs of a CPU. */
 __noinline int split_by_epochs(__u32 into, __u32 ran, __u64 victim, __u64 from, __u64 to)
 {
@@ -359,7 +364,7 @@ __noinline int split_by_epochs(__u32 into, __u32 ran, __u64 victim, __u64 from, 
 
 	/* The one that goes on holds what ended before the current task was put on the CPU. */
 	if (start && start < to && to <= end) {
-		__u64 begin = start > from ? start : from;
+		__u64 begin = later(start, from);
 		look_at_open(into, ran);
 		if (NOW(cpu->epoch_start) == start) {
 			split_epoch(into, victim, to - begin, end - start - (to - begin));
@@ -373,7 +378,7 @@ __noinline int split_by_epochs(__u32 into, __u32 ran, __u64 victim, __u64 from, 
 		if (start == 0 || start >= end)
 			break;
 		if (start < to && to <= end) {
-			__u64 begin = start > from ? start : from;
+			__u64 begin = later(start, from);
 			mine->look.kernel = NOW(e->kernel);
 			for (int k = 0; k < EPOCH_TOP; k++) {
 				mine->look.who[k] = NOW(e->who[k]);
@@ -389,11 +394,6 @@ __noinline int split_by_epochs(__u32 into, __u32 ran, __u64 victim, __u64 from, 
 	if (to > from)
 		charge_rarely(into, victim, 0, to - from);
 	return 0;
-}
-
-static __always_inline __u64 later(__u64 a, __u64 b)
-{
-	return a > b ? a : b;
 }
 
 /* What may be assumed of a ring that is read. */
