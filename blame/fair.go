@@ -26,9 +26,10 @@ type Claim struct {
 type Claims struct {
 	claims []Claim // in the order of their paths: who is below a cgroup follows it
 	index  map[model.CgroupID]int
-	wanted []uint64 // the sum of those before each, and of all
-	given  uint64   // what all of them ran
+	before []sums // of those before each, and of all
 }
+
+type sums struct{ ran, wanted uint64 }
 
 // nowhere is the cgroup in which those are whose path is not known: to be many is no
 // advantage for them, either.
@@ -42,13 +43,22 @@ func NewClaims(claims []Claim) *Claims {
 	slices.SortFunc(claims, func(x, y Claim) int {
 		return cmp.Or(comparePaths(x.key, y.key), cmp.Compare(x.ID, y.ID))
 	})
-	all := &Claims{claims: claims, index: make(map[model.CgroupID]int, len(claims)), wanted: make([]uint64, len(claims)+1)}
-	for i := range claims {
-		all.index[claims[i].ID] = i
-		all.wanted[i+1] = all.wanted[i] + claims[i].Wanted
-		all.given += claims[i].Ran
+	all := &Claims{claims: claims, index: make(map[model.CgroupID]int, len(claims)), before: make([]sums, len(claims)+1)}
+	for i, c := range claims {
+		all.index[c.ID] = i
+		all.before[i+1] = sums{all.before[i].ran + c.Ran, all.before[i].wanted + c.Wanted}
 	}
 	return all
+}
+
+// Entitlement is what a cgroup may have of the CPUs, in nanoseconds.
+type Entitlement struct {
+	// Share is its part of all that the CPUs gave. Who got more took it from somebody.
+	Share uint64
+	// Within is its part where each branch of the tree divides what it got, be that more than
+	// the branch's own share: never less than Share. Who got less was deprived of it, for who is
+	// in one branch with a crowd does not answer for what the crowd took from other branches.
+	Within uint64
 }
 
 // Entitled divides what the CPUs gave among those who wanted it, as if nobody came before
@@ -57,42 +67,53 @@ func NewClaims(claims []Claim) *Claims {
 // the children of a cgroup with all that is below each, as the scheduler does it: nobody gets
 // more by spreading over many cgroups of his own. The processes that a cgroup with children
 // has itself count as one of them. Weights are left out.
-func (c *Claims) Entitled() map[model.CgroupID]uint64 {
-	entitled := make(map[model.CgroupID]uint64, len(c.claims))
-	c.divide(0, len(c.claims), 0, c.given, entitled)
+func (c *Claims) Entitled() map[model.CgroupID]Entitlement {
+	entitled := make(map[model.CgroupID]Entitlement, len(c.claims))
+	all := Branch{0, len(c.claims)}
+	c.divide(all, 0, Entitlement{Share: c.sum(all).ran}, entitled)
 	return entitled
 }
 
-// divide gives to those from lo to before hi, whose paths agree in the first depth bytes.
-func (c *Claims) divide(lo, hi, depth int, given uint64, entitled map[model.CgroupID]uint64) {
-	type branch struct {
-		lo, hi, depth int
-		wanted        uint64
+// divide gives to those of a branch, whose paths agree in the first depth bytes.
+func (c *Claims) divide(whole Branch, depth int, given Entitlement, entitled map[model.CgroupID]Entitlement) {
+	type child struct {
+		Branch
+		depth  int
+		wanted uint64
 	}
-	var branches []branch
-	for lo < hi {
-		b := branch{lo: lo, hi: lo + 1, depth: depth}
-		if path := c.claims[lo].key; len(path) > depth {
+	var children []child
+	for at := whole.First; at < whole.End; {
+		b := child{Branch: Branch{at, at + 1}, depth: depth}
+		if path := c.claims[at].key; len(path) > depth {
 			b.depth = depth + len(firstName(path[depth:]))
-			for b.hi < hi && within(c.claims[b.hi].key, path[:b.depth]) {
-				b.hi++
+			for b.End < whole.End && within(c.claims[b.End].key, path[:b.depth]) {
+				b.End++
 			}
 			b.depth++ // the slash
 		}
-		b.wanted = c.wanted[b.hi] - c.wanted[b.lo]
-		branches = append(branches, b)
-		lo = b.hi
+		b.wanted = c.sum(b.Branch).wanted
+		children = append(children, b)
+		at = b.End
 	}
-	slices.SortStableFunc(branches, func(x, y branch) int { return cmp.Compare(x.wanted, y.wanted) })
-	for i, b := range branches { // those who want least first
-		share := min(b.wanted, given/uint64(len(branches)-i))
-		given -= share
-		if b.hi-b.lo == 1 {
-			entitled[c.claims[b.lo].ID] = share
+	given.Within = max(given.Within, c.sum(whole).ran)
+	slices.SortStableFunc(children, func(x, y child) int { return cmp.Compare(x.wanted, y.wanted) })
+	for i, b := range children { // those who want least first
+		left := uint64(len(children) - i)
+		gets := Entitlement{Share: min(b.wanted, given.Share/left), Within: min(b.wanted, given.Within/left)}
+		given.Share -= gets.Share
+		given.Within -= gets.Within
+		if b.End-b.First == 1 {
+			entitled[c.claims[b.First].ID] = gets
 		} else {
-			c.divide(b.lo, b.hi, b.depth, share, entitled)
+			c.divide(b.Branch, b.depth, gets, entitled)
 		}
 	}
+}
+
+// sum is what those of a branch ran and wanted together.
+func (c *Claims) sum(b Branch) sums {
+	first, end := c.before[b.First], c.before[b.End]
+	return sums{end.ran - first.ran, end.wanted - first.wanted}
 }
 
 // Branch is a part of the tree: some claims, of which the first and the one after the last are

@@ -43,12 +43,25 @@ func TestEntitled(t *testing.T) {
 			}
 			got := ns{}
 			for id, n := range NewClaims(claims).Entitled() {
-				got[paths[id]] = n
+				got[paths[id]] = n.Share
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+func TestABranchThatGotMoreThanItsShareDividesWhatItGot(t *testing.T) {
+	claims := NewClaims([]Claim{
+		{ID: 1, Path: "/b/crowd", Ran: 1100, Wanted: 6000},
+		{ID: 2, Path: "/b/web", Ran: 400, Wanted: 1500},
+		{ID: 3, Path: "/x", Ran: 200, Wanted: 900},
+		{ID: 4, Path: "/y/deep/down", Ran: 100, Wanted: 900},
+	})
+	want := map[model.CgroupID]Entitlement{1: {300, 750}, 2: {300, 750}, 3: {600, 600}, 4: {600, 600}}
+	if diff := cmp.Diff(want, claims.Entitled()); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -77,10 +90,10 @@ func TestNobodyIsEntitledToMoreThanItWantsAndAllTogetherToWhatWasGiven(t *testin
 		var sum uint64
 		entitled := NewClaims(claims).Entitled()
 		for id, got := range entitled {
-			if got > wanted[id] {
-				t.Fatalf("entitled to %d and wanted %d", got, wanted[id])
+			if got.Share > got.Within || got.Within > wanted[id] {
+				t.Fatalf("entitled to %+v and wanted %d", got, wanted[id])
 			}
-			sum += got
+			sum += got.Share
 		}
 		// Nothing is lost but by the rounding of each division.
 		if want := min(given, all); len(entitled) != len(claims) || sum > want || sum+uint64(len(claims)*len(claims)) < want {

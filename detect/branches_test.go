@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -93,4 +94,58 @@ func TestManyCgroupsOfOneBranchThatStarveAServiceAreNotItsEquals(t *testing.T) {
 		}
 	}
 	t.Error("nothing opened")
+}
+
+// A service is in one branch with a crowd that takes more than the whole branch is entitled to,
+// beside others who want much. It got more than its part of the branch's share, and less than its
+// part of what the branch got: the crowd answers for that, and the service not for the crowd.
+func TestWhoIsInOneBranchWithACrowdIsItsVictimAndNotItsAccomplice(t *testing.T) {
+	const left, right model.CgroupID = 80, 90
+	for _, tt := range []struct {
+		name    string
+		waitFor model.CgroupID // whom the others wait for
+		victims []model.CgroupID
+	}{
+		{"where the others wait for the crowd too", job, []model.CgroupID{service, left, right}},
+		{"where the others wait for the service", service, []model.CgroupID{service}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScene()
+			hogsAndService(s)
+			s.proc(model.ProcID{PID: 1}, left, "left")
+			s.proc(model.ProcID{PID: 1}, right, "right")
+			s.end(0.1, 0)
+			var in *model.Incident
+			for range 20 {
+				s.cgroup(model.CgroupSample{ID: job, Path: "/batch.slice/job", RunNS: uint64(275 * time.Millisecond)})
+				s.cgroup(model.CgroupSample{ID: service, Path: "/batch.slice/service", RunNS: uint64(110 * time.Millisecond)})
+				s.waits(job, service, 140*time.Millisecond)
+				s.waits(service, job, 200*time.Millisecond)
+				s.waits(job, job, 900*time.Millisecond)
+				for _, id := range []model.CgroupID{left, right} {
+					s.cgroup(model.CgroupSample{ID: id, Path: fmt.Sprintf("/other-%d", id), RunNS: uint64(57 * time.Millisecond)})
+					s.waits(tt.waitFor, id, 120*time.Millisecond)
+				}
+				for _, c := range s.end(1, 1) {
+					if c.Incident.Kind == model.CPUContention {
+						in = c.Incident
+						if in.Culprit.CgroupID != job {
+							t.Fatalf("culprit %+v", in.Culprit)
+						}
+					}
+				}
+			}
+			if in == nil {
+				t.Fatal("nothing opened")
+			}
+			var victims []model.CgroupID
+			for _, v := range in.Victims {
+				victims = append(victims, v.CgroupID)
+			}
+			slices.Sort(victims)
+			if !slices.Equal(victims, tt.victims) {
+				t.Errorf("victims %v, want %v", victims, tt.victims)
+			}
+		})
+	}
 }

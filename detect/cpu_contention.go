@@ -76,13 +76,15 @@ func (d cpuContention) accuse(w *window) (culprit model.CgroupID, worstOff []hur
 	}
 	run := w.ran()
 	entitled := w.claims().Entitled()
+	deprived := func(id model.CgroupID) bool {
+		return float64(run[id]) <= (1-d.cfg.DeprivedPercent/100)*float64(entitled[id].Within)
+	}
 
 	fair := fairness{d.cfg.DeprivedPercent, d.cfg.OwnQuotaPartAtMost}
 	caused := make(map[model.CgroupID]uint64)
 	victims := make(map[model.CgroupID][]hurt)
 	for victim, s := range shares {
-		deprived := float64(run[victim]) <= (1-d.cfg.DeprivedPercent/100)*float64(entitled[victim])
-		if !deprived || fair.excuses(s) || w.table.watcher(victim) {
+		if !deprived(victim) || fair.excuses(s) || w.table.watcher(victim) {
 			continue
 		}
 		for _, n := range s.Neighbours {
@@ -90,7 +92,7 @@ func (d cpuContention) accuse(w *window) (culprit model.CgroupID, worstOff []hur
 			if rate < d.cfg.VictimMSPerSecond {
 				break // the worst come first
 			}
-			if run[n.Offender] > entitled[n.Offender] {
+			if run[n.Offender] > entitled[n.Offender].Share && !deprived(n.Offender) {
 				caused[n.Offender] += n.NS
 				victims[n.Offender] = append(victims[n.Offender], hurt{victim, rate})
 			}

@@ -280,8 +280,8 @@ func TestAPairIsJudgedAsEntitledJudgesMany(t *testing.T) {
 		ran, wait, theirs, theirWait := rng.Uint64N(1000), rng.Uint64N(1000), rng.Uint64N(1000), rng.Uint64N(1000)
 		e := blame.NewClaims([]blame.Claim{{ID: 0, Path: "/a", Ran: ran, Wanted: ran + wait}, {ID: 1, Path: "/b", Ran: theirs, Wanted: theirs + theirWait}}).Entitled()
 		want := 0.0
-		if e[0] > ran && theirs > e[1] {
-			want = 100 * (1 - float64(ran)/float64(e[0]))
+		if e[0].Within > ran && theirs > e[1].Share {
+			want = 100 * (1 - float64(ran)/float64(e[0].Within))
 		}
 		if got := deprivedBy(ran, wait, theirs, theirWait); math.Abs(got-want) > 1 {
 			t.Fatalf("ran %d and waited %d beside %d and %d: deprived by %v %%, want %v", ran, wait, theirs, theirWait, got, want)
