@@ -33,7 +33,7 @@ func campaign(ctx context.Context, o options, temp string) (r Report, err error)
 	defer func() { err = errors.Join(err, g.clear()) }()
 	began := time.Now()
 	r = Report{Kernel: kernel(), Systemd: systemd(), CPUs: runtime.NumCPU(), Controllers: append([]string{}, g.controllers...)}
-	if !o.gentle {
+	if !o.gentle && o.Only.MatchString("latencies") {
 		if r.Latency, err = latencies(ctx, &o, g, temp); err != nil {
 			return r, err
 		}

@@ -41,7 +41,7 @@ func parse() (options, error) {
 	var o options
 	flag.IntVar(&o.kills, "kills", 1000, "so `many` random moments")
 	flag.IntVar(&o.rounds, "rounds", 1, "take each labelled moment so `often`")
-	o.Flags("strike only in the lanes whose name matches the `REGEX`: labelled freeze, random 0, breakerd 1, …",
+	o.Flags("strike only in the lanes whose name matches the `REGEX`: latencies, labelled freeze, random 0, breakerd 1, …",
 		"show the `FILE` that --json wrote, and try nothing")
 	flag.BoolVar(&o.gentle, "gentle", false, "one lane at a time, without load and without latencies: for an emulated processor")
 	flag.StringVar(&o.breakerd, "breakerd", "", "`PATH` of the breakerd to try (default: that of this checkout, built now)")
