@@ -208,6 +208,9 @@ func (p Program) undoLeft(ctx context.Context) error {
 
 // open opens the cgroups and the records.
 func (p Program) open(config Config) (*Engine, func(), error) {
+	if err := niceEverywhere(); err != nil {
+		p.Log.Warn("on a busy machine an undo may be late", keyError, err)
+	}
 	root := p.CgroupRoot
 	if root == "" {
 		var err error

@@ -74,6 +74,7 @@ func campaign(ctx context.Context, o options, temp string) (r Report, err error)
 			l, err := newLane(&o, g, temp, strings.ReplaceAll(name, " ", "-"), kinds...)
 			if err == nil {
 				err = f(l)
+				l.clear()
 			}
 			if err != nil && goOn.Err() == nil {
 				t.fail(fmt.Errorf("%s: %w", name, err))

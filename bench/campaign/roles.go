@@ -50,8 +50,17 @@ func breakerd(runtimeDir, decision string) error {
 	}
 	c := enforce.NewClient(runtimeDir)
 	go func() {
-		out, err := c.Propose(context.Background(), d)
-		fmt.Printf("%+v, %v\n", out, err)
+		for id, n := d.ID, 1; ; n++ {
+			out, err := c.Propose(context.Background(), d)
+			fmt.Printf("%+v, %v\n", out, err)
+			if out.RefusedBy == "" {
+				return
+			}
+			// It was in doubt, where systemd is too slow to say whose a cgroup is. It decides anew.
+			time.Sleep(200 * time.Millisecond)
+			d.ID, d.At = fmt.Sprintf("%s-%d", id, n), time.Now()
+			d.OpenedAt = d.At
+		}
 	}()
 	for {
 		if err := c.Heartbeat(context.Background()); err != nil {

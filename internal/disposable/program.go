@@ -34,7 +34,13 @@ func (o *output) Write(p []byte) (int, error) {
 // Start starts a program that must not outlive this one: it is sent the signal then. A
 // terminal's Ctrl-C is not for it, so that it ends after everything else.
 func Start(orphaned syscall.Signal, path string, args ...string) (*Program, error) {
-	return start(&syscall.SysProcAttr{Pdeathsig: orphaned}, path, args)
+	return start(&syscall.SysProcAttr{Pdeathsig: orphaned, Setpgid: true}, path, args)
+}
+
+// StartSession does so in a session of its own, as systemd starts a service: where the kernel
+// groups tasks by session, nobody else is in its group.
+func StartSession(orphaned syscall.Signal, path string, args ...string) (*Program, error) {
+	return start(&syscall.SysProcAttr{Pdeathsig: orphaned, Setsid: true}, path, args)
 }
 
 // StartIn does so in a cgroup, named by its directory, from the program's first
@@ -45,13 +51,12 @@ func StartIn(cgroup string, orphaned syscall.Signal, path string, args ...string
 		return nil, fmt.Errorf("start %s: %w", path, err)
 	}
 	defer dir.Close()
-	return start(&syscall.SysProcAttr{Pdeathsig: orphaned, UseCgroupFD: true, CgroupFD: int(dir.Fd())}, path, args)
+	return start(&syscall.SysProcAttr{Pdeathsig: orphaned, Setpgid: true, UseCgroupFD: true, CgroupFD: int(dir.Fd())}, path, args)
 }
 
 func start(attr *syscall.SysProcAttr, path string, args []string) (*Program, error) {
 	p := &Program{cmd: exec.Command(path, args...), ended: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.output, &p.output
-	attr.Setpgid = true
 	p.cmd.SysProcAttr = attr
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", path, err)
