@@ -56,9 +56,13 @@ type Entitlement struct {
 	// Share is its part of all that the CPUs gave. Who got more took it from somebody.
 	Share uint64
 	// Within is its part where each branch of the tree divides what it got, be that more than
-	// the branch's own share: never less than Share. Who got less was deprived of it, for who is
-	// in one branch with a crowd does not answer for what the crowd took from other branches.
+	// the branch's own share: never less than Share. Who got less was deprived of it by those in
+	// Greedy, for who is in one branch with a crowd does not answer for what the crowd took from
+	// other branches.
 	Within uint64
+	// Greedy is the outermost branch around it that got more than its share; of no claims where
+	// there is none.
+	Greedy Branch
 }
 
 // Entitled divides what the CPUs gave among those who wanted it, as if nobody came before
@@ -70,7 +74,8 @@ type Entitlement struct {
 func (c *Claims) Entitled() map[model.CgroupID]Entitlement {
 	entitled := make(map[model.CgroupID]Entitlement, len(c.claims))
 	all := Branch{0, len(c.claims)}
-	c.divide(all, 0, Entitlement{Share: c.sum(all).ran}, entitled)
+	given := c.sum(all).ran
+	c.divide(all, 0, Entitlement{Share: given, Within: given}, entitled)
 	return entitled
 }
 
@@ -95,11 +100,16 @@ func (c *Claims) divide(whole Branch, depth int, given Entitlement, entitled map
 		children = append(children, b)
 		at = b.End
 	}
-	given.Within = max(given.Within, c.sum(whole).ran)
+	if got := c.sum(whole).ran; got > given.Within {
+		given.Within = got
+		if given.Greedy == (Branch{}) {
+			given.Greedy = whole
+		}
+	}
 	slices.SortStableFunc(children, func(x, y child) int { return cmp.Compare(x.wanted, y.wanted) })
 	for i, b := range children { // those who want least first
 		left := uint64(len(children) - i)
-		gets := Entitlement{Share: min(b.wanted, given.Share/left), Within: min(b.wanted, given.Within/left)}
+		gets := Entitlement{Share: min(b.wanted, given.Share/left), Within: min(b.wanted, given.Within/left), Greedy: given.Greedy}
 		given.Share -= gets.Share
 		given.Within -= gets.Within
 		if b.End-b.First == 1 {
@@ -146,6 +156,9 @@ func (c *Claims) branch(path string, at int) Branch {
 	first := sort.Search(len(c.claims), func(i int) bool { return comparePaths(c.claims[i].key, path) >= 0 })
 	return Branch{first, first + sort.Search(len(c.claims)-first, func(i int) bool { return !in(c.claims[first+i].key) })}
 }
+
+// Has reports whether the claim at an index is of the branch.
+func (b Branch) Has(i int) bool { return b.First <= i && i < b.End }
 
 // At is the claim at an index, in the order of the paths.
 func (c *Claims) At(i int) Claim { return c.claims[i] }

@@ -59,7 +59,8 @@ func TestABranchThatGotMoreThanItsShareDividesWhatItGot(t *testing.T) {
 		{ID: 3, Path: "/x", Ran: 200, Wanted: 900},
 		{ID: 4, Path: "/y/deep/down", Ran: 100, Wanted: 900},
 	})
-	want := map[model.CgroupID]Entitlement{1: {300, 750}, 2: {300, 750}, 3: {600, 600}, 4: {600, 600}}
+	greedy := Branch{0, 2}
+	want := map[model.CgroupID]Entitlement{1: {300, 750, greedy}, 2: {300, 750, greedy}, 3: {Share: 600, Within: 600}, 4: {Share: 600, Within: 600}}
 	if diff := cmp.Diff(want, claims.Entitled()); diff != "" {
 		t.Error(diff)
 	}

@@ -96,18 +96,48 @@ func TestManyCgroupsOfOneBranchThatStarveAServiceAreNotItsEquals(t *testing.T) {
 	t.Error("nothing opened")
 }
 
-// A service is in one branch with a crowd that takes more than the whole branch is entitled to,
-// beside others who want much. It got more than its part of the branch's share, and less than its
-// part of what the branch got: the crowd answers for that, and the service not for the crowd.
+// running is what a cgroup got in a tick of two CPUs, in ms, and for whom it waited.
+type running struct {
+	path   string
+	ran    int
+	waited map[model.CgroupID]int // by whom
+}
+
 func TestWhoIsInOneBranchWithACrowdIsItsVictimAndNotItsAccomplice(t *testing.T) {
 	const left, right model.CgroupID = 80, 90
+	wait := func(by model.CgroupID, ms int) map[model.CgroupID]int { return map[model.CgroupID]int{by: ms} }
+	// The branch of both got more than its third because of the crowd; the service got more than its
+	// part of that third, and less than its part of what the branch got.
+	beside := func(others map[model.CgroupID]int) map[model.CgroupID]running {
+		return map[model.CgroupID]running{
+			job:     {"/batch.slice/job", 275, map[model.CgroupID]int{service: 200, job: 900}},
+			service: {"/batch.slice/service", 110, wait(job, 140)},
+			left:    {"/other-80", 57, others},
+			right:   {"/other-90", 57, others},
+		}
+	}
 	for _, tt := range []struct {
 		name    string
-		waitFor model.CgroupID // whom the others wait for
+		tick    map[model.CgroupID]running
+		culprit model.CgroupID
 		victims []model.CgroupID
 	}{
-		{"where the others wait for the crowd too", job, []model.CgroupID{service, left, right}},
-		{"where the others wait for the service", service, []model.CgroupID{service}},
+		{"the others wait for the crowd", beside(wait(job, 120)), job, []model.CgroupID{service, left, right}},
+		{"the others wait for both", beside(map[model.CgroupID]int{job: 60, service: 150}), job, []model.CgroupID{service, left, right}},
+		{"the others wait for the service alone", beside(wait(service, 120)), service, []model.CgroupID{left, right}},
+		// Who is elsewhere has not taken what the crowd took from the service.
+		{"the service waits for an innocent in another branch too", map[model.CgroupID]running{
+			job:     {"/batch.slice/job", 205, map[model.CgroupID]int{job: 900}},
+			service: {"/batch.slice/service", 120, wait(left, 200)},
+			left:    {"/c/x", 162, wait(right, 212)},
+			right:   {"/c/y", 12, wait(job, 190)},
+		}, job, []model.CgroupID{right}},
+		// A crowd elsewhere that got more than he did excuses nobody.
+		{"with a bigger one beside it that the victim never met", map[model.CgroupID]running{
+			job:     {"/u/a", 150, map[model.CgroupID]int{job: 600}},
+			left:    {"/u/decoy", 250, map[model.CgroupID]int{left: 500}},
+			service: {"/service", 100, wait(job, 150)},
+		}, job, []model.CgroupID{service}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newScene()
@@ -117,21 +147,18 @@ func TestWhoIsInOneBranchWithACrowdIsItsVictimAndNotItsAccomplice(t *testing.T) 
 			s.end(0.1, 0)
 			var in *model.Incident
 			for range 20 {
-				s.cgroup(model.CgroupSample{ID: job, Path: "/batch.slice/job", RunNS: uint64(275 * time.Millisecond)})
-				s.cgroup(model.CgroupSample{ID: service, Path: "/batch.slice/service", RunNS: uint64(110 * time.Millisecond)})
-				s.waits(job, service, 140*time.Millisecond)
-				s.waits(service, job, 200*time.Millisecond)
-				s.waits(job, job, 900*time.Millisecond)
-				for _, id := range []model.CgroupID{left, right} {
-					s.cgroup(model.CgroupSample{ID: id, Path: fmt.Sprintf("/other-%d", id), RunNS: uint64(57 * time.Millisecond)})
-					s.waits(tt.waitFor, id, 120*time.Millisecond)
+				for id, is := range tt.tick {
+					s.cgroup(model.CgroupSample{ID: id, Path: is.path, RunNS: uint64(is.ran) * uint64(time.Millisecond)})
+					for by, ms := range is.waited {
+						s.waits(by, id, time.Duration(ms)*time.Millisecond)
+					}
 				}
 				for _, c := range s.end(1, 1) {
-					if c.Incident.Kind == model.CPUContention {
-						in = c.Incident
-						if in.Culprit.CgroupID != job {
-							t.Fatalf("culprit %+v", in.Culprit)
-						}
+					if c.Incident.Kind != model.CPUContention {
+						continue
+					}
+					if in = c.Incident; in.Culprit.CgroupID != tt.culprit {
+						t.Fatalf("culprit %+v", in.Culprit)
 					}
 				}
 			}

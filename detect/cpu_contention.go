@@ -74,27 +74,40 @@ func (d cpuContention) accuse(w *window) (culprit model.CgroupID, worstOff []hur
 	if !anybody(shares, func(worst uint64) bool { return msPerSecond(worst, covered) >= d.cfg.VictimMSPerSecond }) {
 		return 0, nil, nil, 0 // what everybody is entitled to need not be worked out
 	}
-	run := w.ran()
-	entitled := w.claims().Entitled()
-	deprived := func(id model.CgroupID) bool {
-		return float64(run[id]) <= (1-d.cfg.DeprivedPercent/100)*float64(entitled[id].Within)
+	run, claims := w.ran(), w.claims()
+	entitled := claims.Entitled()
+	lessThan := func(id model.CgroupID, due uint64) bool {
+		return float64(run[id]) <= (1-d.cfg.DeprivedPercent/100)*float64(due)
 	}
+	within := func(b blame.Branch, id model.CgroupID) bool { return b.Has(claims.Index(id)) }
 
 	fair := fairness{d.cfg.DeprivedPercent, d.cfg.OwnQuotaPartAtMost}
 	caused := make(map[model.CgroupID]uint64)
 	victims := make(map[model.CgroupID][]hurt)
 	for victim, s := range shares {
-		if !deprived(victim) || fair.excuses(s) || w.table.watcher(victim) {
+		due := entitled[victim]
+		if !lessThan(victim, due.Within) || fair.excuses(s) || w.table.watcher(victim) {
 			continue
 		}
+		byAnybody := lessThan(victim, due.Share) // or by those beside it alone
+		var guilty []blame.Neighbour
 		for _, n := range s.Neighbours {
-			rate := msPerSecond(n.NS, covered)
-			if rate < d.cfg.VictimMSPerSecond {
+			if msPerSecond(n.NS, covered) < d.cfg.VictimMSPerSecond {
 				break // the worst come first
 			}
-			if run[n.Offender] > entitled[n.Offender].Share && !deprived(n.Offender) {
+			if run[n.Offender] > entitled[n.Offender].Share && (byAnybody || within(due.Greedy, n.Offender)) {
+				guilty = append(guilty, n)
+			}
+		}
+		for _, n := range guilty {
+			// Who is beside a crowd and its victim too does not answer with it, where the crowd does.
+			beside := entitled[n.Offender]
+			answered := lessThan(n.Offender, beside.Within) && slices.ContainsFunc(guilty, func(x blame.Neighbour) bool {
+				return within(beside.Greedy, x.Offender) && !lessThan(x.Offender, entitled[x.Offender].Within)
+			})
+			if !answered {
 				caused[n.Offender] += n.NS
-				victims[n.Offender] = append(victims[n.Offender], hurt{victim, rate})
+				victims[n.Offender] = append(victims[n.Offender], hurt{victim, msPerSecond(n.NS, covered)})
 			}
 		}
 	}

@@ -69,8 +69,8 @@ func TestMain(m *testing.M) {
 		time.Sleep(50 * time.Millisecond) // other threads are there now
 		unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
 	}
-	if os.Getenv(niceProbe) != "" {
-		probeNice()
+	if nice := os.Getenv(niceProbe); nice != "" {
+		probeNice(nice)
 	}
 	if os.Getenv(vforker) != "" {
 		waitAfterVfork()

@@ -1,17 +1,38 @@
 package enforce
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // autogroup is where the kernel has the nice value of this process's session.
 const autogroup = "/proc/self/autogroup"
+
+// comeFirst has what the unit says of this process's priority hold on a busy machine. The kernel
+// lets this be set ten times a second by everybody together, so that the enforcer before this
+// one, or anybody who keeps setting his own, may be in the way.
+func (p Program) comeFirst(ctx context.Context) {
+	err := niceEverywhere()
+	for errors.Is(err, unix.EAGAIN) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(20*time.Millisecond + rand.N(100*time.Millisecond)):
+			err = niceEverywhere()
+		}
+	}
+	if err != nil {
+		p.Log.Warn("on a busy machine an undo may be late", keyError, err)
+	}
+}
 
 // niceEverywhere has the nice value of this process hold against the processes of other
 // sessions, too: where the kernel groups tasks by session (autogroup, sched(7)), it counts within
@@ -22,7 +43,7 @@ func niceEverywhere() error {
 	if session, err := unix.Getsid(0); err != nil || session != os.Getpid() {
 		return err
 	}
-	priority, err := unix.Getpriority(unix.PRIO_PROCESS, 0)
+	priority, err := unix.Getpriority(unix.PRIO_PROCESS, 0) // of this thread: the unit's, as that of all
 	if err != nil {
 		return err
 	}

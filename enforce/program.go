@@ -64,6 +64,7 @@ func (p Program) Run(ctx context.Context) error {
 	hangUp := make(chan os.Signal, 1)
 	signal.Notify(hangUp, unix.SIGHUP)
 	defer signal.Stop(hangUp)
+	go p.comeFirst(ctx)
 
 	config, err := LoadConfig(p.ConfigFile)
 	if err != nil {
@@ -171,6 +172,7 @@ func (p Program) prove(ctx context.Context, e *Engine) {
 // Undo undoes every lease that an enforcer left behind, and returns them. It refuses
 // while one is running.
 func (p Program) Undo(ctx context.Context) ([]model.Lease, error) {
+	go p.comeFirst(ctx)
 	config, err := LoadConfig(p.ConfigFile)
 	if err != nil {
 		// No setting can forbid an undo.
@@ -208,9 +210,6 @@ func (p Program) undoLeft(ctx context.Context) error {
 
 // open opens the cgroups and the records.
 func (p Program) open(config Config) (*Engine, func(), error) {
-	if err := niceEverywhere(); err != nil {
-		p.Log.Warn("on a busy machine an undo may be late", keyError, err)
-	}
 	root := p.CgroupRoot
 	if root == "" {
 		var err error

@@ -72,11 +72,11 @@ func (l *lane) clear() {
 // start starts the enforcer, as its unit has it: in its own session, and before others; with a
 // label, one that stops itself there.
 func (l *lane) start(label string) (*disposable.Program, error) {
-	const nice = "/usr/bin/nice"
+	const nice = "/usr/bin/nice" // which adds, and comes no further than -20
 	if label == "" {
-		return disposable.StartSession(syscall.SIGKILL, nice, "-n", "-20", l.enforcer, "--config", l.config, "--runtime-dir", l.run, "--state-dir", l.state)
+		return disposable.StartSession(syscall.SIGKILL, nice, "-n", "-40", l.enforcer, "--config", l.config, "--runtime-dir", l.run, "--state-dir", l.state)
 	}
-	return disposable.StartSession(syscall.SIGKILL, nice, "-n", "-20", "/usr/bin/env", stopVar+"="+label, l.enforcerTest, l.config, l.run, l.state)
+	return disposable.StartSession(syscall.SIGKILL, nice, "-n", "-40", "/usr/bin/env", stopVar+"="+label, l.enforcerTest, l.config, l.run, l.state)
 }
 
 // stopVar is stopPoint of the tests of package enforce.

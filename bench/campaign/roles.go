@@ -53,10 +53,10 @@ func breakerd(runtimeDir, decision string) error {
 		for id, n := d.ID, 1; ; n++ {
 			out, err := c.Propose(context.Background(), d)
 			fmt.Printf("%+v, %v\n", out, err)
-			if out.RefusedBy == "" {
-				return
+			if err != nil || out.RefusedBy == "" || out.LeaseID != "" {
+				return // one that was begun is what is looked at
 			}
-			// It was in doubt, where systemd is too slow to say whose a cgroup is. It decides anew.
+			// In doubt, where systemd is too slow to say whose a cgroup is. It decides anew.
 			time.Sleep(200 * time.Millisecond)
 			d.ID, d.At = fmt.Sprintf("%s-%d", id, n), time.Now()
 			d.OpenedAt = d.At
