@@ -74,41 +74,21 @@ func (d cpuContention) accuse(w *window) (culprit model.CgroupID, worstOff []hur
 	if !anybody(shares, func(worst uint64) bool { return msPerSecond(worst, covered) >= d.cfg.VictimMSPerSecond }) {
 		return 0, nil, nil, 0 // what everybody is entitled to need not be worked out
 	}
-	run, claims := w.ran(), w.claims()
-	entitled := claims.Entitled()
-	lessThan := func(id model.CgroupID, due uint64) bool {
-		return float64(run[id]) <= (1-d.cfg.DeprivedPercent/100)*float64(due)
-	}
-	within := func(b blame.Branch, id model.CgroupID) bool { return b.Has(claims.Index(id)) }
-
+	due := newDues(w, d.cfg.DeprivedPercent)
 	fair := fairness{d.cfg.DeprivedPercent, d.cfg.OwnQuotaPartAtMost}
 	caused := make(map[model.CgroupID]uint64)
 	victims := make(map[model.CgroupID][]hurt)
 	for victim, s := range shares {
-		due := entitled[victim]
-		if !lessThan(victim, due.Within) || fair.excuses(s) || w.table.watcher(victim) {
+		if !due.deprived(victim) || fair.excuses(s) || w.table.watcher(victim) {
 			continue
 		}
-		byAnybody := lessThan(victim, due.Share) // or by those beside it alone
-		var guilty []blame.Neighbour
-		for _, n := range s.Neighbours {
-			if msPerSecond(n.NS, covered) < d.cfg.VictimMSPerSecond {
-				break // the worst come first
-			}
-			if run[n.Offender] > entitled[n.Offender].Share && (byAnybody || within(due.Greedy, n.Offender)) {
-				guilty = append(guilty, n)
-			}
+		long := s.Neighbours // the worst come first
+		if end := slices.IndexFunc(long, func(n blame.Neighbour) bool { return msPerSecond(n.NS, covered) < d.cfg.VictimMSPerSecond }); end >= 0 {
+			long = long[:end]
 		}
-		for _, n := range guilty {
-			// Who is beside a crowd and its victim too does not answer with it, where the crowd does.
-			beside := entitled[n.Offender]
-			answered := lessThan(n.Offender, beside.Within) && slices.ContainsFunc(guilty, func(x blame.Neighbour) bool {
-				return within(beside.Greedy, x.Offender) && !lessThan(x.Offender, entitled[x.Offender].Within)
-			})
-			if !answered {
-				caused[n.Offender] += n.NS
-				victims[n.Offender] = append(victims[n.Offender], hurt{victim, msPerSecond(n.NS, covered)})
-			}
+		for _, n := range due.guilty(victim, long) {
+			caused[n.Offender] += n.NS
+			victims[n.Offender] = append(victims[n.Offender], hurt{victim, msPerSecond(n.NS, covered)})
 		}
 	}
 	ranked := sortedIDs(caused)
@@ -131,6 +111,48 @@ func (d cpuContention) accuse(w *window) (culprit model.CgroupID, worstOff []hur
 		margin -= others[1].Share
 	}
 	return worst, victims[worst], others, margin
+}
+
+// dues hold what each cgroup got against what it was entitled to.
+type dues struct {
+	ran      map[model.CgroupID]uint64
+	claims   *blame.Claims
+	entitled map[model.CgroupID]blame.Entitlement
+	part     float64 // of what it was entitled to: who got no more was deprived
+}
+
+func newDues(w *window, deprivedPercent float64) dues {
+	claims := w.claims()
+	return dues{w.ran(), claims, claims.Entitled(), 1 - deprivedPercent/100}
+}
+
+func (d dues) gotLess(id model.CgroupID, due uint64) bool {
+	return float64(d.ran[id]) <= d.part*float64(due)
+}
+
+// deprived says that somebody took from a cgroup: anybody, or those in its own branch alone.
+func (d dues) deprived(id model.CgroupID) bool { return d.gotLess(id, d.entitled[id].Within) }
+
+// guilty are those of a victim's neighbours who answer for its wait.
+func (d dues) guilty(victim model.CgroupID, neighbours []blame.Neighbour) []blame.Neighbour {
+	in := func(b blame.Branch, id model.CgroupID) bool { return b.Has(d.claims.Index(id)) }
+	var guilty []blame.Neighbour
+	byAnybody := d.gotLess(victim, d.entitled[victim].Share)
+	for _, n := range neighbours {
+		if d.ran[n.Offender] > d.entitled[n.Offender].Share && (byAnybody || in(d.entitled[victim].Greedy, n.Offender)) {
+			guilty = append(guilty, n)
+		}
+	}
+	var answer []blame.Neighbour
+	for _, n := range guilty {
+		// Who is beside a crowd and its victim too does not answer with it, where the crowd does.
+		greedy := d.entitled[n.Offender].Greedy
+		crowd := func(x blame.Neighbour) bool { return in(greedy, x.Offender) && !d.deprived(x.Offender) }
+		if !d.deprived(n.Offender) || !slices.ContainsFunc(guilty, crowd) {
+			answer = append(answer, n)
+		}
+	}
+	return answer
 }
 
 // anybody says whether there is one to whom the worst of its neighbours did that.

@@ -212,10 +212,10 @@ func describe(in *model.Incident, sc scene) string {
 	if nobody(in) {
 		return fmt.Sprintf("%s (%s) of unknown cause", in.Kind, in.Level)
 	}
-	var evidence strings.Builder
-	for i, name := range slices.Sorted(maps.Keys(in.Evidence)) {
-		fmt.Fprintf(&evidence, "%s%s %.4g", []string{"", ", "}[min(i, 1)], name, in.Evidence[name])
+	var evidence []string
+	for _, name := range slices.Sorted(maps.Keys(in.Evidence)) {
+		evidence = append(evidence, fmt.Sprintf("%s %.4g", name, in.Evidence[name]))
 	}
 	return fmt.Sprintf("%s (%s), %.1f s after the start: %s, pid %d %q%s (%s)", in.Kind, in.Level, in.OpenedAt.Sub(sc.started).Seconds(),
-		who, in.Culprit.Root.PID, in.Culprit.Root.Comm, victims.String(), evidence.String())
+		who, in.Culprit.Root.PID, in.Culprit.Root.Comm, victims.String(), strings.Join(evidence, ", "))
 }

@@ -24,6 +24,9 @@ const undoneWithin = 2 * time.Second
 // heartbeat is the shortest that an enforcer can be told.
 const heartbeat = time.Second
 
+// beatEvery is how often breakerd's heart beats.
+const beatEvery = heartbeat / 5
+
 // patience is for what is not measured: a start, a labelled moment that must be reached.
 const patience = 30 * time.Second
 
@@ -72,11 +75,12 @@ func (l *lane) clear() {
 // start starts the enforcer, as its unit has it: in its own session, and before others; with a
 // label, one that stops itself there.
 func (l *lane) start(label string) (*disposable.Program, error) {
-	const nice = "/usr/bin/nice" // which adds, and comes no further than -20
-	if label == "" {
-		return disposable.StartSession(syscall.SIGKILL, nice, "-n", "-40", l.enforcer, "--config", l.config, "--runtime-dir", l.run, "--state-dir", l.state)
+	program := []string{l.enforcer, "--config", l.config, "--runtime-dir", l.run, "--state-dir", l.state}
+	if label != "" {
+		program = []string{"/usr/bin/env", stopVar + "=" + label, l.enforcerTest, l.config, l.run, l.state}
 	}
-	return disposable.StartSession(syscall.SIGKILL, nice, "-n", "-40", "/usr/bin/env", stopVar+"="+label, l.enforcerTest, l.config, l.run, l.state)
+	// nice(1) adds, and comes no further than -20.
+	return disposable.StartSession(syscall.SIGKILL, "/usr/bin/nice", append([]string{"-n", "-40"}, program...)...)
 }
 
 // stopVar is stopPoint of the tests of package enforce.
@@ -103,7 +107,7 @@ func (l *lane) beat(ctx context.Context) {
 		_ = l.client.Heartbeat(ctx) // who was killed answers nothing
 		select {
 		case <-ctx.Done():
-		case <-time.After(heartbeat / 5):
+		case <-time.After(beatEvery):
 		}
 	}
 }

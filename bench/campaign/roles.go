@@ -57,7 +57,7 @@ func breakerd(runtimeDir, decision string) error {
 				return // one that was begun is what is looked at
 			}
 			// In doubt, where systemd is too slow to say whose a cgroup is. It decides anew.
-			time.Sleep(200 * time.Millisecond)
+			time.Sleep(beatEvery)
 			d.ID, d.At = fmt.Sprintf("%s-%d", id, n), time.Now()
 			d.OpenedAt = d.At
 		}
@@ -66,6 +66,6 @@ func breakerd(runtimeDir, decision string) error {
 		if err := c.Heartbeat(context.Background()); err != nil {
 			fmt.Println(err)
 		}
-		time.Sleep(200 * time.Millisecond)
+		time.Sleep(beatEvery)
 	}
 }
