@@ -36,7 +36,7 @@ type collectorCpuState struct {
 	EpochStart  uint64
 	EpochKernel uint64
 	EpochHead   uint64
-	Unasked     uint64
+	Asked       uint64
 	Apart       uint64
 	Look        struct {
 		_      structs.HostLayout

@@ -88,7 +88,7 @@ struct cpu_state {
 	__u64 epoch_start; /* of the one that goes on */
 	__u64 epoch_kernel;
 	__u64 epoch_head;
-	__u64 unasked;	   /* of 1024, of the wait that is being split: see unasked() */
+	__u64 asked;	   /* the wait that is being split was asked for: see asked_to_wait() */
 	__u64 apart;	   /* the next CPU's lines are its own */
 	struct epoch look; /* the one that is being split, or ended */
 	struct slice ring[RING];
@@ -227,22 +227,17 @@ static __always_inline void blame(__u32 here, struct cpu_state *cpu, __u64 offen
 }
 
 /* A wait that a task asked for is nobody else's doing: one of less than the ordinary weight
- * (nice above 0, SCHED_IDLE) told the kernel to let others go first. So of its wait only
- * what it would have got of an ordinary task's is theirs, and the rest is its own: at nice
- * 19, 15 parts of 1024. */
-#define ORDINARY 1024ULL
-static __always_inline __u64 unasked(struct task_struct *task)
+ * (nice above 0, SCHED_IDLE) told the kernel to let others go first, and how much it would
+ * have got of them otherwise says nothing of what it is entitled to. */
+#define ORDINARY 1024
+static __always_inline bool asked_to_wait(struct task_struct *task)
 {
-	__u64 weight = task->se.load.weight >> 10;
-	return weight < ORDINARY ? weight : ORDINARY;
+	return task->se.load.weight >> 10 < ORDINARY;
 }
 
 static __always_inline void charge(__u32 here, struct cpu_state *into, struct gathered *g, __u64 who, __u64 ns)
 {
-	__u64 asked = ns - ns * into->unasked / ORDINARY;
-	g->wait_self += asked;
-	ns -= asked;
-	if (who == g->cgroup)
+	if (who == g->cgroup || into->asked)
 		g->wait_self += ns;
 	else if (who == KERNEL_ID)
 		g->wait_kernel += ns;
@@ -559,7 +554,7 @@ int BPF_PROG(on_sched_switch, bool preempt, struct task_struct *prev, struct tas
 		stir(open);
 	struct gathered *g = gather(this, cpu, cgroup);
 	g->wait += open;
-	cpu->unasked = unasked(next);
+	cpu->asked = asked_to_wait(next);
 	if (open > now - queued) {
 		/* On a queue that it has left, unseen. */
 		charge_rarely(this, cgroup, 0, open - (now - queued));
@@ -605,7 +600,7 @@ int BPF_PROG(on_sched_migrate, struct task_struct *task, int dest_cpu)
 		stir(open);
 	struct gathered *g = gather(here, into, cgroup_of(task));
 	g->wait += open;
-	into->unasked = unasked(task);
+	into->asked = asked_to_wait(task);
 	split_wait(here, into, there, ran, g, now - open, now, RING_STILL);
 	if (g->wait >= GATHER_NS)
 		flush(here, place(g->cgroup, GATHER_BITS));
@@ -658,7 +653,7 @@ int settle_waits(struct bpf_iter__task *ctx)
 
 	struct gathered *g = gather(here, into, cgroup_of(task));
 	g->wait += open;
-	into->unasked = unasked(task);
+	into->asked = asked_to_wait(task);
 	if (open > now - queued) {
 		/* On a queue that it has left, unseen. */
 		charge_rarely(here, g->cgroup, 0, open - (now - queued));

@@ -32,7 +32,7 @@ const leastWrong = 10.0 // ms/s
 // Who made whom wait is measured, and says nothing of who is in the right: while a
 // service runs, every queued task of a crowd waits for it. So each fight is judged by
 // what both got. The pair divides what it was given by max-min fairness: where the
-// victim wanted what it got and what it waited for this offender, it is entitled to that
+// victim wanted what it got and what it lost to this offender, it is entitled to that
 // up to half of what both got. Nothing is said of the CPUs on which they met, because
 // nobody counts run time by cgroup and CPU: so it holds whether both are pinned to one
 // CPU of many or free, and a cgroup that has eight CPUs is not entitled to half of a
@@ -54,7 +54,7 @@ func (w *window) wrongs() map[model.CgroupID][]wrong {
 			if rate < leastWrong {
 				break // the worst come first
 			}
-			deprived := deprivedBy(run[victim], n.NS, run[n.Offender], waited(shares[n.Offender]))
+			deprived := deprivedBy(run[victim], lost(n.NS, s, run[victim]), run[n.Offender], lostInAll(shares[n.Offender], run[n.Offender]))
 			if deprived < w.fair.deprivedPercent || !w.branchDeprived(victim, n.Offender) {
 				continue
 			}
@@ -80,8 +80,8 @@ func (w *window) wrongs() map[model.CgroupID][]wrong {
 // fight is between two branches of the tree: those of the one whom the other made wait, and those
 // of the other who did, each so much that it is no noise.
 type fight struct {
-	ran, waited         uint64 // waited for the others
-	theyRan, theyWaited uint64
+	ran, lost         uint64 // lost to the others
+	theyRan, theyLost uint64
 }
 
 // branchDeprived says that those in the victim's branch whom the offender's branch made wait
@@ -101,7 +101,7 @@ func (w *window) branchDeprived(victim, offender model.CgroupID) bool {
 		f = w.fight(key[0], key[1])
 		w.fights[key] = f
 	}
-	return deprivedBy(f.ran, f.waited, f.theyRan, f.theyWaited) >= w.fair.deprivedPercent
+	return deprivedBy(f.ran, f.lost, f.theyRan, f.theyLost) >= w.fair.deprivedPercent
 }
 
 func (w *window) fight(victims, offenders blame.Branch) (f fight) {
@@ -123,13 +123,13 @@ func (w *window) fight(victims, offenders blame.Branch) (f fight) {
 		}
 		if msPerSecond(waited, covered) >= leastWrong {
 			f.ran += victim.Ran
-			f.waited += waited
+			f.lost += lost(waited, s, victim.Ran)
 		}
 	}
 	for at, ns := range made {
 		if offender := claims.At(at); msPerSecond(ns, covered) >= leastWrong {
 			f.theyRan += offender.Ran
-			f.theyWaited += offender.Wanted - offender.Ran
+			f.theyLost += offender.Wanted - offender.Ran
 		}
 	}
 	return f
@@ -141,11 +141,11 @@ func (w *window) claims() *blame.Claims {
 		shares, run := w.blame(hurtSpan), w.ran()
 		claims := make([]blame.Claim, 0, len(run))
 		for id, ran := range run {
-			claims = append(claims, blame.Claim{ID: id, Path: w.path(id), Ran: ran, Wanted: ran + waited(shares[id])})
+			claims = append(claims, blame.Claim{ID: id, Path: w.path(id), Ran: ran, Wanted: ran + lostInAll(shares[id], ran)})
 		}
 		for id, s := range shares {
 			if run[id] == 0 {
-				claims = append(claims, blame.Claim{ID: id, Path: w.path(id), Wanted: waited(s)})
+				claims = append(claims, blame.Claim{ID: id, Path: w.path(id), Wanted: lostInAll(s, 0)})
 			}
 		}
 		w.claimed, w.fights = blame.NewClaims(claims), make(map[[2]blame.Branch]fight)
@@ -164,9 +164,9 @@ func nextTo(i int) int {
 // deprivedBy is by how many percent the victim got less than it was entitled to against
 // one offender, and 0 where the offender got no more than it was entitled to itself. It is
 // blame.Claims.Entitled for two: thousands of pairs are judged in a tick.
-func deprivedBy(victimRan, waitedForIt, offenderRan, offenderWaited uint64) float64 {
+func deprivedBy(victimRan, lostToIt, offenderRan, offenderLost uint64) float64 {
 	given := victimRan + offenderRan
-	wantedByVictim, wantedByOffender := victimRan+waitedForIt, offenderRan+offenderWaited
+	wantedByVictim, wantedByOffender := victimRan+lostToIt, offenderRan+offenderLost
 	victims := min(wantedByVictim, given/2)
 	if wantedByOffender < wantedByVictim { // who wants less comes first
 		victims = min(wantedByVictim, given-min(wantedByOffender, given/2))
@@ -177,12 +177,24 @@ func deprivedBy(victimRan, waitedForIt, offenderRan, offenderWaited uint64) floa
 	return 100 * (1 - part(victimRan, victims))
 }
 
-// waited is what a cgroup would have run more, had nobody else been there.
-func waited(s *blame.Shares) uint64 {
+// lost is the CPU time that a cgroup would have had, had it not waited so long for others. It
+// loses a CPU once, however many of its tasks wait for it: of ten that share one, ten wait while
+// somebody else has it, and nine while one of them has. So how many wait at a time is told by how
+// long its tasks wait for each other, beside how long they run.
+func lost(waitedNS uint64, s *blame.Shares, ranNS uint64) uint64 {
+	if ranNS == 0 {
+		return waitedNS
+	}
+	return uint64(float64(waitedNS) * part(ranNS, ranNS+s.SelfNS))
+}
+
+// lostInAll is what it would have had more, had nobody else been there.
+func lostInAll(s *blame.Shares, ranNS uint64) uint64 {
 	if s == nil {
 		return 0
 	}
-	return s.WaitNS - s.OwnQuotaNS - s.StealNS // what held it there nobody else got
+	// What held it, by its quota or in the hypervisor, nobody else got.
+	return lost(s.WaitNS-s.SelfNS-s.OwnQuotaNS-s.StealNS, s, ranNS)
 }
 
 // excuses says that a wait is the victim's own quota's or the hypervisor's to so large a

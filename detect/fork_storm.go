@@ -80,7 +80,7 @@ func (d forkStorm) look(w *window) []finding {
 			whole.weight = float64(forks[cgroup])
 			suspects = []suspect{whole}
 		}
-		victims := w.hurtBy(cgroup, forkVictimStall)
+		victims := w.wrongedBy(cgroup, forkVictimStall)
 		for _, s := range suspects {
 			// A storm that began within the span is measured by the newest tick alone, so
 			// that it is seen at once and not averaged away.

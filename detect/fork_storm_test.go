@@ -72,6 +72,25 @@ func TestABuildThatHurtsNobodyIsInformational(t *testing.T) {
 	}
 }
 
+// While a build runs, every task of a crowd beside it waits for it: that alone is no wrong.
+func TestABuildBesideACrowdIsInformational(t *testing.T) {
+	s := newScene()
+	build := s.proc(s.proc(model.ProcID{PID: 1}, session, "bash"), session, "make")
+	for range 40 {
+		s.storm(build, session, 25, 25)
+		s.sample.Cgroups[0].RunNS = uint64(tick)
+		s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(tick)})
+		s.waits(session, job, 4*tick)
+		s.waits(job, session, tick)
+		s.waits(job, job, 3*tick)
+		s.end(1, 1)
+	}
+	in := s.open(model.ForkStorm)
+	if in == nil || in.Level != model.Info || len(in.Victims) > 0 {
+		t.Fatalf("want an informational one, without victims: %+v", in)
+	}
+}
+
 func TestWhatADeadParentForkedIsChargedToItsNearestSurvivingAncestor(t *testing.T) {
 	s := newScene()
 	daemon := s.proc(model.ProcID{PID: 1}, job, "daemon")

@@ -20,7 +20,7 @@ type NoisyNeighbourConfig struct {
 	DeprivedPercent float64 `json:"deprived_percent" yaml:"deprived_percent" doc:"How many percent less than it was entitled to a cgroup must have got to be a victim." range:"0..100"`
 	// OwnQuotaPartAtMost is the part of a victim's wait (0 to 1) that may be its own
 	// quota's, or the hypervisor's, before nobody else is accused.
-	OwnQuotaPartAtMost float64 `json:"own_quota_part_at_most" yaml:"own_quota_part_at_most" doc:"The part of a victim's wait that may be its own quota's, or the hypervisor's, before nobody else is accused." range:"0..1"`
+	OwnQuotaPartAtMost float64 `json:"own_quota_part_at_most" yaml:"own_quota_part_at_most" doc:"Nobody else is accused where more than this part of a victim's wait is due to its own CPU quota, or to the hypervisor." range:"0..1"`
 	// Hold is how long it must go on.
 	Hold config.Duration `json:"hold" yaml:"hold" doc:"How long it must go on." range:"1ms..1h"`
 }

@@ -117,6 +117,13 @@ func TestNoisyNeighbourStaysSilent(t *testing.T) {
 			s.waits(job, service, 30*time.Millisecond)
 			s.waits(service, service, time.Second)
 		}},
+		{"when a crowd on one CPU meets little of somebody larger", func(s *scene) {
+			s.host.CPUs = 8
+			s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(242 * time.Millisecond)})
+			s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(750 * time.Millisecond)})
+			s.waits(job, job, 2180*time.Millisecond)   // ten tasks of it
+			s.waits(service, job, 75*time.Millisecond) // for 7.5 ms, all ten
+		}},
 		{"when nobody waits long", func(s *scene) {
 			s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(240 * time.Millisecond)})
 			s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(10 * time.Millisecond)})
@@ -147,6 +154,24 @@ func TestNoisyNeighbourStaysSilent(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Ten tasks that share a CPU with somebody who lets none of them run have lost that CPU, and not ten.
+func TestACrowdThatIsStarvedHasLostItsCPU(t *testing.T) {
+	s := newScene()
+	hogsAndService(s)
+	s.end(0.1, 0)
+	for range 20 {
+		s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(10 * time.Millisecond)})
+		s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(240 * time.Millisecond)})
+		s.waits(job, job, 90*time.Millisecond)
+		s.waits(service, job, 2400*time.Millisecond)
+		s.end(0.5, 1)
+	}
+	in := s.open(model.NoisyNeighbour)
+	if in == nil || in.Culprit.CgroupID != service || in.Evidence["victim_deprived_percent"] != 92 {
+		t.Errorf("%+v", in)
 	}
 }
 

@@ -148,8 +148,7 @@ func TestAWaitBehindShortSlicesIsDividedByTheEpochs(t *testing.T) {
 	}
 }
 
-// A task that is nice, or idle, asked to wait: what it would not have waited as an ordinary
-// one is its own doing, and the rest, by its weight, its neighbours'.
+// A task that is nice, or idle, asked to wait: that is its own doing.
 func TestWhatATaskAskedToWaitIsItsOwn(t *testing.T) {
 	for name, test := range map[string]struct {
 		victim  unix.SchedAttr
@@ -157,9 +156,9 @@ func TestWhatATaskAskedToWaitIsItsOwn(t *testing.T) {
 	}{
 		"nice -5":    {unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: -5}, 100},
 		"nice 0":     {unix.SchedAttr{Policy: unix.SCHED_NORMAL}, 100},
-		"nice 5":     {unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: 5}, 100 * 335 / 1024.},
-		"nice 19":    {unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: 19}, 100 * 15 / 1024.},
-		"SCHED_IDLE": {unix.SchedAttr{Policy: unix.SCHED_IDLE}, 100 * 3 / 1024.},
+		"nice 5":     {unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: 5}, 0},
+		"nice 19":    {unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: 19}, 0},
+		"SCHED_IDLE": {unix.SchedAttr{Policy: unix.SCHED_IDLE}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDuel(t)

@@ -85,9 +85,11 @@ func (o *Observer) readDetails(s *model.Sample, before model.Host) {
 	for _, id := range d.waiters(s, now) {
 		o.readDetail(s, at, id, false)
 	}
-	// Of the others that wait it is known which had a quota when they were last looked at.
+	// Of the others that wait it is known which had a quota when they were last looked at, if they
+	// were. The root never has one.
 	for id := range d.interest {
-		if k := d.known[id]; k != nil && k.whole.CPUMaxPercent > 0 {
+		k := d.known[id]
+		if path, _ := o.tree.Path(id); k == nil && path != "/" || k != nil && k.whole.CPUMaxPercent > 0 {
 			unread(s, at, id)
 		}
 	}
