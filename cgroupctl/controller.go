@@ -38,6 +38,8 @@ var (
 	ErrOwned = errors.New("somebody else has written it")
 	// ErrUnconfirmed says that the kernel did not confirm a write within its bound.
 	ErrUnconfirmed = errors.New("the kernel did not confirm in time")
+	// ErrThawed says that an undo is not complete, though nobody stands still any more.
+	ErrThawed = errors.New("nobody is frozen any more, and not everybody is moved back yet")
 	// ErrThreaded says that the cgroup holds threads rather than processes.
 	ErrThreaded = errors.New("the cgroup is threaded: it holds threads, not processes")
 )

@@ -243,7 +243,10 @@ func (c *Controller) restoreFile(ctx context.Context, r Ref, w model.FileWrite) 
 		}
 		return noteOwned(w, now), nil
 	}
-	if err := writeLimit(dir, r, w, w.Was); err != nil {
+	switch err := writeLimit(dir, r, w, w.Was); {
+	case errors.Is(err, ErrOwned):
+		return err.Error(), nil // somebody wrote it after us, and it is his
+	case err != nil:
 		return "", err
 	}
 	if w.File != freezeFile {

@@ -160,7 +160,7 @@ func (c *Controller) Rejoin(ctx context.Context, from Ref, name string) (note st
 		}
 		select {
 		case <-ctx.Done():
-			return "", fmt.Errorf("%s is thawed, and not everybody is moved back yet: %w", child, moved)
+			return "", fmt.Errorf("undo %s: %w: %w", child, ErrThawed, moved)
 		case <-time.After(wait):
 		}
 	}

@@ -123,10 +123,10 @@ func WayToFreeze(p string, o Owner, hold time.Duration) (way Way, refused string
 		return "", fmt.Sprintf("systemd says that %s is %s: somebody else had it frozen", u.Name, u.FreezerState)
 	case late != "":
 		return "", late
-	case kind == ".slice" && o.Version >= spawnsIntoCgroups:
-		return "", fmt.Sprintf("%s is a slice in which systemd starts processes, and pid 1 would hang until it is thawed (systemd 255 and later): freeze a unit of it", p)
 	case kind == ".slice":
-		return WayDirect, ""
+		// From 255 on pid 1 would hang until it is thawed. Before, whoever in it has a watchdog is
+		// taken for dead, and who is stopped meanwhile is killed after its time.
+		return "", fmt.Sprintf("%s is a slice, whose units systemd starts, stops and watches while they stand still: freeze a unit of it", p)
 	case o.Version < hasFreezer:
 		return WayDirect, ""
 	case o.Version < spawnsIntoCgroups && u.Job != "":
@@ -258,16 +258,32 @@ func (c *Controller) applyUnit(r Ref, w model.FileWrite) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), DefaultConfirm)
 	defer cancel()
-	if err := c.units.Freeze(ctx, w.Unit); err != nil {
-		return err
+	failed := c.units.Freeze(ctx, w.Unit)
+	now, err = read(dir, r, w.File)
+	if errors.Is(err, ErrGone) {
+		failed = errors.Join(failed, c.thawSuccessor(r, w))
 	}
-	if now, err = read(dir, r, w.File); err != nil {
+	switch {
+	case failed != nil:
+		return failed
+	case err != nil:
 		return afterwards(err)
 	}
 	if now != w.Wrote {
 		return fmt.Errorf("freeze unit %s: %s of %s reads %s afterwards: %w", w.Unit, w.File, r, now, ErrOwned)
 	}
 	return nil
+}
+
+// thawSuccessor thaws whoever was started under the unit's name before systemd froze what has that
+// name: nobody has judged him, and no record is about him.
+func (c *Controller) thawSuccessor(r Ref, w model.FileWrite) error {
+	if now, err := c.Find(r.Path); err != nil || now.ID == r.ID {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), unitBound)
+	defer cancel()
+	return c.units.Thaw(ctx, w.Unit)
 }
 
 // restoreUnit thaws a unit, and then has systemd know of it. It does not ask systemd to do

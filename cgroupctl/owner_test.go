@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +26,7 @@ type units struct {
 	err      error // what every question gets
 	thawFail error
 	ends     bool          // right after it was frozen or limited
+	again    bool          // it is started again right before it is frozen
 	slow     time.Duration // until it says what the limits are
 	limits   map[string]uint64
 	asked    []string
@@ -52,6 +54,12 @@ func (u *units) Look(_ context.Context, name string) (cgroupctl.Unit, error) {
 func (u *units) Freeze(context.Context, string) error {
 	if err := u.ask("freeze"); err != nil {
 		return err
+	}
+	if u.again {
+		u.g.Remove()
+		if err := os.Mkdir(u.g.Mount+u.g.Path, 0o755); err != nil {
+			return err
+		}
 	}
 	u.g.Write("cgroup.freeze", "1")
 	u.unit.FreezerState = "frozen"
@@ -233,6 +241,22 @@ func TestAUnitThatEndsAsItIsHeldIsUndone(t *testing.T) {
 	}
 }
 
+// A service is started again between the look at it and the call, so that systemd freezes the new one.
+func TestAUnitThatIsStartedAgainBeforeItIsHeldIsNotLeftFrozen(t *testing.T) {
+	u, c := withUnits(t)
+	w, r := cgroupctl.FreezeUnitWrite(u.unit.Name), u.g.Ref()
+	u.again = true
+	if err := c.Apply(r, w); err == nil {
+		t.Error("somebody else was frozen, and nothing is said")
+	}
+	if u.g.Frozen() || u.unit.FreezerState != "running" {
+		t.Errorf("left frozen: %v, %s", u.g.Frozen(), u.unit.FreezerState)
+	}
+	if _, err := c.Restore(t.Context(), r, w); err != nil || u.g.Frozen() {
+		t.Errorf("restored with %v", err)
+	}
+}
+
 func TestWhoseACgroupIs(t *testing.T) {
 	const p = "/batch.slice/a.service"
 	u := &units{version: 257, unit: cgroupctl.Unit{Name: "a.service", ControlGroup: p, Delegate: true}}
@@ -312,8 +336,8 @@ func TestHowACgroupIsFrozen(t *testing.T) {
 		{"a service under 245", "/a.service", own(245), cgroupctl.WayDirect, ""},
 		{"a scope under 252", "/a.scope", own(252), cgroupctl.WayUnit, ""},
 		{"a scope under 257", "/a.scope", own(257), cgroupctl.WayDirect, ""},
-		{"a slice under 252", "/a.slice", own(252), cgroupctl.WayDirect, ""},
-		{"a slice under 257", "/a.slice", own(257), "", "pid 1 would hang"},
+		{"a slice under 252", "/a.slice", own(252), "", "freeze a unit of it"},
+		{"a slice under 257", "/a.slice", own(257), "", "freeze a unit of it"},
 		{"a service of a user's systemd", "/user@1.service/app.slice/a.service", below(252), cgroupctl.WayInside, ""},
 		{"a slice of a user's systemd", "/user@1.service/app.slice", below(252), "", "another service manager"},
 		{"a short watchdog", "/a.service", own(257, watchdog(time.Minute)), "", "watchdog"},

@@ -16,8 +16,8 @@ import (
 // command, and nobody else anything.
 
 const (
-	// maxApprovals bounds the questions that wait.
-	maxApprovals = 16
+	// maxApprovals bounds the questions that wait, and maxKept those that are remembered.
+	maxApprovals, maxKept = 16, 64
 	// maxApproval bounds how long one may wait.
 	maxApproval = 24 * time.Hour
 	// stillAsked is how long after it was asked for last something is taken to be wanted
@@ -41,7 +41,8 @@ type question struct {
 // same culprit because of the same incident, and for no longer.
 func (q *question) about(d *model.Decision) bool {
 	was := &q.Decision
-	return was.IncidentID == d.IncidentID && was.Target.Cgroup == d.Target.Cgroup && was.Target.CgroupID == d.Target.CgroupID &&
+	// Whom the tree is moved away from matters: where it was nobody, all are held.
+	return (was.Target.Outside == 0) == (d.Target.Outside == 0) && was.IncidentID == d.IncidentID && was.Target.Cgroup == d.Target.Cgroup && was.Target.CgroupID == d.Target.CgroupID &&
 		was.Target.Root == d.Target.Root && scopeOf(was) == scopeOf(d) && was.After == d.After &&
 		sameForce(&was.Action, &d.Action) && d.Action.ForMS <= was.Action.ForMS
 }
@@ -58,6 +59,9 @@ func sameForce(a, b *model.Action) bool {
 func (e *Engine) questionLocked(d *model.Decision, now time.Time) (a model.Approval, waiting int) {
 	if d.Action.ApprovalMS == 0 {
 		return a, 0
+	}
+	if len(e.questions) >= maxKept {
+		waiting = maxApprovals // a minute ago, and nobody may fill our memory
 	}
 	for _, q := range e.questions {
 		if q.State == model.ApprovalWaiting {

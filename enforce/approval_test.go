@@ -202,6 +202,50 @@ func TestSoManyQuestionsWaitAtOnce(t *testing.T) {
 	})
 }
 
+// Questions that have expired are remembered for a minute, so that nobody is asked again; not as
+// many as somebody likes to ask.
+func TestSoManyQuestionsAreRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAsking(t)
+		a.d.Action.ApprovalMS = 1
+		for i := range 4 * maxKept {
+			a.d.IncidentID = fmt.Sprint("in-", i)
+			a.ask()
+			time.Sleep(2 * time.Millisecond)
+		}
+		a.e.mu.Lock()
+		n := len(a.e.questions)
+		a.e.mu.Unlock()
+		if n != maxKept {
+			t.Errorf("%d are remembered, want %d", n, maxKept)
+		}
+		time.Sleep(2 * forgotten)
+		if out := a.ask(); out.RefusedBy != "approval" || strings.Contains(out.Reason, "already") {
+			t.Errorf("once they are forgotten: %+v", out)
+		}
+		a.close()
+	})
+}
+
+// Where others are left out of the tree it is moved away from them; where nobody is, all who are
+// there are held. A yes to the one is none to the other.
+func TestAYesToATreeAmongOthersIsNoneToAllOfThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newAsking(t)
+		a.d.Target.Outside = 5
+		a.ask()
+		if _, err := a.e.Approve("q-1", "uid 0"); err != nil {
+			t.Fatal(err)
+		}
+		a.d.Target.Outside = 0
+		if out := a.ask(); out.RefusedBy != "approval" {
+			t.Errorf("got %+v", out)
+		}
+		a.wantHeld("/a", false)
+		a.close()
+	})
+}
+
 func TestInADryRunNobodyIsAsked(t *testing.T) {
 	w := newWorld(t)
 	w.open(func(o *Options) { o.Mode, o.StateDir = model.DryRun, "" })

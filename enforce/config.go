@@ -28,8 +28,8 @@ type Config struct {
 	Cooldown      config.Duration `yaml:"cooldown" doc:"How long a cgroup is left in peace after it was let go, and everybody after the enforcer has started." range:"0s..1h"`
 	Rate          RateConfig      `yaml:"rate" doc:"How often something is done."`
 	Reach         ReachConfig     `yaml:"reach" doc:"How much is held at once."`
-	Protected     ProtectedConfig `yaml:"protected" doc:"What is never touched, besides the built-in list (pid 1, systemd, sshd, container runtimes and others like them)."`
-	Allow         AllowConfig     `yaml:"allow" doc:"Who may talk to the enforcer, besides root. Either may be missing on the machine."`
+	Protected     ProtectedConfig `yaml:"protected" doc:"What is never touched, besides the built-in list (pid 1, systemd, sshd, network, storage, logs, container runtimes and others like them)."`
+	Allow         AllowConfig     `yaml:"allow" doc:"Who may talk to the enforcer, besides root. Users and groups that the machine does not have are passed over. Needs a restart."`
 }
 
 // RateConfig bounds how often something is done.
@@ -40,8 +40,8 @@ type RateConfig struct {
 
 // Bucket is a token bucket: Burst actions at once, then one more each Every.
 type Bucket struct {
-	Every config.Duration `yaml:"every" doc:"After the burst one more each so long." range:"1ms..24h"`
-	Burst int             `yaml:"burst" doc:"So many at once." range:"1..1000"`
+	Every config.Duration `yaml:"every" doc:"How long until one more is allowed, after the burst." range:"1ms..24h"`
+	Burst int             `yaml:"burst" doc:"How many are allowed one right after the other." range:"1..1000"`
 }
 
 func (b Bucket) String() string {
@@ -51,8 +51,8 @@ func (b Bucket) String() string {
 // ReachConfig bounds how much is held at once.
 type ReachConfig struct {
 	Leases           int     `yaml:"leases" doc:"Leases at the same time." range:"1..100"`
-	ProcessesPercent float64 `yaml:"processes_percent" doc:"Of the machine's processes, those younger than young not counted, in percent; more than 0." range:"0..100"`
-	MemoryPercent    float64 `yaml:"memory_percent" doc:"Of the machine's memory, what those processes have that are not younger than young, in percent; more than 0." range:"0..100"`
+	ProcessesPercent float64 `yaml:"processes_percent" doc:"How much of the machine's processes may be held at once, in percent, more than 0; those younger than young do not count." range:"0..100"`
+	MemoryPercent    float64 `yaml:"memory_percent" doc:"How much of the machine's memory may be held at once, in percent, more than 0; what processes younger than young have does not count." range:"0..100"`
 	// Young is the age below which a process does not count towards the share.
 	Young config.Duration `yaml:"young" doc:"The age below which a process does not count towards that share." range:"0s..1h"`
 }
@@ -68,9 +68,9 @@ type ProtectedConfig struct {
 // on the machine.
 type AllowConfig struct {
 	User  string `yaml:"user" doc:"May propose; its silence ends the leases."`
-	Group string `yaml:"group" doc:"May see and release leases."`
+	Group string `yaml:"group" doc:"May see and release leases, and pause."`
 	// Approvers have to be in Group too, or they cannot reach the socket.
-	Approvers []string `yaml:"approvers" doc:"Users who may say yes to what a policy wants approved, besides root; they must be in group too."`
+	Approvers []string `yaml:"approvers" doc:"Users who may say yes to what a policy wants approved, and put policies in force that are on trial (breakerctl policy promote), besides root; they must be in group too."`
 }
 
 // HardMaxLease is the longest lease that any configuration can allow.

@@ -65,6 +65,8 @@ type Options struct {
 	// StateDir keeps the records of the leases. "" keeps them in memory only, which
 	// is enough where nothing is really written.
 	StateDir string
+	// LockWait is how long Open waits for another engine to let go of StateDir.
+	LockWait time.Duration
 	Recorder Recorder
 	Log      *slog.Logger
 	// Now is the clock; nil is time.Now. A replay gives the time of its samples and
@@ -142,8 +144,10 @@ type lease struct {
 	asserted  int       // how often a write was made again because somebody had undone it
 	looking   bool
 	retryAt   time.Time // not zero: an undo failed and is tried again
-	tries     int
-	done      chan struct{} // closed when it has ended
+	// thawed says that the undo has failed, but that nobody stands still because of it.
+	thawed bool
+	tries  int
+	done   chan struct{} // closed when it has ended
 
 	// telling orders what is written and told of the lease. It is taken for disks and
 	// journals, so nothing that is to thaw may wait for it. It comes before Engine.mu.
@@ -201,7 +205,7 @@ func Open(o Options) (*Engine, error) {
 	}
 	if o.StateDir != "" {
 		var err error
-		if e.records, err = openRecords(o.StateDir); err != nil {
+		if e.records, err = openRecords(o.StateDir, o.LockWait); err != nil {
 			return nil, err
 		}
 	}

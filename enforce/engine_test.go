@@ -484,6 +484,22 @@ func TestTwoEnginesCannotShareAStateDirectory(t *testing.T) {
 	}
 }
 
+func TestAnEngineWaitsForTheOneBeforeIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.open()
+		time.AfterFunc(time.Second, w.crash)
+		o := w.options()
+		o.LockWait = 2 * time.Second
+		e, err := Open(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.e = e
+		w.close()
+	})
+}
+
 func TestAClosedEngineBeginsNothing(t *testing.T) {
 	w := newWorld(t)
 	e := w.open()

@@ -49,6 +49,7 @@ type facts struct {
 	machine         int // established processes on the machine
 	memory          uint64
 	held            []model.Lease
+	standing        int // of these, those that somebody stands still or is slowed down by
 	heldEstablished int
 	heldBytes       uint64
 	before          *model.Lease   // whose place the decision takes, as it was
@@ -101,8 +102,11 @@ func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 			f.lifted = append(f.lifted, l)
 		default:
 			f.held = append(f.held, l.Lease)
-			f.heldEstablished += l.established
-			f.heldBytes += l.bytes
+			if !l.thawed {
+				f.standing++
+				f.heldEstablished += l.established
+				f.heldBytes += l.bytes
+			}
 		}
 	}
 	for pid := range e.peers {
@@ -130,6 +134,9 @@ func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 		if !there {
 			continue // it has ended: nobody to protect, nobody to freeze
 		}
+		if p.exe != "" && !protectedExe(p.exe, f.config.Protected.Exes) {
+			p.exe = unprotected
+		}
 		f.procs = append(f.procs, p)
 		f.parents[pid] = p.parent
 	}
@@ -139,6 +146,10 @@ func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 	f.ticks, f.memory = e.proc.ticks(), e.proc.totalMemory()
 	return f
 }
+
+// unprotected stands for every program that nobody protects. Whoever starts thousands chooses
+// their paths, of 4 KiB each, which is more than the enforcer may take.
+const unprotected = "-"
 
 // count counts the machine's established processes: what the target's share is of. It
 // is done once for a decision, for it reads every process there is.

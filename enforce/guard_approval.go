@@ -25,7 +25,7 @@ func guardApproval(d *model.Decision, f *facts) string {
 	case a.State == model.ApprovalWaiting:
 		return waitsFor(a.ID, a.ExpiresAt)
 	case f.questions >= maxApprovals:
-		return fmt.Sprintf("%d questions wait for a person's yes already", f.questions)
+		return "too many questions wait for a person's yes already, or did a moment ago"
 	}
 	return waitsFor(d.ID, f.now.Add(long))
 }

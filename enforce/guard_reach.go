@@ -15,8 +15,8 @@ import (
 // breakerd cannot make a process look younger than it is.
 func guardReach(_ *model.Decision, f *facts) string {
 	r := f.config.Reach
-	if len(f.held) >= r.Leases {
-		return fmt.Sprintf("%d leases are held already, and %d is the most", len(f.held), r.Leases)
+	if f.standing >= r.Leases {
+		return fmt.Sprintf("%d leases are held already, and %d is the most", f.standing, r.Leases)
 	}
 	mine := f.established()
 	machine := max(f.machine, mine, 1)

@@ -1,6 +1,7 @@
 package enforce
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"os"
@@ -9,9 +10,65 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/breakerd/breakerd/cgroupctl"
 	"github.com/breakerd/breakerd/model"
 )
+
+// Whoever starts thousands of processes chooses the paths of their programs, and the enforcer has
+// 64 MiB.
+func TestALookKeepsNoPathsThatAnybodyChose(t *testing.T) {
+	w := newWorld(t)
+	w.open()
+	defer w.close()
+	long := "/" + strings.Repeat("x", 4000)
+	pids := []int32{100}
+	w.process(100, 1, newStart, "sshd", "/usr/sbin/sshd")
+	for pid := int32(101); pid < 200; pid++ {
+		w.process(pid, 1, newStart, "x", long)
+		pids = append(pids, pid)
+	}
+	r := w.fake.Make("/a", pids...)
+	d := w.decide(r, 101, time.Minute)
+	f := w.e.look(&d, nil, nil)
+	kept := 0
+	for i := range f.procs {
+		kept += len(f.procs[i].exe)
+	}
+	if len(f.procs) != len(pids) || kept > 200 || !strings.Contains(guardProtected(&d, f), "sshd") {
+		t.Errorf("%d processes, %d bytes of paths, %q", len(f.procs), kept, guardProtected(&d, f))
+	}
+}
+
+// Whoever keeps his processes from being moved back keeps nobody else from being held.
+func TestAnUndoThatLeavesNobodyFrozenCountsForNothing(t *testing.T) {
+	for fault, refused := range map[error]string{fmt.Errorf("/a: %w", cgroupctl.ErrThawed): "", unix.EIO: "reach"} {
+		w := newWorld(t)
+		w.open(func(o *Options) { o.Config.Reach.Leases = 1 })
+		out := w.e.Propose(t.Context(), w.decide(w.tree("/a", 100), 100, time.Minute))
+		w.fake.SetFault(func(op string, r cgroupctl.Ref) error {
+			if op == "restore" && r.Path == "/a" {
+				return fault
+			}
+			return nil
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if _, err := w.e.Release(ctx, out.LeaseID, ""); err == nil {
+			t.Error("it was undone")
+		}
+		cancel()
+		if out := w.e.Propose(t.Context(), w.decide(w.tree("/b", 200), 200, time.Minute)); out.RefusedBy != refused {
+			t.Errorf("%v: %+v", fault, out)
+		}
+		if out := w.e.Propose(t.Context(), w.decide(w.tree("/a/below", 300), 300, time.Minute)); out.RefusedBy != "feasibility" {
+			t.Errorf("%v: below it: %+v", fault, out)
+		}
+		w.fake.SetFault(nil)
+		w.e.Advance(time.Now().Add(time.Minute))
+		w.close()
+	}
+}
 
 // Each guard refuses what it is there to refuse, with its reason, and nothing is
 // written; the same decision without the change is carried out.

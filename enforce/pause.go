@@ -98,10 +98,12 @@ func (e *Engine) forbid(why string) {
 
 // writePause puts a pause on disk, or takes it away.
 func (r *records) writePause(p *Pause) error {
-	switch {
-	case r == nil:
+	if r == nil {
 		return nil
-	case p == nil:
+	}
+	r.pausing.Lock() // one at a time: whoever waits for a disk takes a thread
+	defer r.pausing.Unlock()
+	if p == nil {
 		if err := r.root.Remove(pauseFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

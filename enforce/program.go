@@ -208,6 +208,11 @@ func (p Program) undoLeft(ctx context.Context) error {
 	return err
 }
 
+// lockWait is how long a start waits for the enforcer before it to be gone. Ten starts take longer
+// than systemd counts them for, so that it goes on to start one until the disk answers for which
+// the one before waits.
+const lockWait = 5 * time.Second
+
 // open opens the cgroups and the records.
 func (p Program) open(config Config) (*Engine, func(), error) {
 	root := p.CgroupRoot
@@ -226,7 +231,7 @@ func (p Program) open(config Config) (*Engine, func(), error) {
 		c.UseUnits(units)
 	}
 	e, err := Open(Options{
-		Mode: model.Enforce, Config: config, Cgroups: c, StateDir: p.StateDir,
+		Mode: model.Enforce, Config: config, Cgroups: c, StateDir: p.StateDir, LockWait: lockWait,
 		Recorder: p.Recorder, Log: p.Log, at: p.at,
 	})
 	if err != nil {

@@ -249,6 +249,7 @@ const maxCarry = 3 * time.Second
 
 // lookAgain looks, and keeps how many processes the machine had a moment ago.
 func (e *Engine) lookAgain(d *model.Decision, before *facts) *facts {
+	before.procs, before.apart, before.parents = nil, nil, nil // once is enough of thousands
 	f := e.lookAt(d, targetOf(d))
 	e.plan(d, f, before)
 	f.machine = before.machine

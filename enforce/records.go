@@ -27,8 +27,9 @@ type records struct {
 	unlisted error    // why it is not known what is in ended/
 	refused  error    // why these records are not for this enforcer
 
-	mu   sync.Mutex
-	kept []keptRecord // in ended/, the oldest first
+	pausing sync.Mutex // held while a pause is written
+	mu      sync.Mutex
+	kept    []keptRecord // in ended/, the oldest first
 }
 
 type keptRecord struct {
@@ -72,8 +73,10 @@ const (
 	quick durability = false
 )
 
-// openRecords takes the state directory's lock and opens the records in it.
-func openRecords(stateDir string) (*records, error) {
+// openRecords takes the state directory's lock, for which it waits so long, and opens the records
+// in it. It writes nothing that is there already: on a file system that is read-only a write is
+// refused, on one that is frozen for a snapshot it waits, and what was held is to be undone first.
+func openRecords(stateDir string, wait time.Duration) (*records, error) {
 	if err := os.MkdirAll(stateDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make state directory: %w", err)
 	}
@@ -90,17 +93,15 @@ func openRecords(stateDir string) (*records, error) {
 		}
 	}
 	const lockName = "enforcer.lock"
-	lock, err := state.OpenFile(lockName, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
-	if errors.Is(err, unix.EROFS) {
-		// A disk with errors is made read-only. What it still says can be undone, and a
-		// lock needs no writing (flock(2)).
-		lock, err = state.OpenFile(lockName, os.O_RDONLY|unix.O_NOFOLLOW, 0)
+	lock, err := state.OpenFile(lockName, os.O_RDONLY|unix.O_NOFOLLOW, 0) // enough for flock(2)
+	if errors.Is(err, fs.ErrNotExist) {
+		lock, err = state.OpenFile(lockName, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open state directory: %w", err)
 	}
 	r := &records{lock: lock}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := takeLock(lock, wait); err != nil {
 		lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("open state directory %s: another breaker-enforcer is running with it", stateDir)
@@ -112,6 +113,30 @@ func openRecords(stateDir string) (*records, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// takeLock waits so long for whoever has it: one that was killed keeps it until the disk answers
+// for which it waits.
+func takeLock(f *os.File, wait time.Duration) error {
+	for until := time.Now().Add(wait); ; time.Sleep(lockRetry) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || !time.Now().Before(until) {
+			return err
+		}
+	}
+}
+
+const lockRetry = 20 * time.Millisecond
+
+// makeDir makes a directory that is not there.
+func makeDir(in *os.Root, name string) error {
+	if _, err := in.Lstat(name); err == nil {
+		return nil
+	}
+	if err := in.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("make lease records: %w", err)
+	}
+	return nil
 }
 
 // leasesDir holds the records, within the state directory.
@@ -131,8 +156,8 @@ func onlyOurs(dir *os.Root) error {
 }
 
 func (r *records) open(state *os.Root) error {
-	if err := state.Mkdir(leasesDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make lease records: %w", err)
+	if err := makeDir(state, leasesDir); err != nil {
+		return err
 	}
 	if info, err := state.Lstat(leasesDir); err != nil || !info.IsDir() {
 		return fmt.Errorf("open lease records: %s is no directory (%v)", leasesDir, err)
@@ -145,8 +170,8 @@ func (r *records) open(state *os.Root) error {
 		return fmt.Errorf("open lease records %s: %w", r.root.Name(), err)
 	}
 	for _, sub := range []string{activeDir, endedDir, unreadableDir} {
-		if err := r.root.Mkdir(sub, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return fmt.Errorf("make lease records: %w", err)
+		if err := makeDir(r.root, sub); err != nil {
+			return err
 		}
 	}
 	// Not errors yet: what is held is undone first. See Engine.Recover and Program.Run.

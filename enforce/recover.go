@@ -68,18 +68,19 @@ func (e *Engine) recover(ctx context.Context) (done []model.Lease, told, missing
 		found   []*lease
 		trouble []error
 		again   []error
+		tidy    []func()
 	)
 	for _, entry := range entries {
 		name := entry.Name()
 		id, isRecord := strings.CutSuffix(name, suffix)
 		if strings.HasPrefix(name, ".") {
 			// A record that was not finished: what it would have covered was not written.
-			e.records.root.Remove(activeDir + "/" + name)
+			tidy = append(tidy, func() { e.records.root.Remove(activeDir + "/" + name) })
 			continue
 		}
 		if !isRecord || checkID(id) != nil {
 			trouble = append(trouble, fmt.Errorf("read lease records: %q is no name of a record; set aside", name))
-			e.records.root.Rename(activeDir+"/"+name, unreadableDir+"/"+name)
+			tidy = append(tidy, func() { e.records.root.Rename(activeDir+"/"+name, unreadableDir+"/"+name) })
 			continue
 		}
 		if e.knows(id) {
@@ -105,11 +106,14 @@ func (e *Engine) recover(ctx context.Context) (done []model.Lease, told, missing
 			})
 			continue
 		}
-		found = append(found, e.adopt(l))
+		adopted := e.adopt(l)
+		found = append(found, adopted)
+		e.undoing.Go(func() { e.undo(adopted) })
 	}
-	// The undo comes before the count of what was done earlier.
-	for _, l := range found {
-		e.undoing.Go(func() { e.undo(l) })
+	// The undo comes before all that writes to a disk, which may not answer, and before the count of
+	// what was done earlier.
+	for _, do := range tidy {
+		do()
 	}
 	if err := e.rememberRate(found); err != nil {
 		mu.Lock()
@@ -212,10 +216,15 @@ func (e *Engine) undoBlind(ctx context.Context, r cgroupctl.Ref, id string, limi
 		return "", err
 	}
 	w := cgroupctl.FreezeWrite()
-	if o, err := e.cgroups.Owner(ctx, r); err == nil && o.Own && o.Unit.FreezerState == "frozen" {
+	o, unknown := e.cgroups.Owner(ctx, r)
+	if unknown == nil && o.Own && o.Unit.FreezerState == "frozen" {
 		w = cgroupctl.FreezeUnitWrite(o.Unit.Name)
 	}
-	return e.cgroups.Restore(ctx, r, w)
+	note, err = e.cgroups.Restore(ctx, r, w)
+	if err == nil {
+		err = unknown // it is thawed, and systemd may take the unit for frozen still
+	}
+	return note, err
 }
 
 // rememberRate counts the actions of before the restart, so that restarting is no

@@ -156,7 +156,7 @@ func targetOf(d *model.Decision) cgroupctl.Ref {
 
 // sameWay reports whether a later look would have it done as the record says.
 func sameWay(l *lease, f *facts) bool {
-	return (l.Inside != "") == (f.way == cgroupctl.WayInside) && slices.Equal(f.writes, l.Writes)
+	return f.noWay == "" && (l.Inside != "") == (f.way == cgroupctl.WayInside) && slices.Equal(f.writes, l.Writes)
 }
 
 // write makes the writes of a lease, or moves the tree into a cgroup that is frozen. The

@@ -133,6 +133,7 @@ func (e *Engine) retry(l *lease, err error) {
 	e.mu.Lock()
 	pause := min(firstRetry<<min(l.tries, 10), lastRetry)
 	l.tries++
+	l.thawed = errors.Is(err, cgroupctl.ErrThawed)
 	l.retryAt = e.now().Add(pause)
 	l.addNote("an undo failed: " + err.Error())
 	e.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,9 @@ import (
 	"github.com/breakerd/breakerd/systemd"
 )
 
+// mostThreads run Go code at a time: an undo for each of a few leases, and the answers to them.
+const mostThreads = 4
+
 // version is set by the linker.
 var version = "devel"
 
@@ -23,6 +27,11 @@ func main() {
 	// Go ends a program that writes to a standard error whose reader is gone, as journald's is
 	// where it was stopped, although systemd has SIGPIPE ignored (os/signal).
 	signal.Ignore(syscall.SIGPIPE)
+	// Go's collector of garbage may start a thread for each CPU, and there are machines with more of
+	// them than a unit may have threads: to be refused one ends the program.
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(min(mostThreads, runtime.GOMAXPROCS(0)))
+	}
 	log := newLogWriter(os.Stderr)
 	err := command(log).ExecuteContext(context.Background())
 	if err != nil {
@@ -39,7 +48,7 @@ func command(log io.Writer) *cobra.Command {
 	var undo bool
 	c := &cobra.Command{
 		Use:           "breaker-enforcer",
-		Short:         "Freeze a cgroup for a limited time, if every guard agrees, and thaw it again",
+		Short:         "Freeze or throttle a cgroup for a limited time, if every guard agrees, and undo it again",
 		Long:          long,
 		Version:       version,
 		Args:          cobra.NoArgs,
