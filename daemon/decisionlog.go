@@ -3,7 +3,6 @@ package daemon
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"os"
 	"slices"
 	"sync"
@@ -73,7 +72,7 @@ func (l *decisions) log(incident string, a *judge.Answer) (inputHash string) {
 	}, l.labels)
 	var text []byte
 	if err == nil {
-		text, err = json.Marshal(e)
+		text, err = e.Text(systemd.MaxLog)
 	}
 	l.mu.Lock()
 	l.failed = err

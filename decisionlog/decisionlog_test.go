@@ -16,6 +16,7 @@ import (
 
 	"github.com/breakerd/breakerd/model"
 	"github.com/breakerd/breakerd/policy"
+	"github.com/breakerd/breakerd/safetext"
 )
 
 var at = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -57,6 +58,54 @@ func TestAnEntryIsInTheFormOfOPAsDecisionLogWithoutWhatIsMasked(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, e); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// What the journal shows has no characters that have to be escaped for it, and no more than it takes.
+func TestAnEntrysTextIsJSONInASCIIWithinItsLimit(t *testing.T) {
+	a := answer()
+	a.Input.Incident.Culprit.Cgroup = "/a\x7f\u202e\U000e0041\u00e9\x1b"
+	for range 64 {
+		a.Verdict.Asked = append(a.Verdict.Asked, policy.Request{Policy: "breaker.a", Action: model.Action{Kind: model.Freeze, Reason: strings.Repeat("x", 256)}})
+	}
+	e, err := Mask{}.Entry(a, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole, err := e.Text(1 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		limit         int
+		erased        []string
+		cgroup, asked bool
+	}{
+		{len(whole), nil, true, true},
+		{len(whole) - 1, []string{"/input"}, false, true},
+		{4 << 10, []string{"/input", "/result/asked", "/result/denied"}, false, false},
+	} {
+		text, err := e.Text(tt.limit)
+		if err != nil || len(text) > tt.limit || safetext.Printable(string(text)) != string(text) {
+			t.Errorf("%d bytes at most: %d bytes, error %v\n%s", tt.limit, len(text), err, text)
+		}
+		var got struct {
+			Input  *policy.Input
+			Result Result
+			Erased []string
+		}
+		if err := json.Unmarshal(text, &got); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tt.erased, got.Erased); diff != "" || got.Result.Action.Action.Kind != model.Freeze {
+			t.Errorf("%d bytes at most: %s, action %+v", tt.limit, diff, got.Result.Action)
+		}
+		if tt.cgroup != (got.Input != nil && got.Input.Incident.Culprit.Cgroup == a.Input.Incident.Culprit.Cgroup) || tt.asked != (len(got.Result.Asked) == 65) {
+			t.Errorf("%d bytes at most: input %+v, %d asked", tt.limit, got.Input, len(got.Result.Asked))
+		}
+	}
+	if e.Input == nil || len(e.Result.Asked) != 65 || e.Erased != nil {
+		t.Error("what is sent elsewhere was changed")
 	}
 }
 

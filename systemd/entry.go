@@ -52,8 +52,17 @@ type Entry struct {
 // by default), so no entry is ever too large to be sent without waiting.
 const (
 	maxValue  = 4 << 10
+	MaxLog    = 40 << 10 // of FieldLog, which is JSON: cut short it could not be read
 	maxFields = 40
 )
+
+// bound is how long the value of a field may be, in bytes.
+func bound(name string) int {
+	if Field(name) == FieldLog {
+		return MaxLog
+	}
+	return maxValue
+}
 
 // check refuses what would not be a field of ours. The names are constants, so
 // this is about a mistake in the program, not about hostile input.
@@ -84,7 +93,7 @@ func (e Entry) native(identifier string) []byte {
 	add := func(name, value string) {
 		out = append(out, name...)
 		out = append(out, '=')
-		out = append(out, shown(value)...)
+		out = append(out, shown(value, bound(name))...)
 		out = append(out, '\n')
 	}
 	add("PRIORITY", strconv.Itoa(int(e.Priority)))
@@ -106,7 +115,7 @@ func (e Entry) jsonLine(now time.Time) []byte {
 	out = strconv.AppendInt(out, int64(e.Priority), 10)
 	add := func(name, value string) {
 		out = append(append(out, ','), quote(name)...)
-		out = append(append(out, ':'), quote(shown(value))...)
+		out = append(append(out, ':'), quote(shown(value, bound(name)))...)
 	}
 	add("message_id", string(e.MessageID))
 	add("message", e.Message)
@@ -121,15 +130,15 @@ func quote(s string) []byte {
 	return quoted
 }
 
-// shown makes a value printable and bounds it. Fields are treated as the message
+// shown makes a value printable and bounds it to limit bytes. Fields are treated as the message
 // is, because the catalog puts them into the text that journalctl -x shows.
-func shown(value string) string {
+func shown(value string, limit int) string {
 	const more = "…"
-	text := safetext.Printable(cut(value, maxValue))
-	if len(value) <= maxValue && len(text) <= maxValue {
+	text := safetext.Printable(cut(value, limit))
+	if len(value) <= limit && len(text) <= limit {
 		return text
 	}
-	return cut(text, maxValue-len(more)) + more
+	return cut(text, limit-len(more)) + more
 }
 
 // cut shortens a text to so many bytes, not within a letter.

@@ -215,16 +215,26 @@ func TestTheLargestEntryFitsADatagram(t *testing.T) {
 	j := openJournal(path, "breakerd", nil)
 	defer closeJournal(t, j)
 	e := Entry{Message: strings.Repeat("é\x00", 1<<20), Fields: map[Field]string{}}
-	for i := range maxFields {
+	for i := range maxFields - 1 {
 		e.Fields[Field(fmt.Sprint("BREAKER_F", i))] = strings.Repeat("é", 1<<20)
 	}
+	decision := strings.Repeat("x", MaxLog)
+	e.Fields[FieldLog] = decision
 	if err := j.Write(e); err != nil {
 		t.Fatal(err)
 	}
+	whole := false
 	for line := range strings.Lines(receive(t, conn)) {
+		if line == string(FieldLog)+"="+decision+"\n" {
+			whole = true
+			continue
+		}
 		if len(line) > maxValue+64 || strings.Contains(line, "\uFFFD") {
 			t.Errorf("%d bytes: %.60q", len(line), line)
 		}
+	}
+	if !whole {
+		t.Error("an entry of the decision log is cut")
 	}
 }
 
