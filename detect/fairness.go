@@ -69,12 +69,48 @@ func (w *window) wrongs() map[model.CgroupID][]wrong {
 			w.wronged[n.Offender] = append(w.wronged[n.Offender], x)
 		}
 	}
+	excuseTheWronged(w.wronged)
 	for _, list := range w.wronged {
 		slices.SortFunc(list, func(a, b wrong) int {
 			return cmp.Or(cmp.Compare(b.msPerSecond, a.msPerSecond), cmp.Compare(a.victim, b.victim))
 		})
 	}
 	return w.wronged
+}
+
+// excuseTheWronged accuses nobody of a wait for which somebody else answers first: one who makes the
+// same victim wait as long or longer, and wrongs the accused, too. A service that gets its turn beside
+// a crowd does not answer to those who wait for both.
+func excuseTheWronged(wronged map[model.CgroupID][]wrong) {
+	type pair struct{ offender, victim model.CgroupID }
+	wrongs := make(map[pair]bool)
+	type made struct {
+		offender    model.CgroupID
+		msPerSecond float64
+	}
+	by := make(map[model.CgroupID][]made) // wait, the worst first
+	for offender, list := range wronged {
+		for _, x := range list {
+			wrongs[pair{offender, x.victim}] = true
+			by[x.victim] = append(by[x.victim], made{offender, x.msPerSecond})
+		}
+	}
+	for victim, offenders := range by {
+		slices.SortFunc(offenders, func(a, b made) int {
+			return cmp.Or(cmp.Compare(b.msPerSecond, a.msPerSecond), cmp.Compare(a.offender, b.offender))
+		})
+		by[victim] = offenders[:min(len(offenders), maxFindings)]
+	}
+	for offender, list := range wronged {
+		left := slices.DeleteFunc(list, func(x wrong) bool {
+			return slices.ContainsFunc(by[x.victim], func(first made) bool {
+				return first.msPerSecond >= x.msPerSecond && wrongs[pair{first.offender, offender}]
+			})
+		})
+		if wronged[offender] = left; len(left) == 0 {
+			delete(wronged, offender)
+		}
+	}
 }
 
 // fight is between two branches of the tree: those of the one whom the other made wait, and those

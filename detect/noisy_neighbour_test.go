@@ -157,6 +157,27 @@ func TestNoisyNeighbourStaysSilent(t *testing.T) {
 	}
 }
 
+// A service that gets its turn beside a crowd makes others wait, too, who wait for the crowd above all.
+func TestWhoIsWrongedAnswersForNothingBesideTheOneWhoWrongsHim(t *testing.T) {
+	s := newScene()
+	hogsAndService(s)
+	s.end(0.1, 0)
+	for range 20 {
+		s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(430 * time.Millisecond)})
+		s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(60 * time.Millisecond)})
+		s.cgroup(model.CgroupSample{ID: 80, RunNS: uint64(5 * time.Millisecond)})
+		s.waits(job, service, 180*time.Millisecond)
+		s.waits(job, 80, 180*time.Millisecond)
+		s.waits(service, 80, 70*time.Millisecond)
+		s.end(1, 1)
+		for _, c := range s.changes {
+			if c.Incident.Kind == model.NoisyNeighbour && c.Incident.Culprit.CgroupID == service {
+				t.Fatalf("the service is accused: %s", c.Incident.Summary)
+			}
+		}
+	}
+}
+
 // Ten tasks that share a CPU with somebody who lets none of them run have lost that CPU, and not ten.
 func TestACrowdThatIsStarvedHasLostItsCPU(t *testing.T) {
 	s := newScene()

@@ -79,6 +79,49 @@ func TestAQuotaThatCannotBeReadIsNotTakenForNone(t *testing.T) {
 	}
 }
 
+// Of more who wait than can be read in a tick, some may have a quota that nobody knows.
+func TestAQuotaThatWasNeverReadIsNotTakenForNone(t *testing.T) {
+	root := t.TempDir()
+	var names []string
+	for i := range detailMost + 4 {
+		names = append(names, fmt.Sprint("/c", i))
+		if err := os.MkdirAll(filepath.Join(root, names[i]), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, names[i], "cpu.stat"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := host.Reader{CgroupRoot: root}
+	o := &Observer{reader: r, tree: r.Tree(), details: newDetails(), tick: time.Second}
+	if err := o.tree.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	s := &model.Sample{LengthNS: int64(time.Microsecond)}
+	for _, path := range append(names, "/") {
+		id, err := o.tree.ID(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Cgroups = append(s.Cgroups, model.CgroupSample{ID: id, Path: path})
+		s.Waits = append(s.Waits, model.Wait{Resource: model.CPU, By: model.ByCgroup, Offender: 1 << 40, Victim: id, NS: uint64(time.Second)})
+	}
+	o.readDetails(s, model.Host{})
+	unread := 0
+	for i := range s.Cgroups {
+		c := &s.Cgroups[i]
+		if c.QuotaUnread == (c.Detail != nil || c.Path == "/") {
+			t.Errorf("%s: read %v, said to be unread %v", c.Path, c.Detail != nil, c.QuotaUnread)
+		}
+		if c.QuotaUnread {
+			unread++
+		}
+	}
+	if unread < 3 {
+		t.Errorf("%d were not read: the test has too few", unread)
+	}
+}
+
 // What changes from tick to tick is read of who waits in each of them, and that must not
 // keep the rest from being read in its turn.
 func TestWhoWaitsIsReadWholeInTurnToo(t *testing.T) {
