@@ -32,7 +32,7 @@ type Incident struct {
 	Victims  []Victim           `json:"victims" doc:"Cgroups that were made to wait, the worst first, at most 256."`
 	Evidence map[string]float64 `json:"evidence" doc:"Figures that the detector went by, named with their units. Which there are depends on the kind."`
 	// How far the accusation goes.
-	Estimated  bool    `json:"estimated" doc:"Whether the blame was worked out from circumstances and not measured: always for memory and io."`
+	Estimated  bool    `json:"estimated" doc:"Whether who made whom wait was worked out from circumstances and not measured: for memory_pressure, io_pressure, and psi_saturation of memory and io. In a memory_leak nobody waits, and it is false."`
 	Confidence float64 `json:"confidence" doc:"How sure the verdict on the culprit is." unit:"0 to 1"`
 	Margin     float64 `json:"margin" doc:"How much more of the cause the culprit accounts for than the next suspect." unit:"0 to 1"`
 }
@@ -87,7 +87,7 @@ type Breaker struct {
 	SinceMS    int64              `json:"since_ms" doc:"How long the state has lasted." unit:"ms"`
 	Opened     int                `json:"opened" doc:"How often it was held of late. Each time doubles how long it is held next." unit:"times"`
 	Rung       int                `json:"rung" doc:"Which action of the ladder it is at, 0 for the first." unit:"actions before it"`
-	Refuted    bool               `json:"refuted" doc:"Whether holding it for this kind of trouble did not help the victims, not long ago. It is not held then, whatever is asked for."`
+	Refuted    bool               `json:"refuted" doc:"Whether holding it for this kind of trouble did not help its victims lately. While it is true it is not held, also where a policy asks for it."`
 	LastEffect model.Effect       `json:"last_effect" doc:"Whether it helped the victims when it was held last." enum:"unknown,relieved,partial,none"`
 	LastEnd    model.EndReason    `json:"last_end" doc:"Why the last lease ended, empty if there was none or nobody knows." enum:",expired,released,heartbeat,shutdown,recovered,unconfirmed,refused,failed,yielded,no_relief,replaced"`
 }

@@ -36,12 +36,12 @@ const (
 // Settings are the keys of breakerd.yaml.
 type Settings struct {
 	// Mode is how far breakerd may go.
-	Mode model.Mode `yaml:"mode" doc:"How far breakerd may go: monitor (watch and tell), dry-run (go through everything and write nothing) or enforce (ask breaker-enforcer)."`
+	Mode model.Mode `yaml:"mode" doc:"How far breakerd may go: monitor (watch and tell), dry-run (go through everything and write nothing) or enforce (ask breaker-enforcer). Needs a restart."`
 	// Tick is how often a sample is taken: a shorter one costs more than it sees, a longer
 	// one is slower than the holds of the detectors.
-	Tick config.Duration `yaml:"tick" doc:"How often the machine is looked at. Where nothing happens, a sample is taken each second." range:"50ms..2s"`
+	Tick config.Duration `yaml:"tick" doc:"How often the machine is looked at. Where nothing happens a sample is taken each second, and after ten such seconds every two." range:"50ms..2s"`
 	// RuntimeDir holds the sockets.
-	RuntimeDir string `yaml:"runtime_dir" doc:"Folder of the sockets; breaker-enforcer and breakerctl must be told of another one with --runtime-dir."`
+	RuntimeDir string `yaml:"runtime_dir" doc:"Folder of the sockets; breaker-enforcer and breakerctl must be told of another one with --runtime-dir. Needs a restart."`
 	// Policies say what decides.
 	Policies Policies `yaml:"policies" doc:"What decides. See breakerd-policies(7)."`
 	// History is what is kept of what happened.
@@ -55,9 +55,9 @@ type Settings struct {
 // History is how much is kept, and where.
 type History struct {
 	// Enabled keeps it at all.
-	Enabled bool `yaml:"enabled" doc:"Whether anything is kept on the disk. Without it incidents are remembered until breakerd stops."`
+	Enabled bool `yaml:"enabled" doc:"Whether anything is kept on the disk. Without it incidents are remembered until breakerd stops. Needs a restart."`
 	// Dir is breakerd's own folder.
-	Dir string `yaml:"dir" doc:"Folder of the file; breakerd's own, and made if missing."`
+	Dir string `yaml:"dir" doc:"Folder of the file; breakerd's own, and made if missing. Needs a restart."`
 	// MaxAge is how long something is kept.
 	MaxAge config.Duration `yaml:"max_age" doc:"How long an incident is kept after its end." range:"1h..87600h"`
 	// MaxSize bounds the file.
@@ -83,7 +83,7 @@ type DecisionLog struct {
 	Enabled   bool     `yaml:"enabled" doc:"Whether answers are written to the journal and their input's hash to the history; each once until it is another."`
 	Mask      []string `yaml:"mask" doc:"What is erased of the input, as JSON pointers; of a list only the whole."`
 	URL       string   `yaml:"url" doc:"An http or https URL that entries are sent to as OPA sends them; empty for none. The unit has no network: see network.conf in /usr/share/breakerd."`
-	TokenFile string   `yaml:"token_file" doc:"File whose content is sent with them as a bearer token; empty for none."`
+	TokenFile string   `yaml:"token_file" doc:"File whose content is sent with them as a bearer token, over https only; empty for none."`
 }
 
 // Bundle is where an OPA bundle comes from, and who must have signed it.
@@ -93,7 +93,7 @@ type Bundle struct {
 	PublicKey string          `yaml:"public_key" doc:"File with the PEM of the key that must have signed the bundle (or the secret, of an HMAC); empty where none must. Without TLS a URL needs one."`
 	Algorithm string          `yaml:"algorithm" doc:"Algorithm of the signature, as JSON Web Signatures name it: RS256, ES256, HS256 and their likes."`
 	Poll      config.Duration `yaml:"poll" doc:"How often a server is asked for another bundle. A file or a folder is watched as paths are." range:"1s..24h"`
-	TokenFile string          `yaml:"token_file" doc:"File whose content is sent to the server as a bearer token; empty for none."`
+	TokenFile string          `yaml:"token_file" doc:"File whose content is sent to the server as a bearer token, over https only; empty for none."`
 }
 
 // Default watches and does nothing.

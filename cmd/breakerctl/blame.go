@@ -53,7 +53,7 @@ tasks, or because of its own quota, is nobody else's.`,
 			return nil
 		},
 	}
-	c.Flags().DurationVar(&window, "window", 0, "only the last `DURATION`, such as 30s (default: since breakerd started)")
+	c.Flags().DurationVar(&window, "window", 0, "only the last `DURATION`, such as 30s, at most 5m (default: since breakerd started)")
 	c.Flags().StringVar(&by, "by", by, "`NAME` them by cgroup, unit or container, and add up those with one name")
 	c.Flags().StringVar(&key, "sort", key, "sort the first table by `KEY`: "+strings.Join(blameKeys, ", "))
 	c.Flags().IntVar(&most, "most", most, "rows of a table at the most")

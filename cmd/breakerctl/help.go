@@ -24,4 +24,4 @@ Files:
 Exit codes:
   0  all is well
   1  it is not; the message says what, and what to do
-  2  there is no such incident, lease, cgroup or process`
+  2  there is no such incident, cgroup or process`

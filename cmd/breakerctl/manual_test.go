@@ -85,8 +85,7 @@ func configPage() []byte {
 
 const configIntro = `Both files are YAML and read strictly: a key that is not known, a value that cannot be or a second document
 is an error with file, line and column, and nothing of it is used. A key that is not there has its default, so
-that an empty or a missing file changes nothing. A value that stands elsewhere in the file (*name) is not
-understood.
+that an empty or a missing file changes nothing. YAML aliases (*name) are refused.
 
 The files of breakerd.yaml.d/ are read after breakerd.yaml in the order of their names; each changes the keys
 that it names, and a list is replaced as a whole. A breakerd that is started with --config FILE reads the files
@@ -95,8 +94,8 @@ of FILE.d/.
 A duration is a number and its unit: 250ms, 10s, 1h30m. A size is a number and its unit: 64MiB, 2GB. A bare
 number is refused for both.
 
-breakerd reads its files and the policies again at systemctl reload breakerd (SIGHUP). mode and runtime_dir need
-a restart; breakerd says so in the journal and in breakerctl status. What is refused leaves the old
+breakerd reads its files and the policies again at systemctl reload breakerd (SIGHUP). mode, runtime_dir,
+history.enabled and history.dir need a restart; breakerd says so in the journal and in breakerctl status. What is refused leaves the old
 configuration in force.
 
 breakerctl config check says whether the files would be loaded, breakerctl config show where each value comes
@@ -104,7 +103,10 @@ from, and breakerctl config diff what differs from the defaults.`
 
 const enforcerIntro = `The limits that hold whatever breakerd and its policies ask for. The file, and every folder above it, must
 belong to root and nobody else may write it; else the enforcer does not start. There are no drop-ins.
-At systemctl reload breaker-enforcer it is read again; allow needs a restart.`
+At systemctl reload breaker-enforcer it is read again; allow needs a restart.
+
+breakerd reads it as well, when it starts: for the guards of monitor and dry-run, and for who may promote policies. So let its
+user read the file, and restart breakerd after a change.`
 
 func keyItems(p *manual.Page, keys []config.Key) {
 	for _, k := range keys {

@@ -21,10 +21,11 @@ and to tell. A pause outlives a restart of the enforcer, and of the machine.
 
 Whoever is in the group breakerd may pause; only root may resume.
 
-Where nothing answers any more, the file RELEASE in the runtime directory does both, for as
-long as it is there:
+Where nothing answers any more, a file RELEASE does both, for as long as it is there. The
+second cannot be taken away by breakerd's own user:
 
-  touch /run/breakerd/RELEASE`,
+  touch /run/breakerd/RELEASE
+  touch /var/lib/breakerd/RELEASE`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if c.Flags().Changed("for") && (long < time.Second || long > enforce.MaxPause) {
 				return fmt.Errorf("--for %s: it must be between 1s and %s; without it the pause goes on until breakerctl resume", long, enforce.MaxPause)
@@ -32,7 +33,7 @@ long as it is there:
 			return a.tellPaused(c, func(ctx context.Context, e *enforce.Client) (enforce.Status, error) { return e.Pause(ctx, long) })
 		},
 	}
-	c.Flags().DurationVar(&long, "for", 0, "how long, such as 30m or 12h; until breakerctl resume if not given")
+	c.Flags().DurationVar(&long, "for", 0, "how long, from 1s to 720h; until breakerctl resume if not given")
 	return c
 }
 

@@ -23,7 +23,8 @@ says what a policy sees and can ask for. Nothing here but promote changes what a
 	return c
 }
 
-const policyPaths = `Without PATH it is the policies that breakerd.yaml names, /etc/breakerd/policies by default.`
+const policyPaths = `Without PATH it is the folders of policies.paths in breakerd.yaml, /etc/breakerd/policies by
+default, without a bundle: breakerctl config check looks at one that is on the disk.`
 
 // policyPathsOr are the policies that the arguments name, or else those of breakerd.
 func policyPathsOr(args []string) ([]string, error) {

@@ -11,8 +11,9 @@ func (a *app) policyPromote() *cobra.Command {
 		Use: "promote [HASH]", Short: "Put the policies in force that breakerd has on trial", Args: cobra.MaximumNArgs(1),
 		Long: `Put the set of policies in force that is tried beside the one before, without waiting for its
 time, or although it would newly hold somebody who is protected or of whom there was no
-incident before: breakerctl status says whom. With HASH it must be that set, so that you say yes to
-none that has come since you looked. Only root may, and whom allow.approvers names in
+incident before: breakerctl status -o json says whom (policies.trial.more). With HASH, the whole
+policies.trial.hash that stands there, it must be that set, so that you say yes to none that has
+come since you looked. Only root may, and whom allow.approvers names in
 enforcer.yaml. The guards hold all the same: nobody protected is ever touched.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			hash := ""

@@ -21,9 +21,11 @@ func (a *app) record() *cobra.Command {
 	var length time.Duration
 	c := &cobra.Command{
 		Use: "record FILE", Short: "Write down what breakerd sees, to judge it again later", Args: cobra.ExactArgs(1),
-		Long: `Write every sample that breakerd takes, and what became of each decision, to a file, for
-some time or until interrupted. breakerctl replay judges it again, on any machine and
-without root. Where the name ends in .gz the file is compressed.
+		Long: `Write every sample that breakerd takes, and what became of each decision, to a new FILE, for
+some time or until interrupted. It ends early, with exit code 1, when the configuration is read
+again or other policies come into force or on trial: replay --partial takes what there is.
+breakerctl replay judges it again, on any machine and without root. Where the name ends in .gz
+the file is compressed.
 
 A recording holds the names and command lines of all processes: treat it as a secret.`,
 		RunE: func(c *cobra.Command, args []string) error {

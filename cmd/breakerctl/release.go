@@ -18,11 +18,13 @@ func (a *app) release() *cobra.Command {
 		Use: "release ID | --all", Short: "Let go what is held, before its time is up", Args: cobra.MaximumNArgs(1), ValidArgsFunction: a.completeLeases,
 		Long: `End a lease, or all of them: what was frozen is thawed, and the command returns when that
 is done. If breakerd does not answer within two seconds, the enforcer is asked itself. If that
-does not answer either, these let go as well:
+does not answer either, these let go as well. Others may be held next: breakerctl pause first
+where that is not wanted.
 
   kill -USR2 $(pidof breaker-enforcer)
   systemctl stop breaker-enforcer        or end the process with SIGTERM
-  breaker-enforcer --undo                if it does not run any more`,
+  /usr/libexec/breakerd/breaker-enforcer --undo
+                                         if it does not run any more`,
 		RunE: func(c *cobra.Command, args []string) error {
 			id := ""
 			switch {

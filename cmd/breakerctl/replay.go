@@ -43,7 +43,7 @@ dry run, and the guards are not asked, because they look at a machine and not at
 		},
 	}
 	c.Flags().StringArrayVar(&o.policies, "policy", nil, "`DIR` of .rego files, instead of the recording's policies; may be given more than once")
-	c.Flags().StringVar(&o.config, "config", "", "`FILE` whose thresholds apply, instead of the recording's")
+	c.Flags().StringVar(&o.config, "config", "", "`FILE` whose thresholds and breaker settings apply, instead of the recording's")
 	c.Flags().BoolVar(&o.partial, "partial", false, "accept a truncated recording, and judge what is whole")
 	return c
 }

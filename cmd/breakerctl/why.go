@@ -19,7 +19,7 @@ func (a *app) why() *cobra.Command {
 		Long: `Say what an incident is about, what caused it, and what was seen when it opened: the
 processes and cgroups that weighed most, who waited for whom, the pressures, the limits,
 and the programs that were started last. That was captured once, when it opened; the
-newest 5000 incidents keep it. Then what was decided about it, how often, and what was
+newest 5000 incidents keep it (200 without a history). Then what was decided about it, how often, and what was
 held, with how long its victims waited meanwhile.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			in, err := a.incident(c, args[0])

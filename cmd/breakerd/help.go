@@ -17,7 +17,8 @@ Modes:
 Privileges:
   CAP_BPF and CAP_PERFMON, to attach the kernel programs; on Linux before 5.11 the memlock
   limit must allow 16 MB, too. Run as another user than root it gives them up once all is
-  attached, where the kernel then still lets it read (Linux 5.19 and later).
+  attached, where the kernel then still lets it read (Linux 5.19 and later, or with
+  kernel.unprivileged_bpf_disabled=0).
 
 Needs:
   Linux 5.10 or later and a mounted cgroup2. Without BTF (/sys/kernel/btf/vmlinux) only
