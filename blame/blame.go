@@ -22,7 +22,8 @@ type Shares struct {
 	WaitNS    uint64 // the sum of all that follow
 
 	Neighbours    []Neighbour // other cgroups, the worst first
-	SelfNS        uint64      // the victim's own other tasks
+	SelfNS        uint64      // the victim's own other tasks, and what it asked for
+	AskedNS       uint64      // of SelfNS, what its tasks asked for: they let others go first
 	OwnQuotaNS    uint64      // held by its own cpu.max, or an ancestor's
 	KernelNS      uint64      // kernel threads, interrupts, a CPU waking up
 	OurThrottleNS uint64      // held by a limit of ours
@@ -86,6 +87,7 @@ type source uint8
 const (
 	byUnknown source = iota
 	byKernel
+	byAsked
 	byCgroup
 )
 
@@ -94,6 +96,8 @@ func cellOf(w *model.Wait) (c Cell, ok bool) {
 	switch w.By {
 	case model.ByKernel:
 		c.by = byKernel
+	case model.ByAsked:
+		c.by = byAsked
 	case model.ByCgroup:
 		c.by = byCgroup
 	}
@@ -236,6 +240,9 @@ func (g gathered) add(c Cell) {
 	switch {
 	case c.by == byKernel:
 		v.KernelNS += c.ns
+	case c.by == byAsked:
+		v.SelfNS += c.ns
+		v.AskedNS += c.ns
 	case c.by != byCgroup:
 		v.UnknownNS += c.ns
 	case c.offender == c.victim:
@@ -267,6 +274,7 @@ func (s *Shares) takeFromAll(ns uint64) (taken uint64) {
 		return 0
 	}
 	ns = min(ns, whole)
+	s.AskedNS -= mulDiv(s.AskedNS, ns, whole) // as of SelfNS, of which it stays a part
 	for _, c := range causes {
 		part := mulDiv(*c, ns, whole)
 		*c -= part

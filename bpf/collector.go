@@ -253,6 +253,9 @@ func (c *Collector) collectCounts(s *model.Sample) error {
 		if n.WaitKernel > 0 {
 			s.Waits = append(s.Waits, model.Wait{Resource: model.CPU, By: model.ByKernel, Victim: cg, NS: n.WaitKernel})
 		}
+		if n.WaitAsked > 0 {
+			s.Waits = append(s.Waits, model.Wait{Resource: model.CPU, By: model.ByAsked, Victim: cg, NS: n.WaitAsked})
+		}
 	})
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ type collectorCgroupCounts struct {
 	Wait       uint64
 	WaitSelf   uint64
 	WaitKernel uint64
+	WaitAsked  uint64
 	Forks      uint64
 	Execs      uint64
 	Exits      uint64
@@ -64,6 +65,7 @@ type collectorCpuState struct {
 		Wait       uint64
 		WaitSelf   uint64
 		WaitKernel uint64
+		WaitAsked  uint64
 		EpochRun   uint64
 	}
 	Cells [256]struct {

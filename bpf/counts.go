@@ -110,6 +110,7 @@ func minusCounts(a, b collectorCgroupCounts) collectorCgroupCounts {
 		Wait:       a.Wait - b.Wait,
 		WaitSelf:   a.WaitSelf - b.WaitSelf,
 		WaitKernel: a.WaitKernel - b.WaitKernel,
+		WaitAsked:  a.WaitAsked - b.WaitAsked,
 		Forks:      a.Forks - b.Forks,
 		Execs:      a.Execs - b.Execs,
 		Exits:      a.Exits - b.Exits,

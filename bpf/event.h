@@ -59,6 +59,7 @@ struct cgroup_counts {
 	__u64 wait;	   /* time runnable and not running, settled (sched.h) */
 	__u64 wait_self;   /* the part in which the cgroup's own tasks ran */
 	__u64 wait_kernel; /* the part in which a kernel thread ran, or an idle CPU woke up */
+	__u64 wait_asked;  /* the part that its tasks asked for: see asked_to_wait() */
 	__u64 forks;
 	__u64 execs;
 	__u64 exits;

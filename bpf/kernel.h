@@ -108,6 +108,7 @@ struct task_struct {
 	int pid;
 	int tgid;
 	int on_rq;
+	int prio; /* below 100: real-time, or a deadline */
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	__u64 start_boottime; /* real_start_time before 5.5 */

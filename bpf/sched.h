@@ -73,6 +73,7 @@ struct gathered {
 	__u64 wait;
 	__u64 wait_self;
 	__u64 wait_kernel;
+	__u64 wait_asked;
 	__u64 epoch_run; /* since the epoch began */
 };
 
@@ -164,8 +165,9 @@ __noinline int flush(__u32 here, __u32 at)
 		__sync_fetch_and_add(&c->wait, g->wait);
 		__sync_fetch_and_add(&c->wait_self, g->wait_self);
 		__sync_fetch_and_add(&c->wait_kernel, g->wait_kernel);
+		__sync_fetch_and_add(&c->wait_asked, g->wait_asked);
 	}
-	g->run = g->wait = g->wait_self = g->wait_kernel = 0;
+	g->run = g->wait = g->wait_self = g->wait_kernel = g->wait_asked = 0;
 	return 0;
 }
 
@@ -232,12 +234,14 @@ static __always_inline void blame(__u32 here, struct cpu_state *cpu, __u64 offen
 #define ORDINARY 1024
 static __always_inline bool asked_to_wait(struct task_struct *task)
 {
-	return task->se.load.weight >> 10 < ORDINARY;
+	return task->prio >= 100 && task->se.load.weight >> 10 < ORDINARY;
 }
 
 static __always_inline void charge(__u32 here, struct cpu_state *into, struct gathered *g, __u64 who, __u64 ns)
 {
-	if (who == g->cgroup || into->asked)
+	if (into->asked)
+		g->wait_asked += ns;
+	else if (who == g->cgroup)
 		g->wait_self += ns;
 	else if (who == KERNEL_ID)
 		g->wait_kernel += ns;

@@ -80,6 +80,9 @@ type Answer struct {
 	Revision   string // of the bundle; "" is none
 }
 
+// maxRevision bounds a bundle's revision, in bytes: whoever makes it chooses it.
+const maxRevision = 256
+
 // Mask is what is taken out of inputs.
 type Mask struct{ paths [][]string }
 
@@ -114,7 +117,7 @@ func (m Mask) Entry(a Answer, labels map[string]string) (Entry, error) {
 	}
 	v := a.Verdict
 	e := Entry{
-		Labels: labels, DecisionID: a.ID, Bundles: map[string]Bundle{"breakerd": {a.Revision}}, Path: "breaker",
+		Labels: labels, DecisionID: a.ID, Bundles: map[string]Bundle{"breakerd": {a.Revision[:min(len(a.Revision), maxRevision)]}}, Path: "breaker",
 		Input: input, Timestamp: a.At.UTC(), Metrics: map[string]int64{"timer_rego_query_eval_ns": v.Elapsed.Nanoseconds()},
 		Result: resultOf(v),
 		Custom: map[string]string{"incident_id": a.IncidentID, "input_hash": Hash(text), "policy_hash": a.PolicyHash},

@@ -9,7 +9,7 @@ import (
 
 // Text is the entry as JSON in ASCII, in which nothing has to be made fit to be shown. Where
 // that is more than limit bytes it is left without the input, and then without what was asked for and denied
-// besides the action; Erased says so. What remains is far below 40 KiB.
+// besides the action; Erased says so.
 func (e Entry) Text(limit int) ([]byte, error) {
 	text, err := e.ascii()
 	if err != nil || len(text) <= limit {
@@ -21,7 +21,10 @@ func (e Entry) Text(limit int) ([]byte, error) {
 	}
 	e.Result.Asked, e.Result.Denied = []Asked{}, []Denied{}
 	e.Erased = append(e.Erased, "/result/asked", "/result/denied")
-	return e.ascii()
+	if text, err = e.ascii(); err == nil && len(text) > limit {
+		err = fmt.Errorf("write decision %s: it takes %d bytes and may have %d", e.DecisionID, len(text), limit)
+	}
+	return text, err
 }
 
 func (e Entry) ascii() ([]byte, error) {

@@ -18,7 +18,7 @@ type fairness struct {
 // wrong is a wait that one cgroup made another, though that one had a right to run.
 type wrong struct {
 	hurt
-	share           float64 // of the victim's whole wait, 0 to 1
+	share           float64 // of what the victim waited and had not asked to, 0 to 1
 	next            float64 // the same of the worst other neighbour
 	unknown         float64 // the part of the victim's wait that nobody is known to have made
 	deprivedPercent float64 // how much less than it was entitled to the victim got
@@ -60,11 +60,11 @@ func (w *window) wrongs() map[model.CgroupID][]wrong {
 			}
 			x := wrong{
 				hurt:    hurt{victim, rate},
-				share:   part(n.NS, s.WaitNS),
-				unknown: part(s.UnknownNS, s.WaitNS), deprivedPercent: deprived,
+				share:   part(n.NS, s.WaitNS-s.AskedNS),
+				unknown: part(s.UnknownNS, s.WaitNS-s.AskedNS), deprivedPercent: deprived,
 			}
 			if other := nextTo(i); other < len(s.Neighbours) {
-				x.next = part(s.Neighbours[other].NS, s.WaitNS)
+				x.next = part(s.Neighbours[other].NS, s.WaitNS-s.AskedNS)
 			}
 			w.wronged[n.Offender] = append(w.wronged[n.Offender], x)
 		}
@@ -79,11 +79,11 @@ func (w *window) wrongs() map[model.CgroupID][]wrong {
 }
 
 // excuseTheWronged accuses nobody of a wait for which somebody else answers first: one who makes the
-// same victim wait as long or longer, and wrongs the accused, too. A service that gets its turn beside
+// same victim wait as long or longer, and wrongs the accused as much, too. A service that gets its turn beside
 // a crowd does not answer to those who wait for both.
 func excuseTheWronged(wronged map[model.CgroupID][]wrong) {
 	type pair struct{ offender, victim model.CgroupID }
-	wrongs := make(map[pair]bool)
+	wrongs := make(map[pair]float64) // ms/s
 	type made struct {
 		offender    model.CgroupID
 		msPerSecond float64
@@ -91,7 +91,7 @@ func excuseTheWronged(wronged map[model.CgroupID][]wrong) {
 	by := make(map[model.CgroupID][]made) // wait, the worst first
 	for offender, list := range wronged {
 		for _, x := range list {
-			wrongs[pair{offender, x.victim}] = true
+			wrongs[pair{offender, x.victim}] = x.msPerSecond
 			by[x.victim] = append(by[x.victim], made{offender, x.msPerSecond})
 		}
 	}
@@ -104,7 +104,7 @@ func excuseTheWronged(wronged map[model.CgroupID][]wrong) {
 	for offender, list := range wronged {
 		left := slices.DeleteFunc(list, func(x wrong) bool {
 			return slices.ContainsFunc(by[x.victim], func(first made) bool {
-				return first.msPerSecond >= x.msPerSecond && wrongs[pair{first.offender, offender}]
+				return min(first.msPerSecond, wrongs[pair{first.offender, offender}]) >= x.msPerSecond
 			})
 		})
 		if wronged[offender] = left; len(left) == 0 {
@@ -221,7 +221,7 @@ func lost(waitedNS uint64, s *blame.Shares, ranNS uint64) uint64 {
 	if ranNS == 0 {
 		return waitedNS
 	}
-	return uint64(float64(waitedNS) * part(ranNS, ranNS+s.SelfNS))
+	return uint64(float64(waitedNS) * part(ranNS, ranNS+s.SelfNS-s.AskedNS))
 }
 
 // lostInAll is what it would have had more, had nobody else been there.
@@ -265,7 +265,7 @@ func (w *window) known(victims []hurt) float64 {
 	for _, h := range victims {
 		if s := shares[h.victim]; s != nil {
 			unknown += float64(s.UnknownNS)
-			whole += float64(s.WaitNS)
+			whole += float64(s.WaitNS - s.AskedNS)
 		}
 	}
 	if whole == 0 {

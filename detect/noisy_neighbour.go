@@ -85,7 +85,7 @@ func (w *window) neighboursOf(victim model.CgroupID) []model.Contributor {
 	s := w.blame(hurtSpan)[victim]
 	var all []model.Contributor
 	for _, n := range s.Neighbours[:min(len(s.Neighbours), maxContributors)] {
-		all = append(all, model.Contributor{Cgroup: w.path(n.Offender), CgroupID: n.Offender, Share: round3(part(n.NS, s.WaitNS))})
+		all = append(all, model.Contributor{Cgroup: w.path(n.Offender), CgroupID: n.Offender, Share: round3(part(n.NS, s.WaitNS-s.AskedNS))})
 	}
 	return all
 }

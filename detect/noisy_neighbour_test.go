@@ -157,6 +157,48 @@ func TestNoisyNeighbourStaysSilent(t *testing.T) {
 	}
 }
 
+// A thread that asked to wait says nothing of what another of its cgroup was deprived of.
+func TestWhoHasNicedThreadsTooIsAVictimAllTheSame(t *testing.T) {
+	s := newScene()
+	hogsAndService(s)
+	s.end(0.1, 0)
+	for range 20 {
+		s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(410 * time.Millisecond)})
+		s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(90 * time.Millisecond)})
+		s.waits(job, service, 185*time.Millisecond)
+		s.sample.Waits = append(s.sample.Waits, model.Wait{Resource: model.CPU, By: model.ByAsked, Victim: service, NS: uint64(1975 * time.Millisecond)})
+		s.end(0.5, 1)
+	}
+	in := s.open(model.NoisyNeighbour)
+	if in == nil || in.Culprit.CgroupID != job || in.Evidence["offender_share_percent"] != 100 {
+		t.Errorf("%+v", in)
+	}
+}
+
+// Who wrongs the accused a little does not answer for all that the accused does.
+func TestALightWrongExcusesNoHeavyOne(t *testing.T) {
+	s := newScene()
+	hogsAndService(s)
+	s.host.CPUs = 4
+	s.end(0.1, 0)
+	accused := false
+	for range 20 {
+		s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(750 * time.Millisecond)})
+		s.cgroup(model.CgroupSample{ID: 80, RunNS: uint64(100 * time.Millisecond)})
+		s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(25 * time.Millisecond)})
+		s.waits(job, service, 105*time.Millisecond)
+		s.waits(80, service, 100*time.Millisecond)
+		s.waits(job, 80, 12500*time.Microsecond)
+		s.end(0.9, 1)
+		for _, c := range s.changes {
+			accused = accused || c.Incident.Kind == model.NoisyNeighbour && c.Incident.Culprit.CgroupID == 80
+		}
+	}
+	if !accused {
+		t.Error("who makes the service wait 400 ms/s is excused by 50 ms/s")
+	}
+}
+
 // A service that gets its turn beside a crowd makes others wait, too, who wait for the crowd above all.
 func TestWhoIsWrongedAnswersForNothingBesideTheOneWhoWrongsHim(t *testing.T) {
 	s := newScene()

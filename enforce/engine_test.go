@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/breakerd/breakerd/cgroupctl"
 	"github.com/breakerd/breakerd/model"
 )
@@ -484,11 +486,20 @@ func TestTwoEnginesCannotShareAStateDirectory(t *testing.T) {
 	}
 }
 
+func TestALockThatIsAFIFOHoldsNothingUp(t *testing.T) {
+	w := newWorld(t)
+	if err := unix.Mkfifo(filepath.Join(w.state, "enforcer.lock"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	w.close()
+}
+
 func TestAnEngineWaitsForTheOneBeforeIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		w.open()
-		time.AfterFunc(time.Second, w.crash)
+		first := w.open().records
+		time.AfterFunc(time.Second, func() { _ = first.close() })
 		o := w.options()
 		o.LockWait = 2 * time.Second
 		e, err := Open(o)

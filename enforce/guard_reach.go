@@ -6,6 +6,10 @@ import (
 	"github.com/breakerd/breakerd/model"
 )
 
+// mostLeft bounds the leases that are there at all, those among them whose undo leaves nobody frozen
+// and does not end.
+const mostLeft = 64
+
 // guardReach bounds how much may be held at once: so many leases, and such a share
 // of the machine's processes and of its memory, as they are resident: what two processes
 // share counts for each, which only makes it refuse earlier.
@@ -15,6 +19,9 @@ import (
 // breakerd cannot make a process look younger than it is.
 func guardReach(_ *model.Decision, f *facts) string {
 	r := f.config.Reach
+	if len(f.held) >= mostLeft {
+		return fmt.Sprintf("%d leases cannot be undone wholly, and %d is the most", len(f.held), mostLeft)
+	}
 	if f.standing >= r.Leases {
 		return fmt.Sprintf("%d leases are held already, and %d is the most", f.standing, r.Leases)
 	}

@@ -70,6 +70,36 @@ func TestAnUndoThatLeavesNobodyFrozenCountsForNothing(t *testing.T) {
 	}
 }
 
+// Nor are there more of those than can be looked after.
+func TestUndosThatDoNotEndAreBounded(t *testing.T) {
+	w := newWorld(t)
+	w.open(func(o *Options) {
+		o.Config.Rate.Overall.Burst, o.Config.Rate.PerTarget.Burst = 1000, 1000
+		o.Config.Reach.MemoryPercent, o.Config.Reach.ProcessesPercent = 100, 100
+	})
+	w.fake.SetFault(func(op string, _ cgroupctl.Ref) error {
+		if op == "restore" {
+			return cgroupctl.ErrThawed
+		}
+		return nil
+	})
+	for i := range mostLeft + 5 {
+		p := fmt.Sprint("/c", i)
+		out := w.e.Propose(t.Context(), w.decide(w.tree(p, int32(1000+10*i)), int32(1000+10*i), time.Minute))
+		if (out.RefusedBy == "reach") != (i >= mostLeft) {
+			t.Fatalf("number %d: %+v", i, out)
+		}
+		if out.LeaseID != "" {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+			_, _ = w.e.Release(ctx, out.LeaseID, "")
+			cancel()
+		}
+	}
+	w.fake.SetFault(nil)
+	w.e.Advance(time.Now().Add(time.Hour))
+	w.close()
+}
+
 // Each guard refuses what it is there to refuse, with its reason, and nothing is
 // written; the same decision without the change is carried out.
 func TestGuardsRefuse(t *testing.T) {

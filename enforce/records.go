@@ -26,6 +26,7 @@ type records struct {
 	root     *os.Root // the leases directory: held, so that nobody can exchange it
 	unlisted error    // why it is not known what is in ended/
 	refused  error    // why these records are not for this enforcer
+	unsaid   bool     // the version of these records is to be said yet
 
 	pausing sync.Mutex // held while a pause is written
 	mu      sync.Mutex
@@ -93,15 +94,27 @@ func openRecords(stateDir string, wait time.Duration) (*records, error) {
 		}
 	}
 	const lockName = "enforcer.lock"
-	lock, err := state.OpenFile(lockName, os.O_RDONLY|unix.O_NOFOLLOW, 0) // enough for flock(2)
+	// Reading is enough for flock(2), but for where NFS makes a lock of bytes of it (EBADF). A FIFO
+	// would have the open wait.
+	lock, err := state.OpenFile(lockName, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	writable := func() {
+		lock, err = state.OpenFile(lockName, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	}
 	if errors.Is(err, fs.ErrNotExist) {
-		lock, err = state.OpenFile(lockName, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+		writable()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open state directory: %w", err)
 	}
+	err = takeLock(lock, wait)
+	if errors.Is(err, unix.EBADF) {
+		lock.Close()
+		if writable(); err == nil {
+			err = takeLock(lock, wait)
+		}
+	}
 	r := &records{lock: lock}
-	if err := takeLock(lock, wait); err != nil {
+	if err != nil {
 		lock.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("open state directory %s: another breaker-enforcer is running with it", stateDir)

@@ -69,6 +69,7 @@ func (e *Engine) recover(ctx context.Context) (done []model.Lease, told, missing
 		trouble []error
 		again   []error
 		tidy    []func()
+		aside   []func()
 	)
 	for _, entry := range entries {
 		name := entry.Name()
@@ -94,7 +95,7 @@ func (e *Engine) recover(ctx context.Context) (done []model.Lease, told, missing
 		}
 		l, err := parseRecord(id, b)
 		if err != nil {
-			work.Go(func() {
+			aside = append(aside, func() {
 				thawed, err := e.setAside(ctx, id, b, err)
 				mu.Lock()
 				defer mu.Unlock()
@@ -112,9 +113,13 @@ func (e *Engine) recover(ctx context.Context) (done []model.Lease, told, missing
 	}
 	// The undo comes before all that writes to a disk, which may not answer, and before the count of
 	// what was done earlier.
+	for _, do := range aside {
+		work.Go(do)
+	}
 	for _, do := range tidy {
 		do()
 	}
+	e.records.sayVersion()
 	if err := e.rememberRate(found); err != nil {
 		mu.Lock()
 		again = append(again, err)
@@ -221,8 +226,11 @@ func (e *Engine) undoBlind(ctx context.Context, r cgroupctl.Ref, id string, limi
 		w = cgroupctl.FreezeUnitWrite(o.Unit.Name)
 	}
 	note, err = e.cgroups.Restore(ctx, r, w)
-	if err == nil {
-		err = unknown // it is thawed, and systemd may take the unit for frozen still
+	if err == nil && unknown != nil {
+		// It is thawed, and systemd may take the unit for frozen still, if there is one still.
+		if _, gone := e.cgroups.Inspect(r); !errors.Is(gone, cgroupctl.ErrGone) {
+			err = unknown
+		}
 	}
 	return note, err
 }

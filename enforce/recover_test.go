@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -429,6 +430,63 @@ func TestASpoiltRecordIsThawedWhenItCanBe(t *testing.T) {
 		w.wantHeld("/a", false)
 		w.wantFiled("x", unreadableDir)
 	})
+}
+
+// A spoilt record of what has gone is set aside, also where systemd knows no such unit any more; of
+// what is there still it is tried again until systemd says what it takes it for.
+func TestASpoiltRecordWhoseUnitNobodyKnows(t *testing.T) {
+	for _, gone := range []bool{true, false} {
+		run(t, func(t *testing.T, w *world) {
+			ref := w.tree("/a", 100)
+			if gone {
+				ref.ID += 9
+			}
+			w.fake.SetOwner("/a", cgroupctl.Owner{}, errors.New("no such unit"))
+			text := fmt.Sprintf(`{"target": {"cgroup": "/a", "cgroup_id": %d`, ref.ID)
+			if err := os.WriteFile(filepath.Join(w.state, "leases", activeDir, "x"+suffix), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.e.Recover(t.Context()); err == nil {
+				t.Error("nothing is said of it")
+			}
+			want := activeDir
+			if gone {
+				want = unreadableDir
+			}
+			w.wantFiled("x", want)
+			if gone {
+				d := w.decide(w.tree("/b", 200), 200, time.Minute)
+				if out := w.e.Propose(t.Context(), d); out.RefusedBy != "" || out.Error != "" {
+					t.Errorf("nothing can be held any more: %+v", out)
+				}
+			}
+		})
+	}
+}
+
+// What is undone comes before the version of the records is written, for which a disk may be waited.
+func TestTheVersionOfTheRecordsIsSaidAfterTheUndoHasBegun(t *testing.T) {
+	w := newWorld(t)
+	e := w.open()
+	if out := e.Propose(t.Context(), w.decide(w.tree("/a", 100), 100, time.Minute)); out.LeaseID == "" {
+		t.Fatalf("%+v", out)
+	}
+	w.crash()
+	file := filepath.Join(w.state, leasesDir, versionFile)
+	if err := os.WriteFile(file, []byte("3\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e = w.open()
+	if b, _ := os.ReadFile(file); string(b) != "3\n" {
+		t.Errorf("before anything is undone it says %q", b)
+	}
+	if _, err := e.Recover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(file); strings.TrimSpace(string(b)) != strconv.Itoa(model.LeaseVersion) {
+		t.Errorf("it says %q", b)
+	}
+	w.close()
 }
 
 func TestAStateDirectoryThatSomebodyElseCanWriteIsRefused(t *testing.T) {

@@ -15,13 +15,11 @@ import (
 const versionFile = "version"
 
 // checkVersion refuses records of a newer enforcer than this one: what they forbid, such
-// as to carry a decision out again, it could not know. Where nothing is said, it says
-// the version of this one.
+// as to carry a decision out again, it could not know.
 func (r *records) checkVersion() error {
 	text, err := r.readVersion()
 	if version, bad := strconv.Atoi(text); err == nil && (text == "" || bad == nil && version < model.LeaseVersion) {
-		// Where it cannot be written now, no lease can be either: nothing is claimed by that.
-		_ = r.replace("."+versionFile, versionFile, fmt.Appendf(nil, "%d\n", model.LeaseVersion), durable)
+		r.unsaid = true
 		return nil
 	}
 	if err != nil {
@@ -35,6 +33,16 @@ func (r *records) checkVersion() error {
 		return fmt.Errorf("open lease records: they are of version %d, from a newer breaker-enforcer, and this one knows %d at most: install the newer one again, or move %s away", version, model.LeaseVersion, r.root.Name())
 	}
 	return nil
+}
+
+// sayVersion says the version of this enforcer where none is said, or an older one. That waits for
+// a disk, so whatever is to be undone comes first.
+func (r *records) sayVersion() {
+	if r.unsaid {
+		// Where it cannot be written now, no lease can be either: nothing is claimed by that.
+		_ = r.replace("."+versionFile, versionFile, fmt.Appendf(nil, "%d\n", model.LeaseVersion), durable)
+		r.unsaid = false
+	}
 }
 
 // readVersion is what the file says; "" where there is none, or where power was lost

@@ -126,6 +126,9 @@ func (e *Engine) restore(l *lease) error {
 const (
 	firstRetry = 50 * time.Millisecond
 	lastRetry  = 5 * time.Second
+	// Where nobody stands still any more, and it has not ended for some seconds.
+	thawedRetry = time.Minute
+	thawedTries = 10
 )
 
 // retry plans the next try of an undo that failed. It never gives up.
@@ -134,6 +137,9 @@ func (e *Engine) retry(l *lease, err error) {
 	pause := min(firstRetry<<min(l.tries, 10), lastRetry)
 	l.tries++
 	l.thawed = errors.Is(err, cgroupctl.ErrThawed)
+	if l.thawed && l.tries > thawedTries {
+		pause = thawedRetry
+	}
 	l.retryAt = e.now().Add(pause)
 	l.addNote("an undo failed: " + err.Error())
 	e.mu.Unlock()

@@ -133,6 +133,7 @@ type WaitSource string
 const (
 	ByCgroup  WaitSource = "cgroup"  // processes of a cgroup, maybe the victim's own
 	ByKernel  WaitSource = "kernel"  // kernel threads, and an idle CPU still waking up
+	ByAsked   WaitSource = "asked"   // nobody: the task had asked to let others go first (nice above 0, SCHED_IDLE)
 	ByUnknown WaitSource = "unknown" // longer ago than the ring of slices reaches, or not certain
 )
 

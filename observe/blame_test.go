@@ -185,10 +185,12 @@ var starvers = map[string]struct {
 	victim, hog unix.SchedAttr
 	late        time.Duration // the observer waits as well
 	asked       bool          // the victim asked to wait
+	nice        int           // of the victim, beside its policy
 }{
-	"a SCHED_IDLE victim under an ordinary hog": {victim: unix.SchedAttr{Policy: unix.SCHED_IDLE}, hog: unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: -20}, asked: true},
-	"an ordinary victim under a SCHED_FIFO hog": {victim: unix.SchedAttr{Policy: unix.SCHED_NORMAL}, hog: unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 10}},
-	"a SCHED_RR victim under a SCHED_FIFO hog":  {victim: unix.SchedAttr{Policy: unix.SCHED_RR, Priority: 5}, hog: unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 10}},
+	"a SCHED_IDLE victim under an ordinary hog":     {victim: unix.SchedAttr{Policy: unix.SCHED_IDLE}, hog: unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: -20}, asked: true},
+	"an ordinary victim under a SCHED_FIFO hog":     {victim: unix.SchedAttr{Policy: unix.SCHED_NORMAL}, hog: unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 10}},
+	"a nice SCHED_RR victim under a SCHED_FIFO hog": {victim: unix.SchedAttr{Policy: unix.SCHED_RR, Priority: 5}, nice: 5, hog: unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 10}},
+	"a SCHED_RR victim under a SCHED_FIFO hog":      {victim: unix.SchedAttr{Policy: unix.SCHED_RR, Priority: 5}, hog: unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 10}},
 	"a SCHED_FIFO victim under a SCHED_DEADLINE hog": {victim: unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 99},
 		hog: unix.SchedAttr{Policy: unix.SCHED_DEADLINE, Runtime: 90e6, Deadline: 100e6, Period: 100e6}, late: 180 * time.Millisecond},
 }
@@ -202,7 +204,9 @@ func TestAStarvedTaskShowsItsBlameInTheTickInWhichItWaits(t *testing.T) {
 			if test.hog.Policy == unix.SCHED_DEADLINE {
 				hogs = runtime.NumCPU() // they cannot be pinned
 			}
-			pinAs(t, d.victim.Start("sh", "-c", spin).Process.Pid, test.victim)
+			pid := d.victim.Start("sh", "-c", spin).Process.Pid
+			pinAs(t, pid, unix.SchedAttr{Policy: unix.SCHED_NORMAL, Nice: int32(test.nice)})
+			pinAs(t, pid, test.victim)
 			for range hogs {
 				pinAs(t, d.hogs.Start("sh", "-c", spin).Process.Pid, test.hog)
 			}
