@@ -15,6 +15,7 @@
 #include <bpf/bpf_tracing.h>
 
 #define PF_KTHREAD 0x00200000
+#define KTHREADD 2 /* its pid */
 #define EEXIST 17
 #define TASK_ON_RQ_QUEUED 1
 #define TASK_ON_RQ_MIGRATING 2

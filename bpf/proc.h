@@ -27,7 +27,9 @@ static __always_inline struct proc_id id_of(struct task_struct *task)
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
-	if (child->pid != child->tgid)
+	/* What kthreadd makes are the kernel's own threads: the scan tells of them. Helpers that
+	 * the kernel starts, such as for a core dump, are a worker's. */
+	if (child->pid != child->tgid || parent->tgid == KTHREADD)
 		return 0;
 
 	/* Who forked pays, wherever the child was put (CLONE_INTO_CGROUP, since 5.7). */
@@ -81,7 +83,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct *task)
 {
-	if (task->signal->live.counter != 0)
+	if (task->signal->live.counter != 0 || task->flags & PF_KTHREAD)
 		return 0;
 	struct proc_id id = id_of(task);
 	__u8 yes = 1;

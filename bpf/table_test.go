@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -299,4 +300,62 @@ func openFiles(t testing.TB) int {
 		t.Fatal(err)
 	}
 	return len(all)
+}
+
+// What kthreadd makes after the start is no fork of anybody's, and answers for nothing.
+func TestAKernelThreadThatIsMadeLaterIsKnownForOne(t *testing.T) {
+	dir := t.TempDir()
+	image := dir + "/image"
+	run := func(name string, args ...string) error {
+		if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", name, err, out)
+		}
+		return nil
+	}
+	if err := run("mke2fs", "-q", "-t", "ext4", image, "8M"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat("/dev/loop-control"); err != nil {
+		t.Skipf("missing: loop devices: %v", err)
+	}
+	s := open(t, DefaultSizes)
+	s.collect(true)
+	if err := os.Mkdir(dir+"/mounted", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := run("mount", "-o", "loop", image, dir+"/mounted"); err != nil {
+		t.Fatal(err)
+	}
+	mounted := true
+	unmount := func() {
+		if mounted {
+			mounted = false
+			if err := run("umount", dir+"/mounted"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	t.Cleanup(unmount)
+	journals := func() []model.Proc { // of ext4 file systems
+		return filter(s.forked, func(p model.Proc) bool { return strings.HasPrefix(p.Comm, "jbd2/loop") && p.Parent.PID == 2 })
+	}
+	before := len(journals())
+	s.until("the thread of the journal", func() bool {
+		s.collect(true)
+		return len(journals()) > before
+	})
+	for _, p := range journals() {
+		if !p.Kernel || !p.Found {
+			t.Errorf("%+v, want a kernel thread, found by the scan", p)
+		}
+	}
+	thread := journals()[before]
+	unmount()
+	s.until("its end", func() bool {
+		s.collect(true)
+		return len(s.exitsOf(thread.PID)) == 1
+	})
+	if n := len(s.forksOf(thread.PID)); n != 1 {
+		t.Errorf("it was forked %d times", n)
+	}
 }
