@@ -249,8 +249,8 @@ func plus(a, b uint64) uint64 {
 // by taking back what had been evicted. Who takes back without growing is evicted from again,
 // by whom is not known. Where the machine is not short of memory, nobody is accused.
 //
-// grown says for a cgroup how much the RSS of its processes grew within the span, for
-// machines without a memory controller; it may be nil.
+// grown says for a cgroup how much the RSS of its processes grew within the span, for those
+// whose memory.stat was not read twice; it may be nil.
 func OverMemory(samples []*model.Sample, from int, grown func(model.CgroupID) uint64) map[model.CgroupID]*Shares {
 	sp := spanOf(samples, from)
 	victims := make(map[model.CgroupID]*Shares)
@@ -319,10 +319,11 @@ func (sp *span) demands(grown func(model.CgroupID) uint64) map[model.CgroupID]de
 	demands := make(map[model.CgroupID]demand)
 	for id, path := range sp.paths {
 		var d demand
+		told := false
 		if r := sp.readings[id]; len(r) > 1 && !above[path] {
-			d = demandIn(r)
+			d, told = demandIn(r)
 		}
-		if d == (demand{}) && grown != nil {
+		if d == (demand{}) && !told && grown != nil {
 			d.more = grown(id)
 		}
 		if d != (demand{}) {
@@ -339,24 +340,29 @@ type demand struct {
 }
 
 // demandIn is the growth of memory that only swapping could take back, and what came back
-// from where it was evicted to; of all memory, where memory.stat was not read twice.
-func demandIn(r []look) demand {
+// from where it was evicted to; of all memory, where memory.stat was not read twice. What
+// memory.stat told twice is known, also that nothing grew.
+func demandIn(r []look) (d demand, told bool) {
 	var first, last *model.CgroupDetail
+	fresh := 0
 	for _, x := range r {
 		if x.detail.AnonBytes > 0 || x.detail.ShmemBytes > 0 || x.detail.FileBytes > 0 {
 			if first == nil {
 				first = x.detail
 			}
 			last = x.detail
+			if !x.detail.Repeated {
+				fresh++
+			}
 		}
 	}
 	if first == last {
-		return demand{more: less(r[len(r)-1].detail.MemoryBytes, r[0].detail.MemoryBytes)}
+		return demand{more: less(r[len(r)-1].detail.MemoryBytes, r[0].detail.MemoryBytes)}, false
 	}
 	refaults := min(less(last.RefaultPages, first.RefaultPages), math.MaxUint32) * pageBytes
 	anon := less(plus(last.AnonBytes, last.ShmemBytes), plus(first.AnonBytes, first.ShmemBytes))
 	grown := min(refaults, less(less(last.MemoryBytes, first.MemoryBytes), anon))
-	return demand{more: plus(anon, grown), back: refaults - grown}
+	return demand{more: plus(anon, grown), back: refaults - grown}, fresh > 1
 }
 
 func (sp *span) divideMemory(e estimated, demands map[model.CgroupID]demand) {

@@ -108,6 +108,8 @@ func TestOverMemory(t *testing.T) {
 	evicted, refaults := memAt(0, 200*mib), memAt(0, 200*mib)
 	evicted.AnonBytes, refaults.AnonBytes = 50*mib, 50*mib
 	refaults.RefaultPages = 100 * mib / 4096
+	same, again := *evicted, *evicted
+	again.Repeated = true
 	grew := *refaults
 	grew.MemoryBytes = 300 * mib
 	two := func(host model.Host, v0, v1, h0, h1 *model.CgroupDetail) []*model.Sample {
@@ -179,6 +181,18 @@ func TestOverMemory(t *testing.T) {
 			samples: two(short, memAt(0, 0), memAt(100_000, 0), nil, nil),
 			grown:   func(id model.CgroupID) uint64 { return map[model.CgroupID]uint64{hog: 30 * mib, victim: 10 * mib}[id] },
 			want:    &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 75 * ms}}, SelfNS: 25 * ms},
+		},
+		{
+			name:    "what memory.stat told twice is known, also that nothing grew",
+			samples: two(short, memAt(0, 100*mib), memAt(100_000, 100*mib), evicted, &same),
+			grown:   func(model.CgroupID) uint64 { return 30 * mib },
+			want:    &Shares{WaitNS: 100 * ms, SelfNS: 100 * ms},
+		},
+		{
+			name:    "but where it was read once the processes say who grew",
+			samples: two(short, memAt(0, 100*mib), memAt(100_000, 100*mib), evicted, &again),
+			grown:   func(model.CgroupID) uint64 { return 30 * mib },
+			want:    &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 50 * ms}}, SelfNS: 50 * ms},
 		},
 		{
 			name: "a slice is not accused beside what is in it",

@@ -16,7 +16,10 @@ type Claim struct {
 	Path   string // "" where it is not known
 	Ran    uint64
 	Wanted uint64
-	key    string // Path, as it is compared
+	// Weights are the cpu.weight of each cgroup on the way to it, as a sample has them; where
+	// there are none all are the default.
+	Weights []uint32
+	key     string // Path, as it is compared
 }
 
 // Claims are those of all cgroups within one span.
@@ -27,6 +30,7 @@ type Claims struct {
 	claims []Claim // in the order of their paths: who is below a cgroup follows it
 	index  map[model.CgroupID]int
 	before []sums // of those before each, and of all
+	equal  bool   // nobody has another weight than the others
 }
 
 type sums struct{ ran, wanted uint64 }
@@ -43,8 +47,9 @@ func NewClaims(claims []Claim) *Claims {
 	slices.SortFunc(claims, func(x, y Claim) int {
 		return cmp.Or(comparePaths(x.key, y.key), cmp.Compare(x.ID, y.ID))
 	})
-	all := &Claims{claims: claims, index: make(map[model.CgroupID]int, len(claims)), before: make([]sums, len(claims)+1)}
+	all := &Claims{claims: claims, index: make(map[model.CgroupID]int, len(claims)), before: make([]sums, len(claims)+1), equal: true}
 	for i, c := range claims {
+		all.equal = all.equal && len(c.Weights) == 0
 		all.index[c.ID] = i
 		all.before[i+1] = sums{all.before[i].ran + c.Ran, all.before[i].wanted + c.Wanted}
 	}
@@ -65,36 +70,39 @@ type Entitlement struct {
 	Greedy Branch
 }
 
-// Entitled divides what the CPUs gave among those who wanted it, as if nobody came before
-// anybody else: who wanted less than an equal share gets all of it, and what is left is
-// divided equally among the others (max-min fairness). It is divided from the root on, among
-// the children of a cgroup with all that is below each, as the scheduler does it: nobody gets
-// more by spreading over many cgroups of his own. The processes that a cgroup with children
-// has itself count as one of them. Weights are left out.
+// Entitled divides what the CPUs gave among those who wanted it by their weights: who wanted
+// less than the share of his weight gets all of it, and what is left is divided among the
+// others (max-min fairness). It is divided from the root on, among the children of a cgroup
+// with all that is below each, as the scheduler does it: nobody gets more by spreading over
+// many cgroups of his own. The processes that a cgroup with children has itself count as one
+// of them, of the default weight.
 func (c *Claims) Entitled() map[model.CgroupID]Entitlement {
 	entitled := make(map[model.CgroupID]Entitlement, len(c.claims))
 	all := Branch{0, len(c.claims)}
 	given := c.sum(all).ran
-	c.divide(all, 0, Entitlement{Share: given, Within: given}, entitled)
+	c.divide(all, 0, 0, Entitlement{Share: given, Within: given}, entitled)
 	return entitled
 }
 
-// divide gives to those of a branch, whose paths agree in the first depth bytes.
-func (c *Claims) divide(whole Branch, depth int, given Entitlement, entitled map[model.CgroupID]Entitlement) {
+// divide gives to those of a branch, whose paths agree in the first depth bytes, which are so
+// many names.
+func (c *Claims) divide(whole Branch, depth, names int, given Entitlement, entitled map[model.CgroupID]Entitlement) {
 	type child struct {
 		Branch
 		depth  int
 		wanted uint64
+		load   uint64
 	}
 	var children []child
 	for at := whole.First; at < whole.End; {
-		b := child{Branch: Branch{at, at + 1}, depth: depth}
+		b := child{Branch: Branch{at, at + 1}, depth: depth, load: loadOf(model.DefaultCPUWeight)}
 		if path := c.claims[at].key; len(path) > depth {
 			b.depth = depth + len(firstName(path[depth:]))
 			for b.End < whole.End && within(c.claims[b.End].key, path[:b.depth]) {
 				b.End++
 			}
 			b.depth++ // the slash
+			b.load = c.load(b.Branch, names)
 		}
 		b.wanted = c.sum(b.Branch).wanted
 		children = append(children, b)
@@ -106,18 +114,51 @@ func (c *Claims) divide(whole Branch, depth int, given Entitlement, entitled map
 			given.Greedy = whole
 		}
 	}
-	slices.SortStableFunc(children, func(x, y child) int { return cmp.Compare(x.wanted, y.wanted) })
-	for i, b := range children { // those who want least first
-		left := uint64(len(children) - i)
-		gets := Entitlement{Share: min(b.wanted, given.Share/left), Within: min(b.wanted, given.Within/left), Greedy: given.Greedy}
+	// Those who want least for their weight come first.
+	slices.SortStableFunc(children, func(x, y child) int {
+		return cmp.Compare(float64(x.wanted)/float64(x.load), float64(y.wanted)/float64(y.load))
+	})
+	var left uint64
+	for _, b := range children {
+		left += b.load
+	}
+	for _, b := range children {
+		gets := Entitlement{
+			Share:  min(b.wanted, mulDiv(given.Share, b.load, left)),
+			Within: min(b.wanted, mulDiv(given.Within, b.load, left)),
+			Greedy: given.Greedy,
+		}
+		left -= b.load
 		given.Share -= gets.Share
 		given.Within -= gets.Within
 		if b.End-b.First == 1 {
 			entitled[c.claims[b.First].ID] = gets
 		} else {
-			c.divide(b.Branch, b.depth, gets, entitled)
+			c.divide(b.Branch, b.depth, names+1, gets, entitled)
 		}
 	}
+}
+
+// load is what the scheduler reckons a branch at, whose members have so many names in common
+// above its own.
+func (c *Claims) load(b Branch, names int) uint64 {
+	if !c.equal {
+		for _, member := range c.claims[b.First:b.End] {
+			if names < len(member.Weights) {
+				return loadOf(member.Weights[names])
+			}
+		}
+	}
+	return loadOf(model.DefaultCPUWeight)
+}
+
+// loadOf is the scheduler's figure for a cpu.weight (kernel/sched/core.c: sched_weight_from_cgroup,
+// and WEIGHT_IDLEPRIO for what is idle).
+func loadOf(weight uint32) uint64 {
+	if weight == 0 {
+		return 3
+	}
+	return (uint64(weight)*1024 + 50) / 100
 }
 
 // sum is what those of a branch ran and wanted together.
@@ -135,15 +176,38 @@ type Branch struct{ First, End int }
 // branch are its own processes.
 func (c *Claims) Branches(x, y string) (xs, ys Branch) {
 	x, y = pathKey(x), pathKey(y)
-	at := 0 // in whole names
+	at, _ := parting(x, y)
+	return c.branch(x, at), c.branch(y, at)
+}
+
+// Loads are what the scheduler reckons these branches at: what both get is divided by them.
+func (c *Claims) Loads(x, y string) (xs, ys uint64) {
+	xs, ys = loadOf(model.DefaultCPUWeight), loadOf(model.DefaultCPUWeight)
+	if c.equal {
+		return xs, ys
+	}
+	x, y = pathKey(x), pathKey(y)
+	at, names := parting(x, y)
+	if at < len(x) {
+		xs = c.load(c.branch(x, at), names)
+	}
+	if at < len(y) {
+		ys = c.load(c.branch(y, at), names)
+	}
+	return xs, ys
+}
+
+// parting is where two paths part: behind so many bytes, which are whole names.
+func parting(x, y string) (at, names int) {
 	for at < len(x) && at < len(y) {
 		name := firstName(x[at:])
 		if name != firstName(y[at:]) {
 			break
 		}
 		at += len(name) + 1
+		names++
 	}
-	return c.branch(x, at), c.branch(y, at)
+	return at, names
 }
 
 // branch is the branch of a path that begins there.

@@ -52,6 +52,47 @@ func TestEntitled(t *testing.T) {
 	}
 }
 
+func TestWeightsDivideAtEachLevel(t *testing.T) {
+	const pods = "/kubepods"
+	claims := NewClaims([]Claim{
+		{ID: 1, Path: pods + "/besteffort/a", Ran: 2000, Wanted: 2000, Weights: []uint32{300, 1, 100}},
+		{ID: 2, Path: pods + "/besteffort/b", Wanted: 2000, Weights: []uint32{300, 1, 100}},
+		{ID: 3, Path: pods + "/web", Wanted: 2000, Weights: []uint32{300, 19}},
+		{ID: 4, Path: pods + "/db", Wanted: 100, Weights: []uint32{300, 20}},
+		{ID: 5, Path: "/system/x", Wanted: 2000}, // all are 100
+		{ID: 6, Path: "/idle", Wanted: 2000, Weights: []uint32{0}},
+		{ID: 7, Path: "/", Wanted: 1}, // its own processes are beside its children
+	})
+	// Of 2000 the root's own want 1. Of the rest system gets 1024 of 1024 + 3072 + 3 parts, the pods
+	// all but 3 of what is left, and who is idle the 2 that remain. Of the pods' 1498 db wants 100, and
+	// of what is left web gets 195 of 205 parts, and besteffort 10.
+	want := map[model.CgroupID]uint64{7: 1, 6: 2, 5: 499, 4: 100, 3: 1329, 1: 34, 2: 35}
+	got := map[model.CgroupID]uint64{}
+	for id, e := range claims.Entitled() {
+		got[id] = e.Share
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	type pair struct{ x, y uint64 }
+	for _, tt := range []struct {
+		x, y string
+		want pair
+	}{
+		{pods + "/besteffort/a", pods + "/besteffort/b", pair{1024, 1024}},
+		{pods + "/besteffort/a", pods + "/web", pair{10, 195}},
+		{pods + "/web", "/system/x", pair{3072, 1024}},
+		{"/system/x", "/idle", pair{1024, 3}},
+		{"/", "/idle", pair{1024, 3}},
+		{pods + "/web", pods + "/web", pair{1024, 1024}},
+		{"", "/idle", pair{1024, 3}},
+	} {
+		if x, y := claims.Loads(tt.x, tt.y); (pair{x, y}) != tt.want {
+			t.Errorf("%s and %s: %d and %d, want %v", tt.x, tt.y, x, y, tt.want)
+		}
+	}
+}
+
 func TestABranchThatGotMoreThanItsShareDividesWhatItGot(t *testing.T) {
 	claims := NewClaims([]Claim{
 		{ID: 1, Path: "/b/crowd", Ran: 1100, Wanted: 6000},
@@ -71,10 +112,12 @@ func randomClaims(rng *rand.Rand) []Claim {
 	var claims []Claim
 	for id := range model.CgroupID(1 + rng.IntN(30)) {
 		path := ""
+		var weights []uint32
 		for range rng.IntN(5) {
 			path += "/" + []string{"a", "a-b", "a.b", "b", "c"}[rng.IntN(5)]
+			weights = append(weights, []uint32{0, 1, 100, 100, 10_000}[rng.IntN(5)])
 		}
-		claims = append(claims, Claim{ID: id, Path: path, Ran: rng.Uint64N(100_000), Wanted: rng.Uint64N(1_000_000)})
+		claims = append(claims, Claim{ID: id, Path: path, Ran: rng.Uint64N(100_000), Wanted: rng.Uint64N(1_000_000), Weights: weights[:min(len(weights), rng.IntN(6))]})
 	}
 	return claims
 }

@@ -50,29 +50,52 @@ func (d cpuContention) look(w *window) []finding {
 	if ratio < 0.5 {
 		return nil
 	}
-	offender, victims, others, margin := d.accuse(w)
-	if offender == 0 {
-		return nil
+	offenders := d.accuse(w)
+	var contributors []model.Contributor
+	for _, a := range offenders {
+		contributors = append(contributors, model.Contributor{Cgroup: w.path(a.cgroup), CgroupID: a.cgroup, Share: round3(a.share)})
 	}
-	f := finding{
-		suspect: w.culprit(offender, w.cpuUsed(offender)), cgroup: offender, ratio: ratio, victims: victims, contributors: others,
-		confidence: w.known(victims) * w.trust(hurtSpan), margin: margin,
+	var findings []finding
+	for i, a := range offenders {
+		if a.share < offenders[0].share*besideTheWorst {
+			break
+		}
+		f := finding{
+			suspect: w.culprit(a.cgroup, w.cpuUsed(a.cgroup)), cgroup: a.cgroup, ratio: ratio, victims: a.victims, contributors: contributors,
+			confidence: w.known(a.victims) * w.trust(hurtSpan), margin: a.share,
+		}
+		if next := nextTo(i); next < len(offenders) {
+			f.margin = max(0, a.share-offenders[next].share)
+		}
+		d.judge(w, &f, a.share, some, use)
+		findings = append(findings, f)
 	}
-	d.judge(w, &f, some, use)
-	return []finding{f}
+	return findings
 }
 
-// maxContributors bounds what an incident says of the others.
-const maxContributors = 16
+const (
+	// maxContributors bounds what an incident says of the others.
+	maxContributors = 16
+	// Who makes others wait for so large a part of what the worst does is told of beside it: of two
+	// that do it in turn, or equally, each would be forgotten whenever the other one is ahead.
+	besideTheWorst = 0.5
+)
 
-// accuse finds the cgroup that hurts others most, and whom. Who made whom wait is
+// offender is a cgroup that hurts others.
+type offender struct {
+	cgroup  model.CgroupID
+	share   float64 // of all that was done to anybody, 0 to 1
+	victims []hurt  // the worst first
+}
+
+// accuse finds the cgroups that hurt others, the worst first, and whom. Who made whom wait is
 // measured; which way it goes is a matter of who got more than it was entitled to, and
 // who less. So nobody is accused of a fight between equals.
-func (d cpuContention) accuse(w *window) (culprit model.CgroupID, worstOff []hurt, all []model.Contributor, margin float64) {
+func (d cpuContention) accuse(w *window) []offender {
 	shares := w.blame(hurtSpan)
 	_, covered := w.last(hurtSpan)
 	if !anybody(shares, func(worst uint64) bool { return msPerSecond(worst, covered) >= d.cfg.VictimMSPerSecond }) {
-		return 0, nil, nil, 0 // what everybody is entitled to need not be worked out
+		return nil // what everybody is entitled to need not be worked out
 	}
 	due := newDues(w, d.cfg.DeprivedPercent)
 	fair := fairness{d.cfg.DeprivedPercent, d.cfg.OwnQuotaPartAtMost}
@@ -98,19 +121,14 @@ func (d cpuContention) accuse(w *window) (culprit model.CgroupID, worstOff []hur
 		sum += float64(caused[id])
 	}
 	if sum == 0 {
-		return 0, nil, nil, 0
+		return nil
 	}
-	var others []model.Contributor
+	var all []offender
 	for _, id := range ranked[:min(len(ranked), maxContributors)] {
-		others = append(others, model.Contributor{Cgroup: w.path(id), CgroupID: id, Share: round3(float64(caused[id]) / sum)})
+		sortHurts(victims[id])
+		all = append(all, offender{id, float64(caused[id]) / sum, victims[id]})
 	}
-	worst := ranked[0]
-	sortHurts(victims[worst])
-	margin = others[0].Share
-	if len(others) > 1 {
-		margin -= others[1].Share
-	}
-	return worst, victims[worst], others, margin
+	return all
 }
 
 // dues hold what each cgroup got against what it was entitled to.
@@ -165,14 +183,14 @@ func anybody(shares map[model.CgroupID]*blame.Shares, did func(worstNS uint64) b
 	return false
 }
 
-func (d cpuContention) judge(w *window, f *finding, some, use float64) {
+func (d cpuContention) judge(w *window, f *finding, share, some, use float64) {
 	worst := f.victims[0]
 	f.severity = model.WarningSeverity + (1-model.WarningSeverity)*min(1, worst.msPerSecond/1000)
 	f.evidence = map[string]float64{
 		"host_cpu_some_percent":  round(some),
 		"cpu_use_percent":        round(use),
 		"stall_ms_per_second":    round(worst.msPerSecond),
-		"offender_share_percent": round(100 * f.contributors[0].Share),
+		"offender_share_percent": round(100 * share),
 	}
 	cpus := w.now().Host.CPUs
 	if steal, ok := w.growth(hurtSpan, func(h *model.Host) uint64 { return h.StealNS }); ok && cpus > 0 {
@@ -188,8 +206,10 @@ func (d cpuContention) measure(w *window, cgroup model.CgroupID) []model.Measure
 	some, pressed := w.somePercent(time.Second)
 	use, used := w.usePercent(time.Second)
 	stall := 0.0
-	if offender, victims, _, _ := d.accuse(w); offender == cgroup && len(victims) > 0 {
-		stall = victims[0].msPerSecond
+	for _, a := range d.accuse(w) {
+		if a.cgroup == cgroup {
+			stall = a.victims[0].msPerSecond
+		}
 	}
 	raw := 0.0
 	if hurts := w.hurtBy(cgroup, 0); len(hurts) > 0 {

@@ -53,6 +53,60 @@ func TestHogsThatKeepAServiceFromRunningAreAccusedAndTheServiceIsNot(t *testing.
 	}
 }
 
+// Who runs three fifths of the time beside somebody of a ninth of its weight is still deprived.
+func TestWhoHasTheWeightMayHaveTheCPU(t *testing.T) {
+	for weight, want := range map[uint32]bool{100: false, 900: true} {
+		s := newScene()
+		hogsAndService(s)
+		s.end(0.1, 0)
+		for range 20 {
+			s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(200 * time.Millisecond)})
+			s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(300 * time.Millisecond), CPUWeights: []uint32{weight}})
+			s.waits(job, service, 200*time.Millisecond)
+			s.end(1, 1)
+		}
+		for _, kind := range []model.Kind{model.CPUContention, model.NoisyNeighbour} {
+			// noisy_neighbour says nothing beside cpu_contention.
+			if in := s.open(kind); (in != nil) != (want && kind == model.CPUContention) {
+				t.Errorf("weight %d, %s: %+v", weight, kind, in)
+			}
+		}
+	}
+}
+
+// Two that do the same, each a little less than the other in every second tick.
+func TestTwoThatTakeTurnsAsTheWorstAreBothAccused(t *testing.T) {
+	s := newScene()
+	for _, id := range []model.CgroupID{job, session, service} {
+		s.proc(model.ProcID{PID: 1}, id, "x")
+	}
+	s.end(0.1, 0)
+	for i := range 40 {
+		ahead := time.Duration(i/8%2) * 5 * time.Millisecond
+		s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(200 * time.Millisecond)})
+		s.cgroup(model.CgroupSample{ID: session, RunNS: uint64(200 * time.Millisecond)})
+		s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(20 * time.Millisecond)})
+		s.waits(job, service, 20*time.Millisecond+ahead)
+		s.waits(session, service, 25*time.Millisecond-ahead)
+		s.end(1, 1)
+	}
+	accused := map[model.CgroupID]*model.Incident{}
+	for _, c := range s.changes {
+		if c.Incident.Kind == model.CPUContention && c.Incident.State == model.Open {
+			accused[c.Incident.Culprit.CgroupID] = c.Incident
+		}
+	}
+	if len(accused) != 2 || accused[job] == nil || accused[session] == nil {
+		t.Fatalf("accused: %v", accused)
+	}
+	for id, in := range accused {
+		// Neither stands out, so that no policy's confidence in it is enough to act.
+		if in.Margin > 0.2 || len(in.Contributors) != 2 {
+			t.Errorf("%d: margin %v, contributors %+v", id, in.Margin, in.Contributors)
+		}
+	}
+}
+
 func TestCPUContentionStaysSilent(t *testing.T) {
 	tests := []struct {
 		name string
@@ -74,6 +128,12 @@ func TestCPUContentionStaysSilent(t *testing.T) {
 			s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(120 * time.Millisecond)})
 			s.waits(job, service, 13*time.Millisecond)
 			s.waits(service, job, 400*time.Millisecond)
+			s.end(1, 1)
+		}},
+		{"when the victim waits as long as its weight says", func(s *scene) {
+			s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(400 * time.Millisecond)})
+			s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(100 * time.Millisecond), CPUWeights: []uint32{25}})
+			s.waits(job, service, 120*time.Millisecond)
 			s.end(1, 1)
 		}},
 		{"when the CPUs are not busy", func(s *scene) {

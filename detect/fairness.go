@@ -33,7 +33,7 @@ const leastWrong = 10.0 // ms/s
 // service runs, every queued task of a crowd waits for it. So each fight is judged by
 // what both got. The pair divides what it was given by max-min fairness: where the
 // victim wanted what it got and what it lost to this offender, it is entitled to that
-// up to half of what both got. Nothing is said of the CPUs on which they met, because
+// up to the part of what both got that its weight gives it: half, where nobody set one. Nothing is said of the CPUs on which they met, because
 // nobody counts run time by cgroup and CPU: so it holds whether both are pinned to one
 // CPU of many or free, and a cgroup that has eight CPUs is not entitled to half of a
 // ninth that somebody with none wants.
@@ -54,7 +54,10 @@ func (w *window) wrongs() map[model.CgroupID][]wrong {
 			if rate < leastWrong {
 				break // the worst come first
 			}
-			deprived := deprivedBy(run[victim], lost(n.NS, s, run[victim]), run[n.Offender], lostInAll(shares[n.Offender], run[n.Offender]))
+			deprived := deprivedBy(
+				side{run[victim], lost(n.NS, s, run[victim])},
+				side{run[n.Offender], lostInAll(shares[n.Offender], run[n.Offender])},
+				w.rights(victim, n.Offender))
 			if deprived < w.fair.deprivedPercent || !w.branchDeprived(victim, n.Offender) {
 				continue
 			}
@@ -115,10 +118,13 @@ func excuseTheWronged(wronged map[model.CgroupID][]wrong) {
 
 // fight is between two branches of the tree: those of the one whom the other made wait, and those
 // of the other who did, each so much that it is no noise.
-type fight struct {
-	ran, lost         uint64 // lost to the others
-	theyRan, theyLost uint64
-}
+type fight struct{ victims, offenders side }
+
+// side is one side of a fight: the CPU time that it had, and what it would have had more, in
+// nanoseconds.
+type side struct{ ran, lost uint64 }
+
+func (s side) wanted() uint64 { return s.ran + s.lost }
 
 // branchDeprived says that those in the victim's branch whom the offender's branch made wait
 // got less, together, than they were entitled to against it. The scheduler divides the CPUs
@@ -137,7 +143,17 @@ func (w *window) branchDeprived(victim, offender model.CgroupID) bool {
 		f = w.fight(key[0], key[1])
 		w.fights[key] = f
 	}
-	return deprivedBy(f.ran, f.lost, f.theyRan, f.theyLost) >= w.fair.deprivedPercent
+	return deprivedBy(f.victims, f.offenders, w.rights(victim, offender)) >= w.fair.deprivedPercent
+}
+
+// rights is the part, 0 to 1, of what two cgroups get together that the first may have where
+// neither has enough: by the weights of the branches in which they are, from where those part.
+func (w *window) rights(one, other model.CgroupID) float64 {
+	if !w.names.weighted {
+		return 0.5
+	}
+	x, y := w.claims().Loads(w.path(one), w.path(other))
+	return float64(x) / float64(x+y)
 }
 
 func (w *window) fight(victims, offenders blame.Branch) (f fight) {
@@ -158,14 +174,14 @@ func (w *window) fight(victims, offenders blame.Branch) (f fight) {
 			}
 		}
 		if msPerSecond(waited, covered) >= leastWrong {
-			f.ran += victim.Ran
-			f.lost += lost(waited, s, victim.Ran)
+			f.victims.ran += victim.Ran
+			f.victims.lost += lost(waited, s, victim.Ran)
 		}
 	}
 	for at, ns := range made {
 		if offender := claims.At(at); msPerSecond(ns, covered) >= leastWrong {
-			f.theyRan += offender.Ran
-			f.theyLost += offender.Wanted - offender.Ran
+			f.offenders.ran += offender.Ran
+			f.offenders.lost += offender.Wanted - offender.Ran
 		}
 	}
 	return f
@@ -177,11 +193,11 @@ func (w *window) claims() *blame.Claims {
 		shares, run := w.blame(hurtSpan), w.ran()
 		claims := make([]blame.Claim, 0, len(run))
 		for id, ran := range run {
-			claims = append(claims, blame.Claim{ID: id, Path: w.path(id), Ran: ran, Wanted: ran + lostInAll(shares[id], ran)})
+			claims = append(claims, blame.Claim{ID: id, Path: w.path(id), Ran: ran, Wanted: ran + lostInAll(shares[id], ran), Weights: w.names.byID[id].weights})
 		}
 		for id, s := range shares {
 			if run[id] == 0 {
-				claims = append(claims, blame.Claim{ID: id, Path: w.path(id), Wanted: lostInAll(s, 0)})
+				claims = append(claims, blame.Claim{ID: id, Path: w.path(id), Wanted: lostInAll(s, 0), Weights: w.names.byID[id].weights})
 			}
 		}
 		w.claimed, w.fights = blame.NewClaims(claims), make(map[[2]blame.Branch]fight)
@@ -198,19 +214,20 @@ func nextTo(i int) int {
 }
 
 // deprivedBy is by how many percent the victim got less than it was entitled to against
-// one offender, and 0 where the offender got no more than it was entitled to itself. It is
+// one offender, and 0 where the offender got no more than it was entitled to itself. The victim's
+// right is the part of what both got that its weight gives it. It is
 // blame.Claims.Entitled for two: thousands of pairs are judged in a tick.
-func deprivedBy(victimRan, lostToIt, offenderRan, offenderLost uint64) float64 {
-	given := victimRan + offenderRan
-	wantedByVictim, wantedByOffender := victimRan+lostToIt, offenderRan+offenderLost
-	victims := min(wantedByVictim, given/2)
-	if wantedByOffender < wantedByVictim { // who wants less comes first
-		victims = min(wantedByVictim, given-min(wantedByOffender, given/2))
+func deprivedBy(victim, offender side, right float64) float64 {
+	given := victim.ran + offender.ran
+	rights := func(right float64) uint64 { return min(given, uint64(float64(given)*right)) }
+	entitled := min(victim.wanted(), rights(right))
+	if float64(offender.wanted())*right < float64(victim.wanted())*(1-right) { // who wants less for his weight comes first
+		entitled = min(victim.wanted(), given-min(offender.wanted(), rights(1-right)))
 	}
-	if victims <= victimRan || offenderRan <= min(wantedByOffender, given-victims) {
+	if entitled <= victim.ran || offender.ran <= min(offender.wanted(), given-entitled) {
 		return 0
 	}
-	return 100 * (1 - part(victimRan, victims))
+	return 100 * (1 - part(victim.ran, entitled))
 }
 
 // lost is the CPU time that a cgroup would have had, had it not waited so long for others. It

@@ -2,17 +2,19 @@ package detect
 
 import "github.com/breakerd/breakerd/model"
 
-// names are the paths of the cgroups that were seen lately. A cgroup that runs brings
+// names are the paths of the cgroups that were seen lately, and their weights. A cgroup that runs brings
 // its path with every sample, so that one that nothing in the window speaks of may be
 // forgotten: a machine that makes a cgroup for each job would fill the memory with them.
 type names struct {
-	byID  map[model.CgroupID]named
-	swept int64 // boot time
+	byID     map[model.CgroupID]named
+	weighted bool  // one of them has a weight of its own, or had a moment ago
+	swept    int64 // boot time
 }
 
 type named struct {
-	path string
-	seen int64 // boot time
+	path    string
+	weights []uint32 // see model.CgroupSample
+	seen    int64    // boot time
 }
 
 func newNames() names { return names{byID: make(map[model.CgroupID]named)} }
@@ -20,7 +22,8 @@ func newNames() names { return names{byID: make(map[model.CgroupID]named)} }
 func (n *names) learn(s *model.Sample) {
 	for i := range s.Cgroups {
 		if c := &s.Cgroups[i]; c.Path != "" {
-			n.byID[c.ID] = named{c.Path, s.BootNS}
+			n.byID[c.ID] = named{c.Path, c.CPUWeights, s.BootNS}
+			n.weighted = n.weighted || c.CPUWeights != nil
 		}
 	}
 }
@@ -33,10 +36,13 @@ func (n *names) sweep(now int64, spokenOf func() map[model.CgroupID]bool) {
 	}
 	n.swept = now
 	keep := spokenOf()
+	n.weighted = false
 	for id, c := range n.byID {
 		if age := now - c.seen; (age < 0 || age > int64(kept)) && !keep[id] {
 			delete(n.byID, id)
+			continue
 		}
+		n.weighted = n.weighted || c.weights != nil
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -140,6 +141,29 @@ func TestLimitsAreTheTightestOfAllAbove(t *testing.T) {
 	}
 	if got, err := r.CgroupStalls("/a/b/c"); err != nil || got != (model.CgroupDetail{}) {
 		t.Errorf("the stalls read limits as well: %+v, %v", got, err)
+	}
+}
+
+func TestCPUWeights(t *testing.T) {
+	r := Reader{CgroupRoot: t.TempDir()}
+	for path, text := range map[string]string{
+		"a/cpu.weight": "100\n", "a/b/cpu.weight": "0\n", "a/b/c/cpu.stat": "", "a/b/c/d/cpu.weight": "10000\n", "plain/cpu.weight": "100\n", "plain/cpu.stat": "",
+	} {
+		write(t, filepath.Join(r.CgroupRoot, path), text)
+	}
+	for path, want := range map[string][]uint32{
+		"/a": nil, "/a/b": {100, 0}, "/a/b/c": {100, 0, 100}, "a/b/c/d/": {100, 0, 100, 10_000}, "/plain": nil, "/": nil,
+	} {
+		if got, err := r.CPUWeights(path); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %v, %v; want %v", path, got, err, want)
+		}
+	}
+	if _, err := r.CPUWeights("/gone"); !errors.Is(err, ErrGone) {
+		t.Errorf("one that is not there: %v", err)
+	}
+	write(t, filepath.Join(r.CgroupRoot, "plain/cpu.weight"), "10001\n")
+	if _, err := r.CPUWeights("/plain"); err == nil || !strings.Contains(err.Error(), "plain/cpu.weight line 1: ") {
+		t.Errorf("no weight: %v", err)
 	}
 }
 

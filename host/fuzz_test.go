@@ -55,6 +55,7 @@ func FuzzBytes(f *testing.F)        { fuzzZero(f, "memory.current", parseBytes) 
 func FuzzMemoryStat(f *testing.F)   { fuzzZero(f, "memory.stat", parseMemoryStat) }
 func FuzzIOMax(f *testing.F)        { fuzzZero(f, "io.max", parseIOMax) }
 func FuzzLimit(f *testing.F)        { fuzzZero(f, "memory.max", parseLimit) }
+func FuzzCPUWeight(f *testing.F)    { fuzzZero(f, "cpu.weight", parseCPUWeight) }
 func FuzzProcStat(f *testing.F)     { fuzzZero(f, "/stat", parseProcStat) }
 func FuzzProcUID(f *testing.F)      { fuzzZero(f, "/status", parseProcUID) }
 func FuzzCPUMax(f *testing.F) {

@@ -77,6 +77,11 @@ type CgroupSample struct {
 	Limited       bool `json:"limited,omitempty"`
 	MemoryLimited bool `json:"memory_limited,omitempty"`
 
+	// CPUWeights are the cpu.weight of each cgroup on the way to it, as they were last read, the
+	// outermost first and its own last: 0 where cpu.idle is set, 100 also where there is none.
+	// Absent where all are 100.
+	CPUWeights []uint32 `json:"cpu_weights,omitempty"`
+
 	// QuotaUnread says that it waited and may have a quota, and that how long one held it was
 	// not read in this tick.
 	QuotaUnread bool `json:"quota_unread,omitempty"`
@@ -85,6 +90,9 @@ type CgroupSample struct {
 	// and in turn everybody, so that slow growth is seen too.
 	Detail *CgroupDetail `json:"detail,omitempty"`
 }
+
+// DefaultCPUWeight is the cpu.weight of a cgroup to which nobody gave another.
+const DefaultCPUWeight = 100
 
 // CgroupDetail is read from the files of one cgroup.
 type CgroupDetail struct {

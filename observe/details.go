@@ -46,9 +46,10 @@ type details struct {
 
 // knownDetail is what was last read of a cgroup.
 type knownDetail struct {
-	whole model.CgroupDetail
-	grew  uint64 // memory and io pressure between the last two looks, µs
-	round bool   // seen in this round
+	whole   model.CgroupDetail
+	weights []uint32
+	grew    uint64 // memory and io pressure between the last two looks, µs
+	round   bool   // seen in this round
 }
 
 func newDetails() details {
@@ -82,8 +83,17 @@ func (o *Observer) readDetails(s *model.Sample, before model.Host) {
 			o.readDetail(s, at, id, true)
 		}
 	}
-	for _, id := range d.waiters(s, now) {
+	waited, caused := waits(s)
+	for _, id := range d.waiters(s, waited, now) {
 		o.readDetail(s, at, id, false)
+	}
+	for _, id := range d.strangers(s, caused) {
+		o.readDetail(s, at, id, true)
+	}
+	for i := range s.Cgroups {
+		if k := d.known[s.Cgroups[i].ID]; k != nil {
+			s.Cgroups[i].CPUWeights = k.weights
+		}
 	}
 	// Of the others that wait it is known which had a quota when they were last looked at, if they
 	// were. The root never has one.
@@ -96,14 +106,31 @@ func (o *Observer) readDetails(s *model.Sample, before model.Host) {
 	slices.SortFunc(s.Cgroups, func(a, b model.CgroupSample) int { return cmp.Compare(a.ID, b.ID) })
 }
 
-// waiters are those that others made wait for a CPU, in this tick or lately.
-func (d *details) waiters(s *model.Sample, now time.Time) []model.CgroupID {
-	waited := make(map[model.CgroupID]uint64)
+// waits are how long, in nanoseconds, each cgroup waited for others in this tick, and made others wait.
+func waits(s *model.Sample) (waited, caused map[model.CgroupID]uint64) {
+	waited, caused = make(map[model.CgroupID]uint64), make(map[model.CgroupID]uint64)
 	for _, w := range s.Waits {
 		if w.By == model.ByCgroup && w.Offender != w.Victim {
 			waited[w.Victim] += w.NS
+			caused[w.Offender] += w.NS
 		}
 	}
+	return waited, caused
+}
+
+// strangers are those that made others wait for a CPU in this tick, and were never read: their
+// weight says whether they had a right to.
+func (d *details) strangers(s *model.Sample, caused map[model.CgroupID]uint64) []model.CgroupID {
+	return top(maps.Keys(caused), detailMost, func(id model.CgroupID) uint64 {
+		if d.known[id] != nil || caused[id]*detailWait < uint64(s.LengthNS) {
+			return 0
+		}
+		return caused[id]
+	})
+}
+
+// waiters are those that others made wait for a CPU, in this tick or lately.
+func (d *details) waiters(s *model.Sample, waited map[model.CgroupID]uint64, now time.Time) []model.CgroupID {
 	for id, ns := range waited {
 		if ns*detailWait >= uint64(s.LengthNS) {
 			d.interest[id] = now
@@ -194,11 +221,8 @@ func (o *Observer) readDetail(s *model.Sample, at map[model.CgroupID]int, id mod
 		return // the root has no pressure but the host's, and no limits
 	}
 	k := o.details.known[id]
-	read := o.reader.CgroupStalls
-	if k == nil || whole {
-		read = o.reader.CgroupDetail
-	}
-	detail, err := read(path)
+	whole = whole || k == nil
+	detail, weights, err := readFiles(o.reader, path, whole)
 	switch {
 	case errors.Is(err, host.ErrGone):
 		return // it has no detail
@@ -214,15 +238,30 @@ func (o *Observer) readDetail(s *model.Sample, at map[model.CgroupID]int, id mod
 		if !whole {
 			keepSlow(&detail, &k.whole)
 			detail.Repeated = true
+			weights = k.weights
 		}
 	}
-	k.whole, k.round = detail, true
+	k.whole, k.weights, k.round = detail, weights, true
 	if !active {
 		i = len(s.Cgroups)
 		at[id] = i
 		s.Cgroups = append(s.Cgroups, model.CgroupSample{ID: id, Path: path})
 	}
 	s.Cgroups[i].Detail = &detail
+}
+
+// readFiles reads what changes from tick to tick, or all, the weights among it.
+func readFiles(r host.Reader, path string, whole bool) (model.CgroupDetail, []uint32, error) {
+	if !whole {
+		detail, err := r.CgroupStalls(path)
+		return detail, nil, err
+	}
+	detail, err := r.CgroupDetail(path)
+	if err != nil {
+		return detail, nil, err
+	}
+	weights, err := r.CPUWeights(path)
+	return detail, weights, err
 }
 
 // unread notes that a cgroup of the sample may have a quota that was not read.

@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/breakerd/breakerd/blame"
 	"github.com/breakerd/breakerd/host"
 	"github.com/breakerd/breakerd/internal/kerneltest"
@@ -175,5 +177,67 @@ func TestIOIsBlamedOnWhoHoldsTheDevice(t *testing.T) {
 		float64(s.By(hog.ID()))/1e9, float64(s.SelfNS)/1e9, float64(s.KernelNS)/1e9, float64(s.UnknownNS)/1e9, s.Verdict())
 	if v := s.Verdict(); v.Offender != hog.ID() || v.Confidence > 0.7 {
 		t.Errorf("verdict %+v, want the hog", v)
+	}
+}
+
+// Who made others wait and was never read is read at once, for its weight says whether it may.
+func TestTheWeightsOfWhoMakesOthersWaitAreRead(t *testing.T) {
+	root := t.TempDir()
+	for path, weight := range map[string]string{"heavy": "1000", "heavy/in": "100", "plain": "100", "quiet": "1"} {
+		if err := os.MkdirAll(filepath.Join(root, path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for file, text := range map[string]string{"cpu.weight": weight, "cpu.stat": ""} {
+			if err := os.WriteFile(filepath.Join(root, path, file), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r := host.Reader{CgroupRoot: root}
+	o := &Observer{reader: r, tree: r.Tree(), details: newDetails(), tick: time.Second}
+	if err := o.tree.Refresh(); err != nil {
+		t.Fatal(err)
+	}
+	id := func(path string) model.CgroupID {
+		id, err := o.tree.ID(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	sample := func() *model.Sample {
+		s := &model.Sample{LengthNS: int64(time.Microsecond)}
+		for _, path := range []string{"/heavy/in", "/plain", "/quiet"} {
+			s.Cgroups = append(s.Cgroups, model.CgroupSample{ID: id(path), Path: path})
+		}
+		s.Waits = []model.Wait{{Resource: model.CPU, By: model.ByCgroup, Offender: id("/heavy/in"), Victim: id("/plain"), NS: uint64(time.Second)}}
+		o.readDetails(s, model.Host{})
+		return s
+	}
+	weights := func(s *model.Sample) map[string][]uint32 {
+		all := map[string][]uint32{}
+		for i := range s.Cgroups {
+			if c := &s.Cgroups[i]; c.CPUWeights != nil {
+				all[c.Path] = c.CPUWeights
+			}
+		}
+		return all
+	}
+	want := map[string][]uint32{"/heavy/in": {1000, 100}}
+	if diff := cmp.Diff(want, weights(sample())); diff != "" {
+		t.Error(diff)
+	}
+	// What was read stands in each sample, and is read again when its turn comes.
+	if err := os.WriteFile(filepath.Join(root, "heavy", "cpu.weight"), []byte("7"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, weights(sample())); diff != "" {
+		t.Error(diff)
+	}
+	s := &model.Sample{LengthNS: int64(time.Hour)}
+	o.readDetails(s, model.Host{})
+	want = map[string][]uint32{"/heavy": {7}, "/heavy/in": {7, 100}, "/quiet": {1}}
+	if diff := cmp.Diff(want, weights(s)); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -39,6 +39,11 @@ func harmless(cpus int) []scenario {
 	quota.needs = []need{needCPU}
 	quota.limits = []limit{{"capped", "cpu.max", "20000 100000"}}
 
+	weights := calm("less-by-weight", "A batch job with a tenth of a busy neighbour's weight gets a tenth of the CPUs beside it.", short,
+		offend("batch", "batch", "spin", hogs(cpus)...), offend("neighbour", "neighbour", "spin", hogs(cpus)...))
+	weights.needs = []need{needCPU}
+	weights.limits = []limit{{"batch", "cpu.weight", "10"}}
+
 	resume := calm("machine-resume", "The machine sleeps for 30 s, while somebody waits for a CPU, and many things start when it wakes (a recording, with the sleep put into it, replayed).", short,
 		web("web"), offend("cron", "cron", "jobs", "-n", "10", "-most", "10", "-work", "30ms"))
 	resume.replay, resume.spares = true, "web"
@@ -59,7 +64,7 @@ func harmless(cpus int) []scenario {
 		cache,
 		calm("thread-pool", "A process starts 200 threads, each of which works for a moment.", short, offend("pool", "pool", "pool", "-threads", "200", "-work", "2ms")),
 		calm("cron-burst", "Ten short jobs start at once.", short, offend("cron", "cron", "jobs", "-n", "10", "-most", "10", "-work", "100ms")),
-		quota, resume,
+		quota, weights, resume,
 		calm("batch-alone", "Three loops a CPU, and nobody else wants one.", short, offend("batch", "batch", "spin", hogs(3*cpus)...)),
 		calm("equals", "Two jobs with one loop a CPU each: a fight of equals.", short,
 			offend("one", "one", "spin", hogs(cpus)...), offend("other", "other", "spin", hogs(cpus)...)),
