@@ -346,9 +346,11 @@ func (c *Collector) addUsage(s *model.Sample, table map[model.ProcID]*process, d
 		case table[id] != nil:
 		case !k.missing:
 			k.missing = true
-		default: // twice: its exit record was lost
+		default: // twice: its exit record was lost, or it was a kernel thread
 			delete(c.known, id)
-			s.Procs.Exited = append(s.Procs.Exited, model.Exit{ProcID: id, CPUNS: k.cpuNS})
+			// It may have lived less. Nobody is told of for short lives that were not seen.
+			life := max(0, s.BootNS-int64(id.StartTime)*nsPerTick)
+			s.Procs.Exited = append(s.Procs.Exited, model.Exit{ProcID: id, LifeNS: uint64(life), CPUNS: k.cpuNS})
 		}
 	}
 	slices.SortFunc(found, func(a, b model.Proc) int {

@@ -359,3 +359,23 @@ func TestAKernelThreadThatIsMadeLaterIsKnownForOne(t *testing.T) {
 		t.Errorf("it was forked %d times", n)
 	}
 }
+
+// A process whose exit record was lost is no short-lived one for that.
+func TestAnEndThatIsOnlyMissedIsThatOfALifeAsLongAsItWasSeen(t *testing.T) {
+	const second = 1_000_000_000
+	id := model.ProcID{PID: 7, StartTime: 100} // a second after boot
+	c := &Collector{known: make(map[model.ProcID]*knownProcess)}
+	at := func(boot int64, table map[model.ProcID]*process) []model.Exit {
+		s := &model.Sample{BootNS: boot}
+		c.addUsage(s, table, boot)
+		return s.Procs.Exited
+	}
+	at(5*second, map[model.ProcID]*process{id: {Proc: model.Proc{ProcID: id}, cpuNS: 3}})
+	if got := at(6*second, nil); got != nil {
+		t.Errorf("it ended when it was missed once: %+v", got)
+	}
+	want := model.Exit{ProcID: id, LifeNS: 6 * second, CPUNS: 3}
+	if got := only(t, "ends", at(7*second, nil)); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
