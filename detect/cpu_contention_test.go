@@ -55,26 +55,29 @@ func TestHogsThatKeepAServiceFromRunningAreAccusedAndTheServiceIsNot(t *testing.
 
 // Who runs three fifths of the time beside somebody of a ninth of its weight is still deprived.
 func TestWhoHasTheWeightMayHaveTheCPU(t *testing.T) {
-	for weight, want := range map[uint32]bool{100: false, 900: true} {
+	for _, tt := range []struct {
+		weight uint32
+		use    float64
+		want   model.Kind
+	}{{100, 1, ""}, {900, 1, model.CPUContention}, {100, 0.5, ""}, {900, 0.5, model.NoisyNeighbour}} {
 		s := newScene()
 		hogsAndService(s)
 		s.end(0.1, 0)
 		for range 20 {
 			s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(200 * time.Millisecond)})
-			s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(300 * time.Millisecond), CPUWeights: []uint32{weight}})
+			s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(300 * time.Millisecond), CPUWeights: []uint32{tt.weight}})
 			s.waits(job, service, 200*time.Millisecond)
-			s.end(1, 1)
+			s.end(tt.use, 1)
 		}
 		for _, kind := range []model.Kind{model.CPUContention, model.NoisyNeighbour} {
-			// noisy_neighbour says nothing beside cpu_contention.
-			if in := s.open(kind); (in != nil) != (want && kind == model.CPUContention) {
-				t.Errorf("weight %d, %s: %+v", weight, kind, in)
+			if in := s.open(kind); (in != nil) != (kind == tt.want) {
+				t.Errorf("%+v, %s: %+v", tt, kind, in)
 			}
 		}
 	}
 }
 
-// Two that do the same, each a little less than the other in every second tick.
+// Two that do the same, each ahead of the other for less than the hold.
 func TestTwoThatTakeTurnsAsTheWorstAreBothAccused(t *testing.T) {
 	s := newScene()
 	for _, id := range []model.CgroupID{job, session, service} {
@@ -82,7 +85,7 @@ func TestTwoThatTakeTurnsAsTheWorstAreBothAccused(t *testing.T) {
 	}
 	s.end(0.1, 0)
 	for i := range 40 {
-		ahead := time.Duration(i/8%2) * 5 * time.Millisecond
+		ahead := time.Duration(i/5%2) * 5 * time.Millisecond
 		s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(200 * time.Millisecond)})
 		s.cgroup(model.CgroupSample{ID: session, RunNS: uint64(200 * time.Millisecond)})
 		s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(20 * time.Millisecond)})

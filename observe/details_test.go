@@ -183,7 +183,7 @@ func TestIOIsBlamedOnWhoHoldsTheDevice(t *testing.T) {
 // Who made others wait and was never read is read at once, for its weight says whether it may.
 func TestTheWeightsOfWhoMakesOthersWaitAreRead(t *testing.T) {
 	root := t.TempDir()
-	for path, weight := range map[string]string{"heavy": "1000", "heavy/in": "100", "plain": "100", "quiet": "1"} {
+	for path, weight := range map[string]string{"heavy": "1000", "heavy/in": "100", "plain": "100", "big": "500", "quiet": "1"} {
 		if err := os.MkdirAll(filepath.Join(root, path), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -207,10 +207,12 @@ func TestTheWeightsOfWhoMakesOthersWaitAreRead(t *testing.T) {
 	}
 	sample := func() *model.Sample {
 		s := &model.Sample{LengthNS: int64(time.Microsecond)}
-		for _, path := range []string{"/heavy/in", "/plain", "/quiet"} {
+		for _, path := range []string{"/heavy/in", "/plain", "/big", "/quiet"} {
 			s.Cgroups = append(s.Cgroups, model.CgroupSample{ID: id(path), Path: path})
 		}
-		s.Waits = []model.Wait{{Resource: model.CPU, By: model.ByCgroup, Offender: id("/heavy/in"), Victim: id("/plain"), NS: uint64(time.Second)}}
+		for offender, victim := range map[string]string{"/heavy/in": "/plain", "/plain": "/heavy/in", "/big": "/plain"} {
+			s.Waits = append(s.Waits, model.Wait{Resource: model.CPU, By: model.ByCgroup, Offender: id(offender), Victim: id(victim), NS: uint64(time.Second)})
+		}
 		o.readDetails(s, model.Host{})
 		return s
 	}
@@ -223,7 +225,7 @@ func TestTheWeightsOfWhoMakesOthersWaitAreRead(t *testing.T) {
 		}
 		return all
 	}
-	want := map[string][]uint32{"/heavy/in": {1000, 100}}
+	want := map[string][]uint32{"/heavy/in": {1000, 100}, "/big": {500}}
 	if diff := cmp.Diff(want, weights(sample())); diff != "" {
 		t.Error(diff)
 	}
@@ -236,7 +238,7 @@ func TestTheWeightsOfWhoMakesOthersWaitAreRead(t *testing.T) {
 	}
 	s := &model.Sample{LengthNS: int64(time.Hour)}
 	o.readDetails(s, model.Host{})
-	want = map[string][]uint32{"/heavy": {7}, "/heavy/in": {7, 100}, "/quiet": {1}}
+	want = map[string][]uint32{"/heavy": {7}, "/heavy/in": {7, 100}, "/big": {500}, "/quiet": {1}}
 	if diff := cmp.Diff(want, weights(s)); diff != "" {
 		t.Error(diff)
 	}
