@@ -321,7 +321,7 @@ func (sp *span) demands(grown func(model.CgroupID) uint64) map[model.CgroupID]de
 		var d demand
 		told := false
 		if r := sp.readings[id]; len(r) > 1 && !above[path] {
-			d, told = demandIn(r)
+			d, told = demandIn(r, len(sp.samples)-1)
 		}
 		if d == (demand{}) && !told && grown != nil {
 			d.more = grown(id)
@@ -341,10 +341,10 @@ type demand struct {
 
 // demandIn is the growth of memory that only swapping could take back, and what came back
 // from where it was evicted to; of all memory, where memory.stat was not read twice. What
-// memory.stat told twice is known, also that nothing grew.
-func demandIn(r []look) (d demand, told bool) {
+// memory.stat told twice, the last time at the end, is known, also that nothing grew.
+func demandIn(r []look, end int) (d demand, told bool) {
 	var first, last *model.CgroupDetail
-	fresh := 0
+	fresh, freshAt := 0, 0
 	for _, x := range r {
 		if x.detail.AnonBytes > 0 || x.detail.ShmemBytes > 0 || x.detail.FileBytes > 0 {
 			if first == nil {
@@ -352,7 +352,7 @@ func demandIn(r []look) (d demand, told bool) {
 			}
 			last = x.detail
 			if !x.detail.Repeated {
-				fresh++
+				fresh, freshAt = fresh+1, x.at
 			}
 		}
 	}
@@ -362,7 +362,7 @@ func demandIn(r []look) (d demand, told bool) {
 	refaults := min(less(last.RefaultPages, first.RefaultPages), math.MaxUint32) * pageBytes
 	anon := less(plus(last.AnonBytes, last.ShmemBytes), plus(first.AnonBytes, first.ShmemBytes))
 	grown := min(refaults, less(less(last.MemoryBytes, first.MemoryBytes), anon))
-	return demand{more: plus(anon, grown), back: refaults - grown}, fresh > 1
+	return demand{more: plus(anon, grown), back: refaults - grown}, fresh > 1 && freshAt == end
 }
 
 func (sp *span) divideMemory(e estimated, demands map[model.CgroupID]demand) {

@@ -27,10 +27,10 @@ type Claim struct {
 // They say which way a fight goes. Waiting alone does not: while a service runs, every
 // queued task of a crowd waits for it.
 type Claims struct {
-	claims []Claim // in the order of their paths: who is below a cgroup follows it
-	index  map[model.CgroupID]int
-	before []sums // of those before each, and of all
-	equal  bool   // nobody has another weight than the others
+	claims     []Claim // in the order of their paths: who is below a cgroup follows it
+	index      map[model.CgroupID]int
+	before     []sums // of those before each, and of all
+	unweighted bool   // nobody is known to have a weight but the default
 }
 
 type sums struct{ ran, wanted uint64 }
@@ -47,9 +47,9 @@ func NewClaims(claims []Claim) *Claims {
 	slices.SortFunc(claims, func(x, y Claim) int {
 		return cmp.Or(comparePaths(x.key, y.key), cmp.Compare(x.ID, y.ID))
 	})
-	all := &Claims{claims: claims, index: make(map[model.CgroupID]int, len(claims)), before: make([]sums, len(claims)+1), equal: true}
+	all := &Claims{claims: claims, index: make(map[model.CgroupID]int, len(claims)), before: make([]sums, len(claims)+1), unweighted: true}
 	for i, c := range claims {
-		all.equal = all.equal && len(c.Weights) == 0
+		all.unweighted = all.unweighted && len(c.Weights) == 0
 		all.index[c.ID] = i
 		all.before[i+1] = sums{all.before[i].ran + c.Ran, all.before[i].wanted + c.Wanted}
 	}
@@ -142,11 +142,9 @@ func (c *Claims) divide(whole Branch, depth, names int, given Entitlement, entit
 // load is what the scheduler reckons a branch at, whose members have so many names in common
 // above its own.
 func (c *Claims) load(b Branch, names int) uint64 {
-	if !c.equal {
-		for _, member := range c.claims[b.First:b.End] {
-			if names < len(member.Weights) {
-				return loadOf(member.Weights[names])
-			}
+	for i := b.First; i < b.End && !c.unweighted; i++ {
+		if weights := c.claims[i].Weights; names < len(weights) {
+			return loadOf(weights[names]) // the others' are of the same file
 		}
 	}
 	return loadOf(model.DefaultCPUWeight)
@@ -180,21 +178,19 @@ func (c *Claims) Branches(x, y string) (xs, ys Branch) {
 	return c.branch(x, at), c.branch(y, at)
 }
 
-// Loads are what the scheduler reckons these branches at: what both get is divided by them.
-func (c *Claims) Loads(x, y string) (xs, ys uint64) {
-	xs, ys = loadOf(model.DefaultCPUWeight), loadOf(model.DefaultCPUWeight)
-	if c.equal {
-		return xs, ys
-	}
+// Right is the part, 0 to 1, of what two cgroups get together that the first may have where neither
+// has enough: by the weights of the branches in which they are, from where their paths part.
+func Right(x, y string, ofX, ofY []uint32) float64 {
 	x, y = pathKey(x), pathKey(y)
 	at, names := parting(x, y)
-	if at < len(x) {
-		xs = c.load(c.branch(x, at), names)
+	load := func(path string, weights []uint32) float64 {
+		if at < len(path) && names < len(weights) {
+			return float64(loadOf(weights[names]))
+		}
+		return float64(loadOf(model.DefaultCPUWeight))
 	}
-	if at < len(y) {
-		ys = c.load(c.branch(y, at), names)
-	}
-	return xs, ys
+	a, b := load(x, ofX), load(y, ofY)
+	return a / (a + b)
 }
 
 // parting is where two paths part: behind so many bytes, which are whole names.

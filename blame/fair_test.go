@@ -74,21 +74,29 @@ func TestWeightsDivideAtEachLevel(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	type pair struct{ x, y uint64 }
+}
+
+func TestAPairDividesByTheWeightsWhereItParts(t *testing.T) {
+	const pods = "/kubepods"
+	weights := map[string][]uint32{
+		pods + "/besteffort/a": {300, 1, 100}, pods + "/besteffort/b": {300, 1, 200}, pods + "/web": {300, 19}, "/idle": {0},
+	}
 	for _, tt := range []struct {
-		x, y string
-		want pair
+		x, y   string
+		px, py float64
 	}{
-		{pods + "/besteffort/a", pods + "/besteffort/b", pair{1024, 1024}},
-		{pods + "/besteffort/a", pods + "/web", pair{10, 195}},
-		{pods + "/web", "/system/x", pair{3072, 1024}},
-		{"/system/x", "/idle", pair{1024, 3}},
-		{"/", "/idle", pair{1024, 3}},
-		{pods + "/web", pods + "/web", pair{1024, 1024}},
-		{"", "/idle", pair{1024, 3}},
+		{pods + "/besteffort/a", pods + "/besteffort/b", 1024, 2048},
+		{pods + "/besteffort/a", pods + "/web", 10, 195},
+		{pods + "/web", "/system/x", 3072, 1024},
+		{"/system/x", "/idle", 1024, 3},
+		{"/", "/idle", 1024, 3},
+		{pods, pods + "/web", 1024, 195},
+		{pods + "/web", pods + "/web", 1, 1},
+		{"", "/idle", 1024, 3},
 	} {
-		if x, y := claims.Loads(tt.x, tt.y); (pair{x, y}) != tt.want {
-			t.Errorf("%s and %s: %d and %d, want %v", tt.x, tt.y, x, y, tt.want)
+		want := tt.px / (tt.px + tt.py)
+		if got := Right(tt.x, tt.y, weights[tt.x], weights[tt.y]); got != want {
+			t.Errorf("%s beside %s: %v, want %v", tt.x, tt.y, got, want)
 		}
 	}
 }

@@ -346,7 +346,7 @@ func (c *Collector) addUsage(s *model.Sample, table map[model.ProcID]*process, d
 		case table[id] != nil:
 		case !k.missing:
 			k.missing = true
-		default: // twice: its exit record was lost, or it was a kernel thread
+		default: // twice: its exit record was lost
 			delete(c.known, id)
 			// It may have lived less. Nobody is told of for short lives that were not seen.
 			life := max(0, s.BootNS-int64(id.StartTime)*nsPerTick)

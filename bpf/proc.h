@@ -83,7 +83,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct *task)
 {
-	if (task->signal->live.counter != 0 || task->flags & PF_KTHREAD)
+	if (task->signal->live.counter != 0)
 		return 0;
 	struct proc_id id = id_of(task);
 	__u8 yes = 1;

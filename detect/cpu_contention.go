@@ -50,24 +50,13 @@ func (d cpuContention) look(w *window) []finding {
 	if ratio < 0.5 {
 		return nil
 	}
-	offenders := d.accuse(w)
-	var contributors []model.Contributor
-	for _, a := range offenders {
-		contributors = append(contributors, model.Contributor{Cgroup: w.path(a.cgroup), CgroupID: a.cgroup, Share: round3(a.share)})
-	}
 	var findings []finding
-	for i, a := range offenders {
-		if a.share < offenders[0].share*besideTheWorst {
-			break
-		}
+	for _, o := range d.accuse(w) {
 		f := finding{
-			suspect: w.culprit(a.cgroup, w.cpuUsed(a.cgroup)), cgroup: a.cgroup, ratio: ratio, victims: a.victims, contributors: contributors,
-			confidence: w.known(a.victims) * w.trust(hurtSpan), margin: a.share,
+			suspect: w.culprit(o.cgroup, w.cpuUsed(o.cgroup)), cgroup: o.cgroup, ratio: ratio, victims: o.victims, contributors: o.contributors,
+			confidence: w.known(o.victims) * w.trust(hurtSpan), margin: o.margin,
 		}
-		if next := nextTo(i); next < len(offenders) {
-			f.margin = max(0, a.share-offenders[next].share)
-		}
-		d.judge(w, &f, a.share, some, use)
+		d.judge(w, &f, o.share, some, use)
 		findings = append(findings, f)
 	}
 	return findings
@@ -76,19 +65,22 @@ func (d cpuContention) look(w *window) []finding {
 const (
 	// maxContributors bounds what an incident says of the others.
 	maxContributors = 16
-	// Who makes others wait for so large a part of what the worst does is told of beside it: of two
-	// that do it in turn, or equally, each would be forgotten whenever the other one is ahead.
+	// Who makes others wait for so large a part of what the worst does is told of beside it, or
+	// of two equal ones each would be forgotten whenever the other is ahead. So many are told at once.
 	besideTheWorst = 0.5
+	mostOffenders  = 4
 )
 
 // offender is a cgroup that hurts others.
 type offender struct {
-	cgroup  model.CgroupID
-	share   float64 // of all that was done to anybody, 0 to 1
-	victims []hurt  // the worst first
+	cgroup       model.CgroupID
+	victims      []hurt  // the worst first
+	share        float64 // of what was done to its victims, 0 to 1
+	margin       float64 // over who did most besides
+	contributors []model.Contributor
 }
 
-// accuse finds the cgroups that hurt others, the worst first, and whom. Who made whom wait is
+// accuse finds the cgroups that hurt others, the worst first. Who made whom wait is
 // measured; which way it goes is a matter of who got more than it was entitled to, and
 // who less. So nobody is accused of a fight between equals.
 func (d cpuContention) accuse(w *window) []offender {
@@ -101,6 +93,7 @@ func (d cpuContention) accuse(w *window) []offender {
 	fair := fairness{d.cfg.DeprivedPercent, d.cfg.OwnQuotaPartAtMost}
 	caused := make(map[model.CgroupID]uint64)
 	victims := make(map[model.CgroupID][]hurt)
+	by := make(map[model.CgroupID][]blame.Neighbour) // who answers for a victim's wait
 	for victim, s := range shares {
 		if !due.deprived(victim) || fair.excuses(s) || w.table.watcher(victim) {
 			continue
@@ -109,26 +102,59 @@ func (d cpuContention) accuse(w *window) []offender {
 		if end := slices.IndexFunc(long, func(n blame.Neighbour) bool { return msPerSecond(n.NS, covered) < d.cfg.VictimMSPerSecond }); end >= 0 {
 			long = long[:end]
 		}
-		for _, n := range due.guilty(victim, long) {
+		by[victim] = due.guilty(victim, long)
+		for _, n := range by[victim] {
 			caused[n.Offender] += n.NS
 			victims[n.Offender] = append(victims[n.Offender], hurt{victim, msPerSecond(n.NS, covered)})
 		}
 	}
-	ranked := sortedIDs(caused)
-	slices.SortStableFunc(ranked, func(x, y model.CgroupID) int { return cmp.Compare(caused[y], caused[x]) })
-	sum := 0.0
-	for _, id := range ranked {
-		sum += float64(caused[id])
-	}
-	if sum == 0 {
-		return nil
-	}
 	var all []offender
-	for _, id := range ranked[:min(len(ranked), maxContributors)] {
-		sortHurts(victims[id])
-		all = append(all, offender{id, float64(caused[id]) / sum, victims[id]})
+	ranked := rankedBy(caused)
+	for i, id := range ranked {
+		if len(all) == mostOffenders || float64(caused[id]) < besideTheWorst*float64(caused[ranked[0]]) || caused[id] == 0 {
+			break
+		}
+		if i > 0 && !due.greedy(id) {
+			continue
+		}
+		o := offender{cgroup: id, victims: victims[id]}
+		sortHurts(o.victims)
+		o.compare(w, by)
+		all = append(all, o)
 	}
 	return all
+}
+
+// compare sets what the offender did to its victims beside what others did to the same ones.
+func (o *offender) compare(w *window, by map[model.CgroupID][]blame.Neighbour) {
+	did := make(map[model.CgroupID]uint64)
+	sum := 0.0
+	for _, h := range o.victims {
+		for _, n := range by[h.victim] {
+			did[n.Offender] += n.NS
+			sum += float64(n.NS)
+		}
+	}
+	o.share = float64(did[o.cgroup]) / sum
+	next := 0.0
+	ranked := rankedBy(did)
+	for i, id := range ranked {
+		share := float64(did[id]) / sum
+		if i < maxContributors {
+			o.contributors = append(o.contributors, model.Contributor{Cgroup: w.path(id), CgroupID: id, Share: round3(share)})
+		}
+		if id != o.cgroup {
+			next = max(next, share)
+		}
+	}
+	o.margin = max(0, o.share-next)
+}
+
+// rankedBy are those with the largest figure first.
+func rankedBy(figure map[model.CgroupID]uint64) []model.CgroupID {
+	ranked := sortedIDs(figure)
+	slices.SortStableFunc(ranked, func(x, y model.CgroupID) int { return cmp.Compare(figure[y], figure[x]) })
+	return ranked
 }
 
 // dues hold what each cgroup got against what it was entitled to.
@@ -146,6 +172,12 @@ func newDues(w *window, deprivedPercent float64) dues {
 
 func (d dues) gotLess(id model.CgroupID, due uint64) bool {
 	return float64(d.ran[id]) <= d.part*float64(due)
+}
+
+// greedy says that a cgroup got more than it was entitled to, by as much as makes one deprived that
+// got less.
+func (d dues) greedy(id model.CgroupID) bool {
+	return d.part*float64(d.ran[id]) >= float64(d.entitled[id].Share)
 }
 
 // deprived says that somebody took from a cgroup: anybody, or those in its own branch alone.

@@ -103,9 +103,68 @@ func TestTwoThatTakeTurnsAsTheWorstAreBothAccused(t *testing.T) {
 		t.Fatalf("accused: %v", accused)
 	}
 	for id, in := range accused {
-		// Neither stands out, so that no policy's confidence in it is enough to act.
+		// Neither stands out.
 		if in.Margin > 0.2 || len(in.Contributors) != 2 {
 			t.Errorf("%d: margin %v, contributors %+v", id, in.Margin, in.Contributors)
+		}
+	}
+}
+
+// Two fights on different CPUs: each is told as what it is, whatever goes on in the other.
+func TestWhoDoesAllToItsVictimsStandsOutBesideAnother(t *testing.T) {
+	s := newScene()
+	s.host.CPUs = 4
+	for _, id := range []model.CgroupID{job, session, service, 80} {
+		s.proc(model.ProcID{PID: 1}, id, "x")
+	}
+	s.end(0.1, 0)
+	for range 20 {
+		s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(350 * time.Millisecond)})
+		s.cgroup(model.CgroupSample{ID: session, RunNS: uint64(350 * time.Millisecond)})
+		s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(150 * time.Millisecond)})
+		s.cgroup(model.CgroupSample{ID: 80, RunNS: uint64(150 * time.Millisecond)})
+		s.waits(job, service, 100*time.Millisecond)
+		s.waits(session, 80, 97*time.Millisecond)
+		s.end(1, 1)
+	}
+	told := map[model.CgroupID]bool{}
+	for _, c := range s.changes {
+		if in := c.Incident; in.Kind == model.CPUContention {
+			told[in.Culprit.CgroupID] = true
+			if in.Margin != 1 || in.Evidence["offender_share_percent"] != 100 || len(in.Victims) != 1 {
+				t.Errorf("margin %v, %v, victims %+v", in.Margin, in.Evidence, in.Victims)
+			}
+		}
+	}
+	if len(told) != 2 || !told[job] || !told[session] {
+		t.Errorf("told of %v", told)
+	}
+}
+
+// Beside the worst nobody is accused who got hardly more than he was entitled to.
+func TestWhoGotAboutHisShareIsNotAccusedBesideTheWorst(t *testing.T) {
+	s := newScene()
+	for _, id := range []model.CgroupID{job, session, service} {
+		s.proc(model.ProcID{PID: 1}, id, "x")
+	}
+	s.end(0.1, 0)
+	for range 20 {
+		s.cgroup(model.CgroupSample{ID: job, RunNS: uint64(190 * time.Millisecond), WaitNS: uint64(tick)})
+		s.cgroup(model.CgroupSample{ID: session, RunNS: uint64(168 * time.Millisecond), WaitNS: uint64(tick)})
+		s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(142 * time.Millisecond), WaitNS: uint64(tick)})
+		s.waits(job, service, 56*time.Millisecond)
+		s.waits(session, service, 50*time.Millisecond)
+		s.waits(service, job, 60*time.Millisecond)
+		s.waits(service, session, 60*time.Millisecond)
+		s.end(1, 1)
+	}
+	in := s.open(model.CPUContention)
+	if in == nil || in.Culprit.CgroupID != job {
+		t.Fatalf("%+v", in)
+	}
+	for _, c := range s.changes {
+		if c.Incident.Kind == model.CPUContention && c.Incident.Culprit.CgroupID == session {
+			t.Errorf("%+v", c.Incident)
 		}
 	}
 }

@@ -57,7 +57,7 @@ func (w *window) wrongs() map[model.CgroupID][]wrong {
 			deprived := deprivedBy(
 				side{run[victim], lost(n.NS, s, run[victim])},
 				side{run[n.Offender], lostInAll(shares[n.Offender], run[n.Offender])},
-				w.rights(victim, n.Offender))
+				w.right(victim, n.Offender))
 			if deprived < w.fair.deprivedPercent || !w.branchDeprived(victim, n.Offender) {
 				continue
 			}
@@ -143,17 +143,16 @@ func (w *window) branchDeprived(victim, offender model.CgroupID) bool {
 		f = w.fight(key[0], key[1])
 		w.fights[key] = f
 	}
-	return deprivedBy(f.victims, f.offenders, w.rights(victim, offender)) >= w.fair.deprivedPercent
+	return deprivedBy(f.victims, f.offenders, w.right(victim, offender)) >= w.fair.deprivedPercent
 }
 
-// rights is the part, 0 to 1, of what two cgroups get together that the first may have where
-// neither has enough: by the weights of the branches in which they are, from where those part.
-func (w *window) rights(one, other model.CgroupID) float64 {
+// right is what the first of two cgroups may have of what both get: see blame.Right.
+func (w *window) right(one, other model.CgroupID) float64 {
 	if !w.names.weighted {
 		return 0.5
 	}
-	x, y := w.claims().Loads(w.path(one), w.path(other))
-	return float64(x) / float64(x+y)
+	x, y := w.names.byID[one], w.names.byID[other]
+	return blame.Right(x.path, y.path, x.weights, y.weights)
 }
 
 func (w *window) fight(victims, offenders blame.Branch) (f fight) {
@@ -219,10 +218,10 @@ func nextTo(i int) int {
 // blame.Claims.Entitled for two: thousands of pairs are judged in a tick.
 func deprivedBy(victim, offender side, right float64) float64 {
 	given := victim.ran + offender.ran
-	rights := func(right float64) uint64 { return min(given, uint64(float64(given)*right)) }
-	entitled := min(victim.wanted(), rights(right))
+	partOf := func(right float64) uint64 { return min(given, uint64(float64(given)*right)) }
+	entitled := min(victim.wanted(), partOf(right))
 	if float64(offender.wanted())*right < float64(victim.wanted())*(1-right) { // who wants less for his weight comes first
-		entitled = min(victim.wanted(), given-min(offender.wanted(), rights(1-right)))
+		entitled = min(victim.wanted(), given-min(offender.wanted(), partOf(1-right)))
 	}
 	if entitled <= victim.ran || offender.ran <= min(offender.wanted(), given-entitled) {
 		return 0

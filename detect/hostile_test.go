@@ -52,7 +52,15 @@ func hostileSample(rng *rand.Rand) *model.Sample {
 		},
 	}
 	for range rng.IntN(5) {
-		c := model.CgroupSample{ID: cgroup(), Path: "/x", RunNS: wild(rng), WaitNS: wild(rng), Forks: wild(rng), Exits: wild(rng), ShortExits: wild(rng), IOHeldNS: wild(rng)}
+		path := ""
+		for range rng.IntN(4) {
+			path += "/" + string(rune('x'+rng.IntN(2)))
+		}
+		var weights []uint32
+		for range rng.IntN(2) * rng.IntN(6) {
+			weights = append(weights, uint32(wild(rng)))
+		}
+		c := model.CgroupSample{ID: cgroup(), Path: path, CPUWeights: weights, RunNS: wild(rng), WaitNS: wild(rng), Forks: wild(rng), Exits: wild(rng), ShortExits: wild(rng), IOHeldNS: wild(rng)}
 		if rng.IntN(2) == 0 {
 			p := hostilePressure(rng)
 			c.Detail = &model.CgroupDetail{ThrottledNS: wild(rng), Pressure: &p, AnonBytes: wild(rng), ShmemBytes: wild(rng), MemoryMaxBytes: wild(rng)}

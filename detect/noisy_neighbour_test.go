@@ -366,19 +366,19 @@ func TestAPairIsJudgedAsEntitledJudgesMany(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
 	weight := func() []uint32 { return [][]uint32{nil, {0}, {1}, {100}, {10_000}}[rng.IntN(5)] }
 	for range 5000 {
+		vs, os := weight(), weight()
 		v, o := side{rng.Uint64N(1e9), rng.Uint64N(1e9)}, side{rng.Uint64N(1e9), rng.Uint64N(1e9)}
 		claims := blame.NewClaims([]blame.Claim{
-			{ID: 0, Path: "/a", Ran: v.ran, Wanted: v.wanted(), Weights: weight()},
-			{ID: 1, Path: "/b", Ran: o.ran, Wanted: o.wanted(), Weights: weight()},
+			{ID: 0, Path: "/a", Ran: v.ran, Wanted: v.wanted(), Weights: vs},
+			{ID: 1, Path: "/b", Ran: o.ran, Wanted: o.wanted(), Weights: os},
 		})
 		e := claims.Entitled()
 		want := 0.0
 		if e[0].Within > v.ran && o.ran > e[1].Share {
 			want = 100 * (1 - float64(v.ran)/float64(e[0].Within))
 		}
-		x, y := claims.Loads("/a", "/b")
-		if got := deprivedBy(v, o, float64(x)/float64(x+y)); math.Abs(got-want) > 1 {
-			t.Fatalf("%+v beside %+v, weights %d and %d: deprived by %v %%, want %v", v, o, x, y, got, want)
+		if got := deprivedBy(v, o, blame.Right("/a", "/b", vs, os)); math.Abs(got-want) > 1 {
+			t.Fatalf("%+v beside %+v, weights %d and %d: deprived by %v %%, want %v", v, o, vs, os, got, want)
 		}
 	}
 }

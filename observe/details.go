@@ -19,7 +19,7 @@ const (
 	detailWait = 100
 	detailKept = 5 * time.Second
 	// As many who waited for a CPU are read in a tick. What changes from tick to tick takes
-	// about 60 µs a cgroup, all of it about 100.
+	// about 60 µs a cgroup, all of it about 100, and the weights some 10 for each level more.
 	detailMost = 16
 	// The machine is short of memory or io from this much pressure in a tick. Then as many
 	// suspects are read with each tick, the worst by each figure.
@@ -29,7 +29,7 @@ const (
 	suspectsByPressure = 8
 	// Everybody is read in turn, so that slow growth is seen: all within sweepRound where
 	// they are few, and within calmRound where the machine is calm. Where they are many it is
-	// as many as take one part in sweepPart of one CPU (2,000 cgroups in a minute).
+	// as many as take one part in sweepPart of one CPU (2,000 cgroups in about a minute).
 	sweepRound = 3 * time.Second
 	calmRound  = 30 * time.Second
 	sweepPart  = 250
@@ -87,7 +87,7 @@ func (o *Observer) readDetails(s *model.Sample, before model.Host) {
 	for _, id := range d.waiters(s, waited, now) {
 		o.readDetail(s, at, id, false)
 	}
-	for _, id := range d.strangers(s, caused) {
+	for _, id := range d.unreadOffenders(s, caused) {
 		o.readDetail(s, at, id, true)
 	}
 	for i := range s.Cgroups {
@@ -118,9 +118,9 @@ func waits(s *model.Sample) (waited, caused map[model.CgroupID]uint64) {
 	return waited, caused
 }
 
-// strangers are those that made others wait for a CPU in this tick, and were never read: their
+// unreadOffenders are those that made others wait for a CPU in this tick, and were never read: their
 // weight says whether they had a right to.
-func (d *details) strangers(s *model.Sample, caused map[model.CgroupID]uint64) []model.CgroupID {
+func (d *details) unreadOffenders(s *model.Sample, caused map[model.CgroupID]uint64) []model.CgroupID {
 	return top(maps.Keys(caused), detailMost, func(id model.CgroupID) uint64 {
 		if d.known[id] != nil || caused[id]*detailWait < uint64(s.LengthNS) {
 			return 0
@@ -250,7 +250,8 @@ func (o *Observer) readDetail(s *model.Sample, at map[model.CgroupID]int, id mod
 	s.Cgroups[i].Detail = &detail
 }
 
-// readFiles reads what changes from tick to tick, or all, the weights among it.
+// readFiles reads what changes from tick to tick, or all, the weights among it. Who has forbidden
+// to read those counts as one that has none.
 func readFiles(r host.Reader, path string, whole bool) (model.CgroupDetail, []uint32, error) {
 	if !whole {
 		detail, err := r.CgroupStalls(path)
@@ -260,8 +261,8 @@ func readFiles(r host.Reader, path string, whole bool) (model.CgroupDetail, []ui
 	if err != nil {
 		return detail, nil, err
 	}
-	weights, err := r.CPUWeights(path)
-	return detail, weights, err
+	weights, _ := r.CPUWeights(path)
+	return detail, weights, nil
 }
 
 // unread notes that a cgroup of the sample may have a quota that was not read.
