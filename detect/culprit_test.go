@@ -101,6 +101,23 @@ func TestTheCulpritTree(t *testing.T) {
 			}
 			return bad, job
 		}, 0},
+		{"that sends a shell into somebody else's cgroup to fork there answers in its own", func(s *scene) (model.ProcID, model.CgroupID) {
+			s.proc(model.ProcID{PID: 1}, service, "web")
+			bad := s.proc(model.ProcID{PID: 1}, job, "bad")
+			s.end(0.1, 0)
+			for range 3 * ticks {
+				shell := s.fork(bad, service, "sh")
+				s.sample.Procs.Forked[len(s.sample.Procs.Forked)-1].ParentCgroup = job
+				for range 10 {
+					s.exit(s.fork(shell, service, "x"))
+				}
+				s.exit(shell)
+				s.cgroup(model.CgroupSample{ID: job, Forks: 1})
+				s.cgroup(model.CgroupSample{ID: service, Forks: 10, Exits: 11})
+				s.end(0.4, 0)
+			}
+			return bad, job
+		}, 0},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -258,5 +275,41 @@ func TestWhoStartedAJobDoesNotAnswerForWhatItsUserLeavesBehind(t *testing.T) {
 				t.Errorf("%v processes a second are left, want %d", left, 20*tt.leaves)
 			}
 		})
+	}
+}
+
+// What a service's processes leave to pid 1, or to a user's manager, is the service's.
+func TestWhatIsLeftToAManagerIsTheCgroups(t *testing.T) {
+	for _, user := range []bool{false, true} {
+		s := newScene()
+		manager := s.sample.Procs.Forked[0].ProcID // pid 1
+		if user {
+			manager = s.proc(manager, 80, "systemd")
+		}
+		quiet := s.proc(manager, job, "quiet")
+		last := s.fork(manager, job, "chain")
+		s.sample.Procs.Forked[len(s.sample.Procs.Forked)-1].ParentCgroup = map[bool]model.CgroupID{false: root, true: 80}[user]
+		for i := range time.Duration(24) {
+			for range 5 {
+				next := s.fork(last, job, "chain")
+				s.fork(last, job, "left")
+				s.exit(last)
+				s.sample.Procs.Exited[len(s.sample.Procs.Exited)-1].CPUNS = uint64(50 * time.Millisecond)
+				last = next
+			}
+			s.uses(quiet, job, i*time.Millisecond)
+			s.cgroup(model.CgroupSample{ID: job, Forks: 10, Exits: 5, RunNS: uint64(tick)})
+			s.cgroup(model.CgroupSample{ID: service, WaitNS: uint64(tick), RunNS: uint64(10 * time.Millisecond)})
+			s.waits(job, service, tick)
+			s.end(1, 1)
+		}
+		for _, kind := range []model.Kind{model.ForkStorm, model.CPUContention} {
+			if in := s.open(kind); in == nil || in.Culprit.CgroupID != job || in.Culprit.Scope != model.ScopeCgroup {
+				t.Errorf("a user's manager: %v, %s: %+v, want cgroup %d as a whole", user, kind, in, job)
+			}
+		}
+		if in := s.open(model.ForkStorm); in != nil && in.Evidence["net_growth_per_second"] != 20 {
+			t.Errorf("a user's manager: %v: %v", user, in.Evidence)
+		}
 	}
 }

@@ -266,6 +266,28 @@ func (w *window) wrongedBy(offender model.CgroupID, atLeastMSPerSecond float64) 
 	return hurts
 }
 
+// wrongedByTree is the same for a part of a cgroup: what the whole does to others counts for it by
+// the CPU time that it used of the cgroup's. Where nobody's was read yet it answers for all of it.
+func (w *window) wrongedByTree(a *account, s suspect, atLeastMSPerSecond float64) []hurt {
+	hurts := w.wrongedBy(a.cgroup, atLeastMSPerSecond)
+	if s.root == nil || len(hurts) == 0 {
+		return hurts
+	}
+	used := w.cpuUsed(a.cgroup)
+	all := a.sum(a.whole(), used)
+	if all == 0 {
+		return hurts
+	}
+	of := a.sum(s, used) / all
+	var its []hurt
+	for _, h := range hurts {
+		if h.msPerSecond *= of; h.msPerSecond >= atLeastMSPerSecond {
+			its = append(its, h)
+		}
+	}
+	return its
+}
+
 // part is a part of a whole, 0 to 1.
 func part(of, whole uint64) float64 {
 	if whole == 0 {

@@ -3,6 +3,7 @@ package detect
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -57,42 +58,49 @@ func (d forkStorm) look(w *window) []finding {
 			newest[c.ID] = float64(c.Forks) / length
 		}
 	}
-	var byTree map[*node]float64
-	var most []model.Contributor
-	trust := 0.0
+	half := d.cfg.ForksPerSecond * 0.5
+	many := func(cgroup model.CgroupID) bool {
+		return max(float64(forks[cgroup])/seconds, newest[cgroup]) >= half
+	}
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(forks)), many) {
+		return nil
+	}
+	byTree, elsewhere := w.answering(span, func(c charges) map[*node]int { return c.forks })
+	suspected := make(map[model.CgroupID]bool)
+	for id := range forks {
+		suspected[id] = many(id)
+	}
+	for n := range byTree { // who answers for what was forked in another cgroup
+		suspected[n.Cgroup] = suspected[n.Cgroup] || len(elsewhere) > 0 && w.table.sumOf(n.Cgroup, byTree)/seconds >= half
+	}
+	most := w.ranked(forks)
+	trust := w.trust(span)
 	var storms []storm
-	for _, cgroup := range sortedIDs(forks) {
-		rate := max(float64(forks[cgroup])/seconds, newest[cgroup])
-		if rate < d.cfg.ForksPerSecond*0.5 {
+	for _, cgroup := range sortedIDs(suspected) {
+		if !suspected[cgroup] {
 			continue
-		}
-		if byTree == nil {
-			byTree = w.charged(span, func(c charges) map[*node]int { return c.forks })
-			most = w.ranked(forks)
-			trust = w.trust(span)
 		}
 		a := w.table.tally(cgroup, byTree)
 		suspects := a.suspects(d.cfg.ForksPerSecond * seconds)
-		if a.total < float64(forks[cgroup])/2 {
+		if counted := float64(forks[cgroup]) - elsewhere[cgroup]; a.total < counted/2 {
 			// Its trees do not answer for what the kernel counted: those who forked have
-			// ended, and whoever is charged instead is outside.
+			// ended, and nobody who is left is charged instead.
 			whole := a.whole()
-			whole.weight = float64(forks[cgroup])
+			whole.weight = counted
 			suspects = []suspect{whole}
 		}
-		victims := w.wrongedBy(cgroup, forkVictimStall)
 		for _, s := range suspects {
 			// A storm that began within the span is measured by the newest tick alone, so
 			// that it is seen at once and not averaged away.
 			treeRate := s.weight / seconds
 			if forks[cgroup] > 0 {
-				treeRate = max(treeRate, newest[cgroup]*s.weight/float64(forks[cgroup]))
+				treeRate = max(treeRate, newest[cgroup]*min(1, s.weight/float64(forks[cgroup])))
 			}
 			f := finding{
 				suspect:      s,
 				cgroup:       cgroup,
 				ratio:        treeRate / d.cfg.ForksPerSecond,
-				victims:      victims,
+				victims:      w.wrongedByTree(a, s, forkVictimStall),
 				contributors: most,
 				// The kernel counts every fork; whose they were is known of those whose records
 				// came. Nobody is compared: each tree answers for its own.

@@ -129,7 +129,7 @@ func (l *ledger) resident(d time.Duration) func(model.CgroupID) uint64 {
 }
 
 // candidates are the cgroups that have grown by so many bytes within what is kept, those
-// that have most first, and not more than can be looked at in one tick.
+// that have most first.
 func (l *ledger) candidates(bytes float64) []model.CgroupID {
 	grown := make(map[model.CgroupID]float64)
 	for id, a := range l.accounts {
@@ -139,7 +139,7 @@ func (l *ledger) candidates(bytes float64) []model.CgroupID {
 	}
 	ids := sortedIDs(grown)
 	slices.SortStableFunc(ids, func(x, y model.CgroupID) int { return cmp.Compare(grown[y], grown[x]) })
-	return ids[:min(len(ids), maxFindings)]
+	return ids
 }
 
 // grown is how much more there is than at the beginning of what is kept.

@@ -44,7 +44,9 @@ const (
 	// ever. Nobody is sure then.
 	lostPart, takenPart = 0.5, 0.25
 	lostSpan            = 15 * time.Minute // as long as is kept
-	othersMost          = 0.4              // confidence
+	// Of so many that grow it is looked whether one below them does: slices of a deep tree, above all.
+	mostLeaks  = 16 * maxFindings
+	othersMost = 0.4 // confidence
 )
 
 // memoryLeak sees memory that grows steadily towards a limit.
@@ -65,16 +67,25 @@ type leak struct {
 }
 
 func (d memoryLeak) look(w *window) []finding {
-	var found []finding
+	type candidate struct {
+		id model.CgroupID
+		leak
+	}
+	var leaks []candidate
 	for _, id := range w.ledger.candidates(float64(d.cfg.MinGrowth) / 2) { // half way is told, too
-		l, ok := d.worst(w, id)
-		if !ok || l.ratio < 0.5 || w.grewBelow(id, l.trend) {
-			continue
+		if l, ok := d.worst(w, id); ok && l.ratio >= 0.5 {
+			leaks = append(leaks, candidate{id, l})
 		}
-		found = append(found, d.judge(w, id, l))
+	}
+	slices.SortStableFunc(leaks, func(a, b candidate) int { return cmp.Compare(b.ratio, a.ratio) })
+	var found []finding
+	for _, c := range leaks[:min(len(leaks), mostLeaks)] {
+		if len(found) < maxFindings && !w.grewBelow(c.id, c.trend) {
+			found = append(found, d.judge(w, c.id, c.leak))
+		}
 	}
 	slices.SortStableFunc(found, func(a, b finding) int { return cmp.Compare(b.severity, a.severity) })
-	return found[:min(len(found), maxFindings)]
+	return found
 }
 
 // grewBelow reports whether most of a cgroup's growth is that of a single one below it:

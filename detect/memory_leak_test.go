@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -380,5 +381,31 @@ func TestWhoMeetsMemoryThatOthersTookIsNotSurelyALeak(t *testing.T) {
 				t.Errorf("cgroup %d with confidence %v: %s", in.Culprit.CgroupID, in.Confidence, in.Summary)
 			}
 		})
+	}
+}
+
+// Those that warmed up, and grew more than a leak has so far, do not hide it.
+func TestALeakIsSeenBesideManyThatHaveGrownMore(t *testing.T) {
+	s := newScene()
+	s.host.MemTotalBytes = 24_000 * mb
+	s.proc(model.ProcID{PID: 1}, service, "leaker")
+	var in *model.Incident
+	for second := range 240 {
+		s.host.MemAvailBytes = 12_000 * mb
+		for i := range model.CgroupID(3 * maxFindings) {
+			s.cgroup(model.CgroupSample{ID: 1000 + i, Path: fmt.Sprint("/pod", i), RunNS: 1e6, Detail: &model.CgroupDetail{AnonBytes: uint64(min(20+10*second, 320)) * mb}})
+		}
+		s.cgroup(model.CgroupSample{ID: service, RunNS: 1e6, Detail: &model.CgroupDetail{AnonBytes: uint64(40+second/2) * mb, MemoryMaxBytes: 200 * mb}})
+		for range 4 {
+			s.end(0.3, 0)
+		}
+		for _, c := range s.changes {
+			if c.Incident.Kind == model.MemoryLeak && c.Incident.Culprit.CgroupID == service {
+				in = c.Incident
+			}
+		}
+	}
+	if in == nil {
+		t.Error("not told of")
 	}
 }

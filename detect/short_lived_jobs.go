@@ -50,7 +50,7 @@ func (d shortLivedJobs) look(w *window) []finding {
 	}
 	enough := d.cfg.ExitsPerSecond * seconds
 	counted := w.cgroupTotals(shortSpan, func(c *model.CgroupSample) uint64 { return c.ShortExits })
-	byTree, elsewhere := w.shortExits()
+	byTree, elsewhere := w.answering(shortSpan, func(c charges) map[*node]int { return c.short })
 	// Who started them answers, wherever they ran.
 	suspected := make(map[model.CgroupID]bool)
 	for n := range byTree {
@@ -69,11 +69,7 @@ func (d shortLivedJobs) look(w *window) []finding {
 		// The kernel's counts are complete also where records were lost.
 		rest := float64(counted[cgroup]) - elsewhere[cgroup]
 		if rest < enough/2 {
-			total := byTree[w.table.rest[cgroup]]
-			for n := range w.table.cgroups[cgroup] {
-				total += byTree[n]
-			}
-			if total < enough/2 {
+			if w.table.sumOf(cgroup, byTree) < enough/2 {
 				continue
 			}
 		}
@@ -105,26 +101,6 @@ func (d shortLivedJobs) look(w *window) []finding {
 	return found
 }
 
-// shortExits charges the short lives of the last shortSpan to the nearest ancestors that
-// survive. Elsewhere counts by cgroup those that ended there and were started by a tree of
-// another one (CLONE_INTO_CGROUP, or moved): the cgroup itself does not answer for them.
-func (w *window) shortExits() (byTree map[*node]float64, elsewhere map[model.CgroupID]float64) {
-	byTree, elsewhere = make(map[*node]float64), make(map[model.CgroupID]float64)
-	for _, ch := range w.charges[w.index(shortSpan):] {
-		for ended, count := range ch.short {
-			n := ended.alive()
-			if n == nil {
-				continue
-			}
-			byTree[n] += float64(count)
-			if n.Cgroup != ended.Cgroup && n.PID != 1 {
-				elsewhere[ended.Cgroup] += float64(count)
-			}
-		}
-	}
-	return byTree, elsewhere
-}
-
 // startedBy counts the short lives by the cgroup that answers for them: of whoever started
 // them where that is known, and else of the one in which they ended.
 func startedBy(byTree map[*node]float64, counted map[model.CgroupID]uint64, elsewhere map[model.CgroupID]float64) map[model.CgroupID]uint64 {
@@ -146,7 +122,7 @@ func startedBy(byTree map[*node]float64, counted map[model.CgroupID]uint64, else
 
 func (d shortLivedJobs) judge(w *window, f *finding, a *account, seconds float64) {
 	rate := f.weight / seconds
-	f.victims = w.wrongedBy(f.cgroup, d.cfg.VictimMSPerSecond)
+	f.victims = w.wrongedByTree(a, f.suspect, d.cfg.VictimMSPerSecond)
 	f.severity = shortSeverity
 	if len(f.victims) > 0 {
 		f.severity = model.WarningSeverity + 0.4*min(1, f.victims[0].msPerSecond/1000)
@@ -196,7 +172,7 @@ func (w *window) commonest(a *account, s suspect) (comm string, part float64) {
 
 func (d shortLivedJobs) measure(w *window, cgroup model.CgroupID) []model.Measure {
 	_, covered := w.last(shortSpan)
-	byTree, elsewhere := w.shortExits()
+	byTree, elsewhere := w.answering(shortSpan, func(c charges) map[*node]int { return c.short })
 	counted := float64(w.cgroupTotals(shortSpan, func(c *model.CgroupSample) uint64 { return c.ShortExits })[cgroup])
 	rate, tree := 0.0, 0.0
 	if covered > 0 {

@@ -185,3 +185,44 @@ func TestWhoStartsShortJobsInSomebodyElsesCgroupAnswersForThem(t *testing.T) {
 		t.Errorf("incident %+v, want the tree of %v", in, bad)
 	}
 }
+
+// A loop that polls, or a build, is not to blame for what a hog beside it in its cgroup does.
+func TestATreeAnswersForItsPartOfWhatItsCgroupDoesToOthers(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		loop, hog time.Duration // of CPU, in each tick
+		hurts     bool
+	}{
+		{"a hog beside it", 5 * time.Millisecond, 400 * time.Millisecond, false},
+		{"nobody beside it", 400 * time.Millisecond, 5 * time.Millisecond, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScene()
+			loop := s.proc(model.ProcID{PID: 1}, session, "sh")
+			hog := s.proc(model.ProcID{PID: 1}, session, "hog")
+			s.proc(model.ProcID{PID: 1}, service, "web")
+			s.uses(loop, session, 0)
+			s.uses(hog, session, 0)
+			s.end(0.1, 0)
+			for i := range time.Duration(80) {
+				s.jobs(loop, session, 10, tick/2, func(int) string { return "true" })
+				s.sample.Cgroups = nil
+				s.cgroup(model.CgroupSample{ID: session, Forks: 10, Exits: 10, ShortExits: 10, RunNS: uint64(405 * time.Millisecond)})
+				s.cgroup(model.CgroupSample{ID: service, RunNS: uint64(20 * time.Millisecond)})
+				s.waits(session, service, 220*time.Millisecond)
+				s.uses(loop, session, (i+1)*tt.loop)
+				s.uses(hog, session, (i+1)*tt.hog)
+				s.end(1, 1)
+			}
+			for _, kind := range []model.Kind{model.ShortLivedJobs, model.ForkStorm} {
+				in := s.open(kind)
+				if in == nil || in.Culprit.Root.ProcID != loop {
+					t.Fatalf("%s: %+v, want the tree of %v", kind, in, loop)
+				}
+				if hurts := len(in.Victims) > 0; hurts != tt.hurts || hurts != (in.Level != model.Info) {
+					t.Errorf("%s: level %s, victims %+v", kind, in.Level, in.Victims)
+				}
+			}
+		})
+	}
+}

@@ -247,9 +247,15 @@ func (t *table) end(n *node) {
 		t.adopt(child, heir.of(child.UID))
 	}
 	n.up, n.down = heir, nil
-	if heir == nil || heir.UID != n.UID {
+	if heir == nil || heir.UID != n.UID || heir.manages() && heir.Cgroup != n.Cgroup {
 		n.up = t.restOf(n.Cgroup)
 	}
+}
+
+// manages says that a process starts services for others, and does not answer for what they leave
+// behind: pid 1, or a user's systemd.
+func (n *node) manages() bool {
+	return n.PID == 1 || n.Comm == "systemd" && n.up != nil && n.up.PID == 1
 }
 
 // of is the process, or its nearest ancestor, of that user. Pid 1 takes anybody's: it

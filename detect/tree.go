@@ -69,6 +69,15 @@ func (t *table) tally(cgroup model.CgroupID, own map[*node]float64) *account {
 	return a
 }
 
+// sumOf adds up what is charged to the processes of a cgroup, and to its rest.
+func (t *table) sumOf(cgroup model.CgroupID, by map[*node]float64) float64 {
+	sum := by[t.rest[cgroup]]
+	for n := range t.cgroups[cgroup] {
+		sum += by[n]
+	}
+	return sum
+}
+
 // has reports whether a process is a member.
 func (a *account) has(n *node) bool { return n != nil && n.Cgroup == a.cgroup && !n.Kernel }
 

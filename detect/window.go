@@ -254,6 +254,37 @@ func (w *window) charged(d time.Duration, pick func(charges) map[*node]int) map[
 	return sum
 }
 
+// answering charges what was done in the last d to the nearest ancestors that survive. Elsewhere
+// counts by cgroup what was done there by those for whom a tree of another one answers
+// (CLONE_INTO_CGROUP, or moved): the cgroup itself does not. Who started it once and makes no
+// processes any more does not answer for what goes on there without him.
+func (w *window) answering(d time.Duration, pick func(charges) map[*node]int) (byTree map[*node]float64, elsewhere map[model.CgroupID]float64) {
+	byTree, elsewhere = make(map[*node]float64), make(map[model.CgroupID]float64)
+	span := w.charges[w.index(d):]
+	forks := make(map[*node]bool)
+	for _, ch := range span {
+		for who := range ch.forks {
+			forks[who] = true
+		}
+	}
+	for _, ch := range span {
+		for who, count := range pick(ch) {
+			n := who.alive()
+			if n != nil && n.Cgroup != who.Cgroup {
+				if forks[n] {
+					elsewhere[who.Cgroup] += float64(count)
+				} else {
+					n = w.table.restOf(who.Cgroup)
+				}
+			}
+			if n != nil {
+				byTree[n] += float64(count)
+			}
+		}
+	}
+	return byTree, elsewhere
+}
+
 // cpuUsed adds up the CPU time (ns) that was charged lately to each living process of a
 // cgroup. Every process is charged once in a tick, whoever asks: there may be 20,000.
 func (w *window) cpuUsed(cgroup model.CgroupID) map[*node]float64 {
