@@ -211,15 +211,24 @@ func (w *window) hostPressure(span time.Duration) *model.PressurePercent {
 	return pressurePercent(before.Host.Pressure, now.Host.Pressure, time.Duration(now.BootNS-before.BootNS))
 }
 
-// pairs are who made whom wait, where it is wanted, the worst first.
-func (f *figures) pairs(most int, want func(offender, victim model.CgroupID) bool) []model.BlamePair {
+// allResources are those that are waited for.
+var allResources = []model.Resource{model.CPU, model.Memory, model.IO}
+
+// pairs are who made whom wait for any of the resources, where it is wanted, the worst first.
+func (f *figures) pairs(resources []model.Resource, most int, want func(offender, victim model.CgroupID) bool) []model.BlamePair {
 	pairs := []model.BlamePair{}
-	for victim, s := range f.shares {
-		for _, n := range s.Neighbours {
-			if n.NS > 0 && want(n.Offender, victim) {
-				pairs = append(pairs, model.BlamePair{
-					OffenderID: n.Offender, VictimID: victim, Resource: s.Resource, Estimated: s.Estimated, MSPerSecond: round(f.perSecond(n.NS) / 1e6),
-				})
+	for _, r := range resources {
+		shares, covered := f.shares, f.covered
+		if r != model.CPU {
+			shares, covered = f.w.window.estimate(r)
+		}
+		for victim, s := range shares {
+			for _, n := range s.Neighbours {
+				if n.NS > 0 && want(n.Offender, victim) {
+					pairs = append(pairs, model.BlamePair{
+						OffenderID: n.Offender, VictimID: victim, Resource: s.Resource, Estimated: s.Estimated, MSPerSecond: round(msPerSecond(n.NS, covered)),
+					})
+				}
 			}
 		}
 	}
@@ -278,8 +287,8 @@ func (w *Watch) WhyNot(cgroup model.CgroupID) model.WhyNot {
 			OurThrottleMS: ms(s.OurThrottleNS), KernelMS: ms(s.KernelNS), StealMS: ms(s.StealNS), UnknownMS: ms(s.UnknownNS),
 		}
 	}
-	out.WaitedFor = f.pairs(maxPairs, func(_, victim model.CgroupID) bool { return victim == cgroup })
-	out.WaitedForIt = f.pairs(maxPairs, func(offender, _ model.CgroupID) bool { return offender == cgroup })
+	out.WaitedFor = f.pairs(allResources, maxPairs, func(_, victim model.CgroupID) bool { return victim == cgroup })
+	out.WaitedForIt = f.pairs(allResources, maxPairs, func(offender, _ model.CgroupID) bool { return offender == cgroup })
 	return out
 }
 

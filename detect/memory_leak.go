@@ -262,7 +262,7 @@ func (d memoryLeak) measure(w *window, cgroup model.CgroupID) []model.Measure {
 	if l.early > 0 {
 		steadily = 100 * l.recent / l.early
 	}
-	return []model.Measure{
+	measures := []model.Measure{
 		known("growth_mb", (l.last-l.first)/(1<<20), ok, float64(d.cfg.MinGrowth)/(1<<20)),
 		known("growth_percent", 100*(l.last-l.first)/max(1, l.first), ok, d.cfg.MinGrowthPercent),
 		known("rising_percent", 100*l.rising, ok, d.cfg.RisingPercent),
@@ -270,4 +270,17 @@ func (d memoryLeak) measure(w *window, cgroup model.CgroupID) []model.Measure {
 		known("observed_s", l.span.Seconds(), ok, round(needed)),
 		left,
 	}
+	a := w.ledger.accounts[cgroup]
+	if a == nil || !ok {
+		return measures
+	}
+	byItself := 1.0 // and not by that of one below it
+	if w.grewBelow(cgroup, l.trend) {
+		byItself = 0
+	}
+	measures = append(measures, over("grew_by_itself", byItself, 1))
+	if len(a.anon.fine) < fewestPoints && l.last > l.first { // nobody counts the cgroup's own
+		measures = append(measures, over("available_fell_percent", 100*w.ledger.fallen(l.span)/(l.last-l.first), 100*unavailablePart))
+	}
+	return measures
 }

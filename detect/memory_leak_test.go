@@ -138,8 +138,9 @@ func TestMemoryLeakStaysSilent(t *testing.T) {
 // memory.stat counts what is below: a slice grows with whoever leaks in it.
 func TestALeakIsOfTheCgroupThatGrowsAndNotOfThoseThatHoldIt(t *testing.T) {
 	const slice, leaker, other model.CgroupID = 901, 902, 903
+	var s *scene
 	play := func(leakers func(second uint64) (uint64, uint64)) (accused map[string]bool) {
-		s := newScene()
+		s = newScene()
 		s.host.MemTotalBytes = 8192 * mb
 		s.proc(model.ProcID{PID: 1}, leaker, "leaker")
 		s.proc(model.ProcID{PID: 1}, other, "other")
@@ -167,6 +168,17 @@ func TestALeakIsOfTheCgroupThatGrowsAndNotOfThoseThatHoldIt(t *testing.T) {
 	one := play(func(s uint64) (uint64, uint64) { return 30 * s, min(s, 20) })
 	if diff := cmp.Diff(map[string]bool{"/a.slice/leaker": true}, one); diff != "" {
 		t.Errorf("one leaks, accused (-want +got):\n%s", diff)
+	}
+	for id, want := range map[model.CgroupID]bool{leaker: true, slice: false} {
+		all := true
+		for _, k := range s.watch.Measures(id) {
+			for _, m := range k.Measures {
+				all = all && (k.Kind != model.MemoryLeak || m.Met)
+			}
+		}
+		if all != want {
+			t.Errorf("why-not says of %d that every threshold is met: %v, want %v", id, all, want)
+		}
 	}
 	both := play(func(s uint64) (uint64, uint64) { return 15 * s, 15 * s })
 	if !both["/a.slice"] {

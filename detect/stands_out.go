@@ -2,6 +2,7 @@ package detect
 
 import (
 	"cmp"
+	"maps"
 	"path"
 	"slices"
 	"time"
@@ -110,30 +111,39 @@ func (w *window) blamed(r model.Resource) verdict {
 	if v, ok := w.verdicts[r]; ok {
 		return v
 	}
-	span := estimateSpan
-	if r == model.CPU {
-		span = hurtSpan
-	}
-	from := w.index(span)
-	_, covered := w.last(span)
 	var v verdict
-	switch r {
-	case model.CPU:
-		v = w.standsOut(w.blame(span), covered)
+	if r == model.CPU {
+		_, covered := w.last(hurtSpan)
+		v = w.standsOut(w.blame(hurtSpan), covered)
 		v.victims = nil // a wait alone is no wrong
 		if v.culprit != 0 {
 			v.victims = w.wrongedBy(v.culprit, 0)
 		}
-	case model.Memory:
-		v = w.standsOut(blame.OverMemory(w.samples, from, w.ledger.resident(span)), covered)
-	case model.IO:
-		v = w.standsOut(blame.OverIO(w.samples, from), covered)
+	} else {
+		v = w.standsOut(w.estimate(r))
 	}
 	if w.verdicts == nil {
 		w.verdicts = make(map[model.Resource]verdict)
 	}
 	w.verdicts[r] = v
 	return v
+}
+
+// estimate divides the stalls of those that hold no other one that stalled, for memory or io.
+func (w *window) estimate(r model.Resource) (shares map[model.CgroupID]*blame.Shares, covered time.Duration) {
+	if len(w.samples) == 0 {
+		return nil, 0
+	}
+	from := w.index(estimateSpan)
+	_, covered = w.last(estimateSpan)
+	if r == model.Memory {
+		shares = blame.OverMemory(w.samples, from, w.ledger.resident(estimateSpan))
+	} else {
+		shares = blame.OverIO(w.samples, from)
+	}
+	above := w.above(sortedIDs(shares))
+	maps.DeleteFunc(shares, func(id model.CgroupID, _ *blame.Shares) bool { return above(id) })
+	return shares, covered
 }
 
 // accused is the finding about a pressure of the whole host.

@@ -24,16 +24,16 @@ func (w *Watch) triage(of *track) *model.Triage {
 	in := of.incident
 	f := w.figures(hurtSpan)
 	t := &model.Triage{Pressure: w.window.hostPressure(hurtSpan), Seen: w.window.observation()}
-	t.Processes = f.heaviest(in)
-	t.Cgroups = f.involved(in)
-	t.Blame = f.pairs(maxPairs, func(model.CgroupID, model.CgroupID) bool { return true })
+	t.Processes = f.heaviest(in, of.resource)
+	t.Cgroups = f.involved(in, of.resource)
+	t.Blame = f.about(of.resource)
 	for i := range t.Blame {
 		p := &t.Blame[i]
 		p.Offender, p.Victim = cut(p.Offender), cut(p.Victim)
 	}
 	t.Forks = w.window.lately(&w.window.recent.forks, in.Culprit.CgroupID)
 	t.Execs = w.window.lately(&w.window.recent.execs, in.Culprit.CgroupID)
-	t.Cause = f.cause(in, t)
+	t.Cause = f.cause(in, of.resource, t)
 	shrink(t)
 	return t
 }
@@ -64,12 +64,20 @@ func shrink(t *model.Triage) {
 	}
 }
 
-// weight is how much a process has to do with a kind of incident.
-func weight(kind model.Kind, p *model.ProcessFigures) float64 {
-	switch kind {
-	case model.ForkStorm, model.ShortLivedJobs:
+// about are who made whom wait: for the resource that an incident is about first, then for the others.
+func (f *figures) about(r model.Resource) []model.BlamePair {
+	all := func(model.CgroupID, model.CgroupID) bool { return true }
+	pairs := f.pairs([]model.Resource{r}, maxPairs, all)
+	others := slices.DeleteFunc(slices.Clone(allResources), func(other model.Resource) bool { return other == r })
+	return append(pairs, f.pairs(others, maxPairs-len(pairs), all)...)
+}
+
+// weight is how much a process has to do with an incident. What each did to the disks is not known.
+func weight(kind model.Kind, r model.Resource, p *model.ProcessFigures) float64 {
+	switch {
+	case kind == model.ForkStorm || kind == model.ShortLivedJobs:
 		return p.ForksPerSecond
-	case model.MemoryLeak, model.MemoryPressure:
+	case r == model.Memory:
 		return float64(p.RSSBytes)
 	}
 	return p.CPUPercent
@@ -77,8 +85,8 @@ func weight(kind model.Kind, p *model.ProcessFigures) float64 {
 
 // heaviest are the processes that weigh most: of the culprit's cgroup first, and then a
 // few others to compare with.
-func (f *figures) heaviest(in *model.Incident) []model.ProcessFigures {
-	by := func(p *model.ProcessFigures) float64 { return weight(in.Kind, p) }
+func (f *figures) heaviest(in *model.Incident, r model.Resource) []model.ProcessFigures {
+	by := func(p *model.ProcessFigures) float64 { return weight(in.Kind, r, p) }
 	var own, others []model.ProcessFigures
 	for _, n := range f.w.window.table.nodes {
 		p := f.process(n)
@@ -110,7 +118,7 @@ func (f *figures) heaviest(in *model.Incident) []model.ProcessFigures {
 
 // involved are the cgroups of an incident: the culprit's, its victims', the
 // contributors', and then those that others wait for most.
-func (f *figures) involved(in *model.Incident) []model.CgroupFigures {
+func (f *figures) involved(in *model.Incident, r model.Resource) []model.CgroupFigures {
 	ids := []model.CgroupID{}
 	add := func(id model.CgroupID) {
 		if id != 0 && len(ids) < triageCgroups && !slices.Contains(ids, id) {
@@ -124,7 +132,7 @@ func (f *figures) involved(in *model.Incident) []model.CgroupFigures {
 	for _, c := range in.Contributors[:min(len(in.Contributors), triageCgroups/2)] {
 		add(c.CgroupID)
 	}
-	for _, p := range f.pairs(maxPairs, func(model.CgroupID, model.CgroupID) bool { return true }) {
+	for _, p := range f.about(r) {
 		add(p.OffenderID)
 		add(p.VictimID)
 	}
@@ -176,7 +184,7 @@ func (w *window) observation() model.Observation {
 
 // cause says in a few sentences who did what to whom. Names stand in quotes: whoever
 // chose one cannot write a sentence of ours.
-func (f *figures) cause(in *model.Incident, t *model.Triage) string {
+func (f *figures) cause(in *model.Incident, r model.Resource, t *model.Triage) string {
 	var say []string
 	c := &in.Culprit
 	if c.CgroupID == 0 {
@@ -184,9 +192,9 @@ func (f *figures) cause(in *model.Incident, t *model.Triage) string {
 	} else {
 		g := f.cgroup(c.CgroupID)
 		say = append(say, fmt.Sprintf("The cause is %s.", who(c)))
-		say = append(say, did(in.Kind, g, f.w.window.now().Host.CPUs))
+		say = append(say, did(in.Kind, r, g, f.w.window.now().Host.CPUs))
 	}
-	say = append(say, harm(in, t)...)
+	say = append(say, harm(in, r, t)...)
 	if p := t.Pressure; p != nil {
 		say = append(say, fmt.Sprintf("On the whole host somebody waited for a CPU %.0f %% of the time, for memory %.0f %% and for io %.0f %%.", p.CPUSome, p.MemorySome, p.IOSome))
 	}
@@ -215,28 +223,28 @@ func who(c *model.Culprit) string {
 		firstOf(cut(c.Root.Cmdline), cut(c.Root.Comm)), c.Root.PID, c.UID, c.Processes, where, 100*c.Share)
 }
 
-func did(kind model.Kind, g *model.CgroupFigures, cpus int) string {
-	switch kind {
-	case model.ForkStorm, model.ShortLivedJobs:
+func did(kind model.Kind, r model.Resource, g *model.CgroupFigures, cpus int) string {
+	switch {
+	case kind == model.ForkStorm || kind == model.ShortLivedJobs:
 		return fmt.Sprintf("The cgroup made %.0f processes a second while %.0f ended, %d live in it, and it used %.0f %% of one CPU.",
 			g.ForksPerSecond, g.ExitsPerSecond, g.Processes, g.CPUPercent)
-	case model.MemoryLeak, model.MemoryPressure:
+	case r == model.Memory:
 		memory := fmt.Sprintf("its %d processes have %s resident", g.Processes, bytes(g.RSSBytes))
 		if g.Files != nil && g.Files.MemoryBytes > 0 {
 			memory = fmt.Sprintf("it holds %s of memory, and %s", bytes(g.Files.MemoryBytes), memory)
 		}
 		return strings.ToUpper(memory[:1]) + memory[1:] + "."
-	case model.IOPressure:
+	case r == model.IO:
 		return fmt.Sprintf("Its requests were at the block devices for %.0f ms in each second and moved %s a second.", g.IOHeldMSPerSecond, bytes(uint64(max(0, g.IOBytesPerSecond))))
 	}
 	return fmt.Sprintf("The cgroup used %.0f %% of one CPU on a machine with %d, and others waited for it %.0f ms in each second.", g.CPUPercent, cpus, g.StallCausedMSPerSecond)
 }
 
 // harm says who was made to wait, by the pairs that were seen.
-func harm(in *model.Incident, t *model.Triage) []string {
+func harm(in *model.Incident, r model.Resource, t *model.Triage) []string {
 	var say []string
 	for _, p := range t.Blame {
-		if p.OffenderID != in.Culprit.CgroupID || !slices.ContainsFunc(in.Victims, func(v model.Victim) bool { return v.CgroupID == p.VictimID }) {
+		if p.Resource != r || p.OffenderID != in.Culprit.CgroupID || !slices.ContainsFunc(in.Victims, func(v model.Victim) bool { return v.CgroupID == p.VictimID }) {
 			continue
 		}
 		how := "measured"

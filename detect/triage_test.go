@@ -197,3 +197,57 @@ func TestAWatchThatSawNothingHasNoFigures(t *testing.T) {
 		t.Errorf("%+v", why)
 	}
 }
+
+// Of memory and io the triage tells what was waited for, and not who waited for a CPU meanwhile.
+func TestTriageIsAboutTheResourceThatIsWaitedFor(t *testing.T) {
+	held := map[model.CgroupID]time.Duration{job: 900 * time.Millisecond, service: 50 * time.Millisecond}
+	for _, tt := range []struct {
+		kind model.Kind
+		wait func(*squeeze)
+		want string
+		did  string
+	}{
+		{model.IOPressure, func(s *squeeze) {
+			s.stall[service].IO.SomeUS += 200_000
+			s.tick(0, 0.6, held)
+		}, "(io, estimated)", "Its requests were at the block devices for 3600 ms in each second"},
+		{model.MemoryPressure, func(s *squeeze) {
+			s.anon[job] += 20 << 20
+			s.stall[service].Memory.SomeUS += 100_000
+			s.tick(0.3, 0, nil)
+		}, "(memory, estimated)", "Its 1 processes have"},
+	} {
+		s := newSqueeze()
+		for range 40 {
+			s.waits(job, service, 15*time.Millisecond)
+			s.waits(session, service, 40*time.Millisecond)
+			tt.wait(s)
+			if s.open(tt.kind) != nil {
+				break
+			}
+		}
+		in := s.open(tt.kind)
+		if in == nil || in.Triage == nil {
+			t.Fatalf("%s: %+v", tt.kind, in)
+		}
+		for _, want := range []string{tt.want, tt.did} {
+			if !strings.Contains(in.Triage.Cause, want) {
+				t.Errorf("%s: the cause does not say %q:\n%s", tt.kind, want, in.Triage.Cause)
+			}
+		}
+		if strings.Contains(in.Triage.Cause, "(cpu, measured)") {
+			t.Errorf("%s: the cause is about another resource:\n%s", tt.kind, in.Triage.Cause)
+		}
+		first := in.Triage.Blame[0]
+		if first.OffenderID != job || first.VictimID != service || first.Resource == model.CPU || !first.Estimated {
+			t.Errorf("%s: the blame begins with %+v", tt.kind, first)
+		}
+		var estimated bool
+		for _, p := range s.watch.WhyNot(service).WaitedFor {
+			estimated = estimated || p.Estimated && p.OffenderID == job && p.Resource == first.Resource
+		}
+		if !estimated {
+			t.Errorf("%s: why-not does not tell who made the service wait", tt.kind)
+		}
+	}
+}

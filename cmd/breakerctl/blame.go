@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -82,6 +83,31 @@ var groupings = map[string]func(api.Cgroup) string{
 	},
 }
 
+// countedAgain tells which victims are within another one of the same name: the stalls of memory and
+// io are those of a cgroup with all that is below it.
+func countedAgain(b api.Blame, group func(api.Cgroup) string) func(api.Cgroup, model.Resource) bool {
+	type key struct {
+		name, path string
+		resource   model.Resource
+	}
+	there := make(map[key]bool)
+	for _, v := range b.Victims {
+		there[key{group(v.Cgroup), v.Cgroup.Cgroup, v.Resource}] = true
+	}
+	return func(c api.Cgroup, r model.Resource) bool {
+		if r == model.CPU {
+			return false
+		}
+		name := group(c)
+		for dir := c.Cgroup; len(dir) > 1; {
+			if dir = path.Dir(dir); there[key{name, dir, r}] {
+				return true
+			}
+		}
+		return false
+	}
+}
+
 // grouped adds up the cgroups that have one name. What these made each other wait is
 // their own then, and no neighbour's.
 func grouped(b api.Blame, group func(api.Cgroup) string) api.Blame {
@@ -96,7 +122,11 @@ func grouped(b api.Blame, group func(api.Cgroup) string) api.Blame {
 		estimated bool
 	}
 	pairs, own := make(map[pair]float64), make(map[victim]float64)
+	again := countedAgain(b, group)
 	for _, p := range b.Pairs {
+		if again(p.Victim, p.Resource) {
+			continue
+		}
 		k := pair{group(p.Offender), group(p.Victim), p.Resource, p.Estimated}
 		if k.offender == k.victim {
 			own[victim{k.victim, k.resource, k.estimated}] += p.StallMS
@@ -106,6 +136,9 @@ func grouped(b api.Blame, group func(api.Cgroup) string) api.Blame {
 	}
 	victims := make(map[victim]*api.VictimShares)
 	for _, v := range b.Victims {
+		if again(v.Cgroup, v.Resource) {
+			continue
+		}
 		k := victim{group(v.Cgroup), v.Resource, v.Estimated}
 		sum := victims[k]
 		if sum == nil {

@@ -199,3 +199,34 @@ func TestGroupedBlameAddsUpAndKeepsASiblingsWaitAsOnesOwn(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", strings.Join(got, ", "), want)
 	}
 }
+
+// Who stalls for memory or io stalls in each cgroup above it, too.
+func TestGroupedBlameCountsAStallOnceWhereACgroupAndOneBelowItHaveOneName(t *testing.T) {
+	of := func(path string) api.Cgroup {
+		return api.Cgroup{Cgroup: path, Workload: model.Workload{Unit: "a.service"}}
+	}
+	other := api.Cgroup{Cgroup: "/b", Workload: model.Workload{Unit: "b.service"}}
+	var in api.Blame
+	for _, r := range []model.Resource{model.CPU, model.Memory, model.IO} {
+		for _, path := range []string{"/a", "/a/x", "/a/x/y", "/ab"} {
+			in.Pairs = append(in.Pairs, api.Pair{Offender: other, Victim: of(path), Resource: r, StallMS: 10})
+			in.Victims = append(in.Victims, api.VictimShares{Cgroup: of(path), Resource: r, WaitMS: 10, NeighbourMS: 10})
+		}
+	}
+	out := grouped(in, groupings["unit"])
+	for i, want := range map[model.Resource]float64{model.CPU: 40, model.Memory: 20, model.IO: 20} {
+		for _, p := range out.Pairs {
+			if p.Resource == i && p.StallMS != want {
+				t.Errorf("%s: %v ms, want %v", i, p.StallMS, want)
+			}
+		}
+		for _, v := range out.Victims {
+			if v.Resource == i && v.WaitMS != want {
+				t.Errorf("%s: waited %v ms, want %v", i, v.WaitMS, want)
+			}
+		}
+	}
+	if len(out.Pairs) != 3 || len(out.Victims) != 3 {
+		t.Errorf("%d pairs and %d victims, want 3 and 3", len(out.Pairs), len(out.Victims))
+	}
+}
