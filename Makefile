@@ -11,7 +11,7 @@ export PATH := $(dir $(GO)):$(PATH)
 PROGRAMS := breakerd breaker-enforcer breakerctl
 ARCHES   ?= amd64 arm64
 
-.PHONY: build demo test check race kernel bench accuracy campaign generate man check-generated deb rpm clean
+.PHONY: build demo test check race kernel bench accuracy campaign fuzz generate man check-generated deb rpm clean
 
 build: ## the three programs, into bin/
 	@test -n "$(GO)" || { echo "make: Go 1.26 or later is needed and was not found: install it from https://go.dev/dl/"; exit 1; }
@@ -31,6 +31,9 @@ accuracy: ## is breakerd right about who? labelled loads against the real thing;
 
 campaign: ## is anything left behind? kills and stops both programs 1,000 times and more; needs root
 	$(GO) run ./bench/campaign
+
+fuzz: ## every parser, ten minutes each
+	@scripts/fuzz
 
 generate: ## the eBPF objects again; needs clang 14
 	@scripts/install clang-14 llvm-14 libbpf-dev linux-libc-dev

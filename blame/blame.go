@@ -25,7 +25,7 @@ type Shares struct {
 	SelfNS        uint64      // the victim's own other tasks, and what it asked for
 	AskedNS       uint64      // of SelfNS, what its tasks asked for: they let others go first
 	OwnQuotaNS    uint64      // held by its own cpu.max, or an ancestor's
-	KernelNS      uint64      // kernel threads, interrupts, a CPU waking up
+	KernelNS      uint64      // kernel threads, a CPU waking up
 	OurThrottleNS uint64      // held by a limit of ours
 	StealNS       uint64      // the hypervisor
 	UnknownNS     uint64

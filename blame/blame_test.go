@@ -152,7 +152,8 @@ func TestOver(t *testing.T) {
 
 func TestSharesAlwaysAddUpToTheWholeWait(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
-	sources := []model.WaitSource{model.ByCgroup, model.ByCgroup, model.ByCgroup, model.ByKernel, model.ByUnknown}
+	sources := []model.WaitSource{model.ByCgroup, model.ByCgroup, model.ByCgroup, model.ByKernel, model.ByAsked, model.ByUnknown}
+	ours := 0
 	for range 2000 {
 		var samples []*model.Sample
 		var host model.Host
@@ -165,7 +166,9 @@ func TestSharesAlwaysAddUpToTheWholeWait(t *testing.T) {
 			for id := range held {
 				held[id] += rng.Uint64N(300 * ms)
 				if rng.IntN(3) > 0 {
-					s.Cgroups = append(s.Cgroups, reading(model.CgroupID(id+1), held[id]))
+					c := reading(model.CgroupID(id+1), held[id])
+					c.Limited = rng.IntN(3) == 0
+					s.Cgroups = append(s.Cgroups, c)
 				}
 			}
 			for range rng.IntN(20) {
@@ -174,11 +177,17 @@ func TestSharesAlwaysAddUpToTheWholeWait(t *testing.T) {
 			samples = append(samples, s)
 		}
 		for id, s := range Over(samples, rng.IntN(len(samples))) {
-			sum := s.NeighbourNS() + s.SelfNS + s.OwnQuotaNS + s.KernelNS + s.StealNS + s.UnknownNS
-			if sum != s.WaitNS {
+			sum := s.NeighbourNS() + s.SelfNS + s.OwnQuotaNS + s.OurThrottleNS + s.KernelNS + s.StealNS + s.UnknownNS
+			if sum != s.WaitNS || s.AskedNS > s.SelfNS {
 				t.Fatalf("cgroup %d: shares add up to %d ns of %d: %+v", id, sum, s.WaitNS, s)
 			}
+			if s.OurThrottleNS > 0 {
+				ours++
+			}
 		}
+	}
+	if ours == 0 {
+		t.Error("no limit of ours ever held anybody")
 	}
 }
 
@@ -194,13 +203,13 @@ func TestSharesAddUpAlsoWhereTheWaitsOverflow(t *testing.T) {
 				s.Cgroups = append(s.Cgroups, reading(model.CgroupID(rng.IntN(3)), wild[rng.IntN(5)]))
 			}
 			for range rng.IntN(6) {
-				by := []model.WaitSource{model.ByCgroup, model.ByCgroup, model.ByKernel, "nobody"}[rng.IntN(4)]
+				by := []model.WaitSource{model.ByCgroup, model.ByCgroup, model.ByKernel, model.ByAsked, "nobody"}[rng.IntN(5)]
 				s.Waits = append(s.Waits, wait(by, model.CgroupID(rng.IntN(3)), model.CgroupID(rng.IntN(3)), wild[rng.IntN(5)]))
 			}
 			samples = append(samples, s)
 		}
 		for id, s := range Over(samples, rng.IntN(len(samples))) {
-			if sum := s.NeighbourNS() + s.SelfNS + s.OwnQuotaNS + s.KernelNS + s.StealNS + s.UnknownNS; sum != s.WaitNS {
+			if sum := s.NeighbourNS() + s.SelfNS + s.OwnQuotaNS + s.OurThrottleNS + s.KernelNS + s.StealNS + s.UnknownNS; sum != s.WaitNS {
 				t.Fatalf("cgroup %d: shares add up to %d ns of %d: %+v", id, sum, s.WaitNS, s)
 			}
 		}

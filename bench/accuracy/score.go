@@ -105,6 +105,12 @@ func judge(s scenario, sc scene, all []model.Incident) verdict {
 			v.rank = 1 + slices.IndexFunc(in.Contributors, func(c model.Contributor) bool { return c.Cgroup == in.Culprit.Cgroup })
 		}
 	}
+	if v.rank > 1 {
+		above := v.found.Contributors[:v.rank-1]
+		if i := slices.IndexFunc(above, func(c model.Contributor) bool { return strings.HasPrefix(c.Cgroup, sc.path+"/") }); i >= 0 {
+			v.wrongs = append(v.wrongs, fmt.Sprintf("%s is right, and %s is ranked above it", describe(v.found, sc), above[i].Cgroup))
+		}
+	}
 	if v.found != nil {
 		for _, name := range s.victims {
 			if !named[name] {

@@ -31,6 +31,8 @@ func TestVerdicts(t *testing.T) {
 	late := hit
 	late.OpenedAt = startedAt.Add(time.Hour)
 	nobody := accused(model.NoisyNeighbour, "", 0, 0.9, web)
+	second := hit.Clone()
+	second.Contributors[0].Cgroup = other
 
 	tests := []struct {
 		name      string
@@ -42,6 +44,7 @@ func TestVerdicts(t *testing.T) {
 	}{
 		{"nothing said of trouble is a miss", trouble, false, nil, missed, 0},
 		{"the right one is right", trouble, false, []model.Incident{hit}, right, 0},
+		{"but not where an innocent is ranked above it", trouble, false, []model.Incident{second}, wrong, 1},
 		{"another kind that may open besides is right, and alone a miss", trouble, false, []model.Incident{accused(model.ForkStorm, hog, 7, 0.9)}, missed, 0},
 		{"an innocent beside the right one is wrong", trouble, false, []model.Incident{hit, accused(model.NoisyNeighbour, other, 9, 0.9)}, wrong, 1},
 		{"the victim itself is innocent", trouble, false, []model.Incident{accused(model.NoisyNeighbour, web, 9, 0.9)}, wrong, 1},
