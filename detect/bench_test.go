@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"fmt"
 	"runtime"
 	"slices"
 	"testing"
@@ -18,6 +19,8 @@ type crowd struct {
 	all     []model.ProcID
 	host    model.Host
 	ticks   int
+	paths   []string   // of each cgroup
+	weights [][]uint32 // where they have some of their own
 }
 
 const (
@@ -38,6 +41,7 @@ func (c *crowd) begin() *model.Sample {
 	s := &model.Sample{Keyframe: true}
 	first := c.proc(s, model.ProcID{}, 1, true)
 	for i := range crowdCgroups {
+		c.paths = append(c.paths, fmt.Sprintf("/kubepods.slice/kubepods-burstable.slice/kubepods-pod%d.slice/cri-%d.scope", i/4, i))
 		parent := c.proc(s, first, model.CgroupID(i+10), true)
 		c.parents = append(c.parents, parent)
 		c.all = append(c.all, parent)
@@ -64,7 +68,10 @@ func (c *crowd) next(storming, forks int) *model.Sample {
 	s := &model.Sample{}
 	for i := range crowdCgroups {
 		id := model.CgroupID(i + 10)
-		cg := model.CgroupSample{ID: id, Path: "/some.slice/of/a/service", RunNS: 2e5, WaitNS: 3e6}
+		cg := model.CgroupSample{ID: id, Path: c.paths[i], RunNS: 2e5, WaitNS: 3e6}
+		if c.weights != nil {
+			cg.CPUWeights = c.weights[i]
+		}
 		if i < storming {
 			cg.Forks, cg.Exits = uint64(forks), uint64(forks)
 			for range forks {
@@ -101,14 +108,21 @@ func BenchmarkFeed(b *testing.B) {
 	for _, bb := range []struct {
 		name            string
 		storming, forks int
+		weighted        bool
 	}{
-		{"nobody forks", 0, 0},
-		{"a fork storm", 1, 500},
-		{"every cgroup forks", crowdCgroups, 2},
-		{"every cgroup storms", crowdCgroups, 3},
+		{"nobody forks", 0, 0, false},
+		{"nobody forks, each with a weight", 0, 0, true},
+		{"a fork storm", 1, 500, false},
+		{"every cgroup forks", crowdCgroups, 2, false},
+		{"every cgroup storms", crowdCgroups, 3, false},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			c := &crowd{}
+			if bb.weighted {
+				for i := range crowdCgroups {
+					c.weights = append(c.weights, []uint32{1000, 500, uint32(1 + i%4*50), 100})
+				}
+			}
 			w := NewWatch(DefaultConfig(), func(string) model.Workload { return model.Workload{} })
 			w.Feed(c.begin())
 			for range 64 { // until the window is full

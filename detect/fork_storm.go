@@ -70,8 +70,10 @@ func (d forkStorm) look(w *window) []finding {
 	for id := range forks {
 		suspected[id] = many(id)
 	}
-	for n := range byTree { // who answers for what was forked in another cgroup
-		suspected[n.Cgroup] = suspected[n.Cgroup] || len(elsewhere) > 0 && w.table.sumOf(n.Cgroup, byTree)/seconds >= half
+	if len(elsewhere) > 0 { // who answers for what was forked in another cgroup
+		for id, sum := range byCgroup(byTree) {
+			suspected[id] = suspected[id] || sum/seconds >= half
+		}
 	}
 	most := w.ranked(forks)
 	trust := w.trust(span)

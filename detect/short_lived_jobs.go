@@ -53,8 +53,9 @@ func (d shortLivedJobs) look(w *window) []finding {
 	byTree, elsewhere := w.answering(shortSpan, func(c charges) map[*node]int { return c.short })
 	// Who started them answers, wherever they ran.
 	suspected := make(map[model.CgroupID]bool)
-	for n := range byTree {
-		suspected[n.Cgroup] = true
+	sums := byCgroup(byTree)
+	for id := range sums {
+		suspected[id] = true
 	}
 	for id := range counted {
 		suspected[id] = true
@@ -69,7 +70,7 @@ func (d shortLivedJobs) look(w *window) []finding {
 		// The kernel's counts are complete also where records were lost.
 		rest := float64(counted[cgroup]) - elsewhere[cgroup]
 		if rest < enough/2 {
-			if w.table.sumOf(cgroup, byTree) < enough/2 {
+			if sums[cgroup] < enough/2 {
 				continue
 			}
 		}
@@ -104,10 +105,7 @@ func (d shortLivedJobs) look(w *window) []finding {
 // startedBy counts the short lives by the cgroup that answers for them: of whoever started
 // them where that is known, and else of the one in which they ended.
 func startedBy(byTree map[*node]float64, counted map[model.CgroupID]uint64, elsewhere map[model.CgroupID]float64) map[model.CgroupID]uint64 {
-	known := make(map[model.CgroupID]float64)
-	for n, count := range byTree {
-		known[n.Cgroup] += count
-	}
+	known := byCgroup(byTree)
 	sum := make(map[model.CgroupID]uint64)
 	for id, n := range known {
 		sum[id] = uint64(n)

@@ -69,13 +69,13 @@ func (t *table) tally(cgroup model.CgroupID, own map[*node]float64) *account {
 	return a
 }
 
-// sumOf adds up what is charged to the processes of a cgroup, and to its rest.
-func (t *table) sumOf(cgroup model.CgroupID, by map[*node]float64) float64 {
-	sum := by[t.rest[cgroup]]
-	for n := range t.cgroups[cgroup] {
-		sum += by[n]
+// byCgroup adds up what is charged to the processes of each cgroup, and to its rest.
+func byCgroup(by map[*node]float64) map[model.CgroupID]float64 {
+	sums := make(map[model.CgroupID]float64)
+	for n, v := range by {
+		sums[n.Cgroup] += v
 	}
-	return sum
+	return sums
 }
 
 // has reports whether a process is a member.
