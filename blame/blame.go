@@ -30,9 +30,6 @@ type Shares struct {
 	StealNS       uint64      // the hypervisor
 	UnknownNS     uint64
 	QuotaUnsure   bool // it has a quota, or may have one, and how much of the wait that made was not seen
-	// Doubt (0 to 1) is what a caller knows to be uncertain, such as lost observations. It
-	// lowers the confidence of the verdict.
-	Doubt float64
 }
 
 // Neighbour is a cgroup that ran while the victim waited.

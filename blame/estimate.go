@@ -23,6 +23,9 @@ const (
 	pageBytes   = 4096
 )
 
+// EstimatedMost is how sure an estimate can be, 0 to 1.
+const EstimatedMost = 0.7
+
 // look is one look at the files of a cgroup.
 type look struct {
 	at     int // index of the sample

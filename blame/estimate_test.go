@@ -213,31 +213,6 @@ func TestOverMemory(t *testing.T) {
 	}
 }
 
-func TestVerdict(t *testing.T) {
-	tests := []struct {
-		name   string
-		shares Shares
-		want   Verdict
-	}{
-		{"nobody waited", Shares{}, Verdict{}},
-		{"one neighbour", Shares{WaitNS: 100, Neighbours: []Neighbour{{hog, 100}}}, Verdict{Offender: hog, NS: 100, Share: 1, Margin: 1, Confidence: 1}},
-		{"two neighbours", Shares{WaitNS: 100, Neighbours: []Neighbour{{hog, 50}, {other, 25}}, SelfNS: 25}, Verdict{Offender: hog, NS: 50, Share: 0.5, Margin: 0.25, Confidence: 1}},
-		{"an estimate is never sure", Shares{Estimated: true, WaitNS: 100, Neighbours: []Neighbour{{hog, 100}}}, Verdict{Offender: hog, NS: 100, Share: 1, Margin: 1, Confidence: 0.7}},
-		{"what is unknown makes it less sure", Shares{WaitNS: 100, Neighbours: []Neighbour{{hog, 75}}, UnknownNS: 25}, Verdict{Offender: hog, NS: 75, Share: 0.75, Margin: 0.75, Confidence: 0.75}},
-		{"so does what a caller doubts", Shares{WaitNS: 100, Neighbours: []Neighbour{{hog, 75}}, UnknownNS: 25, Doubt: 0.5}, Verdict{Offender: hog, NS: 75, Share: 0.75, Margin: 0.75, Confidence: 0.25}},
-		{"itself more than any neighbour", Shares{WaitNS: 100, Neighbours: []Neighbour{{hog, 40}}, SelfNS: 60}, Verdict{}},
-		{"its quota as much as any neighbour", Shares{WaitNS: 100, Neighbours: []Neighbour{{hog, 50}}, OwnQuotaNS: 50}, Verdict{}},
-		{"unknown more than any neighbour", Shares{WaitNS: 100, Neighbours: []Neighbour{{hog, 40}}, UnknownNS: 60}, Verdict{}},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if got := tt.shares.Verdict(); got != tt.want {
-				t.Errorf("got %+v, want %+v", got, tt.want)
-			}
-		})
-	}
-}
-
 // Whatever a recording says: estimated shares add up, and none is more than the whole.
 func TestEstimatedSharesAlwaysAddUp(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 8))
@@ -310,8 +285,5 @@ func checkSum(t *testing.T, id model.CgroupID, s *Shares) {
 	}
 	if sum != s.WaitNS {
 		t.Fatalf("cgroup %d: shares add up to %d ns of %d: %+v", id, sum, s.WaitNS, s)
-	}
-	if v := s.Verdict(); v.Confidence < 0 || v.Confidence > 1 || v.Share < 0 || v.Share > 1 || v.Margin < 0 || v.Margin > 1 {
-		t.Fatalf("cgroup %d: verdict %+v of %+v", id, v, s)
 	}
 }

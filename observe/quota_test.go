@@ -61,8 +61,8 @@ func TestNobodyIsAccusedOfWhatAQuotaDid(t *testing.T) {
 				if s := blame.Over(span, len(span)-1)[victim.ID()]; s != nil {
 					ticks += s.NeighbourNS()
 					whole += s.WaitNS
-					if v := s.Verdict(); v.Offender != 0 && s.WaitNS > 10e6 {
-						t.Errorf("tick %d: %d is accused: %+v of %+v", len(span), v.Offender, v, s)
+					if others := s.NeighbourNS(); others > s.WaitNS/2 && s.WaitNS > 10e6 {
+						t.Errorf("tick %d: others are blamed for %d ns of it: %+v", len(span), others, s)
 					}
 				}
 			}
@@ -96,7 +96,7 @@ func TestWithoutAQuotaTheNeighboursAreAccused(t *testing.T) {
 	}
 	s := blame.Over(span, 4)[victim.ID()]
 	// On an emulated processor this test is a neighbour of weight, too.
-	if s == nil || s.By(hogs.ID()) == 0 || s.NeighbourNS() < s.WaitNS/2 || s.Verdict().Offender == 0 {
+	if s == nil || s.By(hogs.ID()) == 0 || s.NeighbourNS() < s.WaitNS/2 {
 		t.Errorf("nobody is accused: %+v", s)
 	}
 }
