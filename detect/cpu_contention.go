@@ -114,7 +114,7 @@ func (d cpuContention) accuse(w *window) []offender {
 		if len(all) == mostOffenders || float64(caused[id]) < besideTheWorst*float64(caused[ranked[0]]) || caused[id] == 0 {
 			break
 		}
-		if i > 0 && !due.greedy(id) {
+		if i > 0 && due.greedy(ranked[0]) && !due.greedy(id) {
 			continue
 		}
 		o := offender{cgroup: id, victims: victims[id]}
@@ -177,7 +177,7 @@ func (d dues) gotLess(id model.CgroupID, due uint64) bool {
 // greedy says that a cgroup got more than it was entitled to, by as much as makes one deprived that
 // got less.
 func (d dues) greedy(id model.CgroupID) bool {
-	return d.part*float64(d.ran[id]) >= float64(d.entitled[id].Share)
+	return float64(d.ran[id]) >= (2-d.part)*float64(d.entitled[id].Share)
 }
 
 // deprived says that somebody took from a cgroup: anybody, or those in its own branch alone.

@@ -278,38 +278,61 @@ func TestWhoStartedAJobDoesNotAnswerForWhatItsUserLeavesBehind(t *testing.T) {
 	}
 }
 
-// What a service's processes leave to pid 1, or to a user's manager, is the service's.
-func TestWhatIsLeftToAManagerIsTheCgroups(t *testing.T) {
-	for _, user := range []bool{false, true} {
-		s := newScene()
-		manager := s.sample.Procs.Forked[0].ProcID // pid 1
-		if user {
-			manager = s.proc(manager, 80, "systemd")
-		}
-		quiet := s.proc(manager, job, "quiet")
-		last := s.fork(manager, job, "chain")
-		s.sample.Procs.Forked[len(s.sample.Procs.Forked)-1].ParentCgroup = map[bool]model.CgroupID{false: root, true: 80}[user]
-		for i := range time.Duration(24) {
-			for range 5 {
-				next := s.fork(last, job, "chain")
-				s.fork(last, job, "left")
-				s.exit(last)
-				s.sample.Procs.Exited[len(s.sample.Procs.Exited)-1].CPUNS = uint64(50 * time.Millisecond)
-				last = next
+// What the processes of a cgroup leave to somebody elsewhere is the cgroup's: to pid 1, to a user's
+// manager or that of a container, or to whoever started the first of them, be he busy or not.
+func TestWhatIsLeftToSomebodyElsewhereIsTheCgroups(t *testing.T) {
+	const elsewhere model.CgroupID = 80
+	for _, tt := range []struct {
+		name   string
+		heir   string // "" is pid 1
+		cgroup model.CgroupID
+		often  int // in every so many ticks the heir makes a process
+	}{
+		{"pid 1", "", job, 0},
+		{"pid 1, in one cgroup with them", "", root, 0},
+		{"systemd", "systemd", job, 0},
+		{"who waits for all", "shim", job, 0},
+		{"sshd, which makes one for each who comes", "sshd", job, 4},
+		{"sshd, which makes one now and then", "sshd", job, 7},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := newScene()
+			first, from := s.sample.Procs.Forked[0].ProcID, root // pid 1
+			if tt.heir != "" {
+				first, from = s.proc(first, elsewhere, tt.heir), elsewhere
 			}
-			s.uses(quiet, job, i*time.Millisecond)
-			s.cgroup(model.CgroupSample{ID: job, Forks: 10, Exits: 5, RunNS: uint64(tick)})
-			s.cgroup(model.CgroupSample{ID: service, WaitNS: uint64(tick), RunNS: uint64(10 * time.Millisecond)})
-			s.waits(job, service, tick)
-			s.end(1, 1)
-		}
-		for _, kind := range []model.Kind{model.ForkStorm, model.CPUContention} {
-			if in := s.open(kind); in == nil || in.Culprit.CgroupID != job || in.Culprit.Scope != model.ScopeCgroup {
-				t.Errorf("a user's manager: %v, %s: %+v, want cgroup %d as a whole", user, kind, in, job)
+			quiet := s.proc(first, tt.cgroup, "quiet")
+			last := s.fork(first, tt.cgroup, "chain")
+			s.sample.Procs.Forked[len(s.sample.Procs.Forked)-1].ParentCgroup = from
+			for i := range 64 {
+				for range 5 {
+					next := s.fork(last, tt.cgroup, "chain")
+					s.fork(last, tt.cgroup, "left")
+					s.exit(last)
+					s.sample.Procs.Exited[len(s.sample.Procs.Exited)-1].CPUNS = uint64(50 * time.Millisecond)
+					last = next
+				}
+				if tt.often > 0 && i%tt.often == 0 {
+					s.exit(s.fork(first, from, "visit"))
+				}
+				s.uses(quiet, tt.cgroup, time.Duration(i)*time.Millisecond)
+				s.cgroup(model.CgroupSample{ID: tt.cgroup, Forks: 10, Exits: 5, ShortExits: 5, RunNS: uint64(tick)})
+				s.cgroup(model.CgroupSample{ID: service, WaitNS: uint64(tick), RunNS: uint64(10 * time.Millisecond)})
+				s.waits(tt.cgroup, service, tick)
+				for _, c := range s.end(1, 1) {
+					if in := c.Incident; in.Culprit.CgroupID != tt.cgroup || in.Culprit.Scope != model.ScopeCgroup {
+						t.Fatalf("%s accuses %+v", in.Kind, in.Culprit)
+					}
+				}
 			}
-		}
-		if in := s.open(model.ForkStorm); in != nil && in.Evidence["net_growth_per_second"] != 20 {
-			t.Errorf("a user's manager: %v: %v", user, in.Evidence)
-		}
+			for _, kind := range []model.Kind{model.ForkStorm, model.CPUContention, model.ShortLivedJobs} {
+				if s.open(kind) == nil {
+					t.Errorf("no %s", kind)
+				}
+			}
+			if in := s.open(model.ForkStorm); in != nil && (in.Evidence["net_growth_per_second"] != 20 || in.Evidence["exits_per_second"] < 20) {
+				t.Errorf("%v", in.Evidence)
+			}
+		})
 	}
 }

@@ -273,12 +273,14 @@ func (w *window) wrongedByTree(a *account, s suspect, atLeastMSPerSecond float64
 	if s.root == nil || len(hurts) == 0 {
 		return hurts
 	}
-	used := w.cpuUsed(a.cgroup)
-	all := a.sum(a.whole(), used)
-	if all == 0 {
+	if a.used == nil {
+		a.used = w.cpuUsed(a.cgroup)
+		a.usedByAll = a.sum(suspect{}, a.used)
+	}
+	if a.usedByAll == 0 {
 		return hurts
 	}
-	of := a.sum(s, used) / all
+	of := a.sum(s, a.used) / a.usedByAll
 	var its []hurt
 	for _, h := range hurts {
 		if h.msPerSecond *= of; h.msPerSecond >= atLeastMSPerSecond {

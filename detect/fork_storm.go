@@ -65,7 +65,8 @@ func (d forkStorm) look(w *window) []finding {
 	if !slices.ContainsFunc(slices.Collect(maps.Keys(forks)), many) {
 		return nil
 	}
-	byTree, elsewhere := w.answering(span, func(c charges) map[*node]int { return c.forks })
+	made := func(c charges) map[*node]int { return c.forks }
+	byTree, elsewhere := w.chargedWhere(span, made)
 	suspected := make(map[model.CgroupID]bool)
 	for id := range forks {
 		suspected[id] = many(id)
@@ -75,7 +76,7 @@ func (d forkStorm) look(w *window) []finding {
 			suspected[id] = suspected[id] || sum/seconds >= half
 		}
 	}
-	most := w.ranked(forks)
+	most := w.ranked(startedBy(byTree, forks, elsewhere))
 	trust := w.trust(span)
 	var storms []storm
 	for _, cgroup := range sortedIDs(suspected) {
@@ -84,7 +85,8 @@ func (d forkStorm) look(w *window) []finding {
 		}
 		a := w.table.tally(cgroup, byTree)
 		suspects := a.suspects(d.cfg.ForksPerSecond * seconds)
-		if counted := float64(forks[cgroup]) - elsewhere[cgroup]; a.total < counted/2 {
+		counted := float64(forks[cgroup]) - elsewhere[cgroup]
+		if a.total < counted/2 {
 			// Its trees do not answer for what the kernel counted: those who forked have
 			// ended, and nobody who is left is charged instead.
 			whole := a.whole()
@@ -106,7 +108,7 @@ func (d forkStorm) look(w *window) []finding {
 				contributors: most,
 				// The kernel counts every fork; whose they were is known of those whose records
 				// came. Nobody is compared: each tree answers for its own.
-				confidence: answered(a, s, float64(forks[cgroup])) * trust, margin: 1,
+				confidence: answered(a, s, counted) * trust, margin: 1,
 			}
 			storms = append(storms, storm{finding: f, account: a})
 		}
@@ -172,7 +174,7 @@ func (w *window) lasting(storms []storm) {
 	}
 	charge := func(tick int, by map[*node]int, sign float64) {
 		for n, count := range by {
-			if n = n.alive(); n != nil && n.stormIn == w.ticks {
+			if n = w.table.answers(n); n != nil && n.stormIn == w.ticks {
 				net[n.storm][tick] += sign * float64(count)
 			}
 		}
@@ -233,14 +235,15 @@ func (d forkStorm) measure(w *window, cgroup model.CgroupID) []model.Measure {
 	const span = time.Second
 	_, covered := w.last(span)
 	forks := w.cgroupTotals(span, func(c *model.CgroupSample) uint64 { return c.Forks })[cgroup]
-	rate := 0.0
+	made := func(c charges) map[*node]int { return c.forks }
+	rate, tree := 0.0, 0.0
 	if covered > 0 {
-		rate = float64(forks) / covered.Seconds()
-	}
-	tree := 0.0
-	if forks > 0 && covered > 0 {
-		s := w.culprit(cgroup, w.charged(span, func(c charges) map[*node]int { return c.forks }))
-		tree = s.weight / covered.Seconds()
+		byTree, elsewhere := w.chargedWhere(span, made)
+		rate = max(0, float64(forks)-elsewhere[cgroup]) / covered.Seconds()
+		tree = w.culprit(cgroup, byTree).weight / covered.Seconds()
+		if tree < rate/2 {
+			tree = rate // of nobody who is left: the whole cgroup's
+		}
 	}
 	return []model.Measure{
 		over("cgroup_forks_per_second", rate, d.cfg.ForksPerSecond),

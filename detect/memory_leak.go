@@ -97,7 +97,11 @@ func (w *window) grewBelow(id model.CgroupID, t trend) bool {
 		return false
 	}
 	grown := t.last - t.first
+	below := path + "/"
 	for _, a := range w.ledger.accounts {
+		if !strings.HasPrefix(a.path, below) {
+			continue
+		}
 		s := &a.anon
 		if len(s.fine) < 2 {
 			s = &a.own
@@ -105,7 +109,7 @@ func (w *window) grewBelow(id model.CgroupID, t trend) bool {
 		grew := float64(s.growth(t.span)) >= dominant*grown
 		// Who has as much, and was not followed for as long, may have grown by all of it.
 		unknown := s.followed() < t.span && s.last() >= dominant*grown
-		if (grew || unknown) && strings.HasPrefix(a.path, path+"/") {
+		if grew || unknown {
 			return true
 		}
 	}

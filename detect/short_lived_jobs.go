@@ -50,7 +50,7 @@ func (d shortLivedJobs) look(w *window) []finding {
 	}
 	enough := d.cfg.ExitsPerSecond * seconds
 	counted := w.cgroupTotals(shortSpan, func(c *model.CgroupSample) uint64 { return c.ShortExits })
-	byTree, elsewhere := w.answering(shortSpan, func(c charges) map[*node]int { return c.short })
+	byTree, elsewhere := w.chargedWhere(shortSpan, shortLives)
 	// Who started them answers, wherever they ran.
 	suspected := make(map[model.CgroupID]bool)
 	sums := byCgroup(byTree)
@@ -102,7 +102,9 @@ func (d shortLivedJobs) look(w *window) []finding {
 	return found
 }
 
-// startedBy counts the short lives by the cgroup that answers for them: of whoever started
+func shortLives(c charges) map[*node]int { return c.short }
+
+// startedBy counts forks or short lives by the cgroup that answers for them: of whoever started
 // them where that is known, and else of the one in which they ended.
 func startedBy(byTree map[*node]float64, counted map[model.CgroupID]uint64, elsewhere map[model.CgroupID]float64) map[model.CgroupID]uint64 {
 	known := byCgroup(byTree)
@@ -150,7 +152,7 @@ func (w *window) commonest(a *account, s suspect) (comm string, part float64) {
 	all := 0
 	for _, ch := range w.charges[w.index(shortSpan):] {
 		for ended, count := range ch.short {
-			if n := ended.alive(); n != nil && a.answers(s, n) {
+			if n := w.table.answers(ended); n != nil && a.answers(s, n) {
 				counts[command{ended.Comm, ended.Cmdline}] += count
 				all += count
 			}
@@ -170,7 +172,7 @@ func (w *window) commonest(a *account, s suspect) (comm string, part float64) {
 
 func (d shortLivedJobs) measure(w *window, cgroup model.CgroupID) []model.Measure {
 	_, covered := w.last(shortSpan)
-	byTree, elsewhere := w.answering(shortSpan, func(c charges) map[*node]int { return c.short })
+	byTree, elsewhere := w.chargedWhere(shortSpan, shortLives)
 	counted := float64(w.cgroupTotals(shortSpan, func(c *model.CgroupSample) uint64 { return c.ShortExits })[cgroup])
 	rate, tree := 0.0, 0.0
 	if covered > 0 {

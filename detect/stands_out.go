@@ -2,7 +2,6 @@ package detect
 
 import (
 	"cmp"
-	"maps"
 	"path"
 	"slices"
 	"time"
@@ -129,20 +128,24 @@ func (w *window) blamed(r model.Resource) verdict {
 	return v
 }
 
-// estimate divides the stalls of those that hold no other one that stalled, for memory or io.
+// estimate divides the stalls for memory or io.
 func (w *window) estimate(r model.Resource) (shares map[model.CgroupID]*blame.Shares, covered time.Duration) {
 	if len(w.samples) == 0 {
 		return nil, 0
 	}
-	from := w.index(estimateSpan)
 	_, covered = w.last(estimateSpan)
-	if r == model.Memory {
-		shares = blame.OverMemory(w.samples, from, w.ledger.resident(estimateSpan))
-	} else {
-		shares = blame.OverIO(w.samples, from)
+	if shares = w.estimates[r]; shares != nil {
+		return shares, covered
 	}
-	above := w.above(sortedIDs(shares))
-	maps.DeleteFunc(shares, func(id model.CgroupID, _ *blame.Shares) bool { return above(id) })
+	if r == model.Memory {
+		shares = blame.OverMemory(w.samples, w.index(estimateSpan), w.ledger.resident(estimateSpan))
+	} else {
+		shares = blame.OverIO(w.samples, w.index(estimateSpan))
+	}
+	if w.estimates == nil {
+		w.estimates = make(map[model.Resource]map[model.CgroupID]*blame.Shares)
+	}
+	w.estimates[r] = shares
 	return shares, covered
 }
 

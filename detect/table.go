@@ -47,6 +47,7 @@ type node struct {
 	measured bool // cpuNS has been read at least once
 	up       *node
 	down     map[*node]struct{}
+	left     bool // who started it has ended, and left it to another
 	ended    bool
 }
 
@@ -245,17 +246,32 @@ func (t *table) end(n *node) {
 	}
 	for child := range n.down {
 		t.adopt(child, heir.of(child.UID))
+		child.left = true
 	}
 	n.up, n.down = heir, nil
-	if heir == nil || heir.UID != n.UID || heir.manages() && heir.Cgroup != n.Cgroup {
+	if heir == nil || heir.UID != n.UID || heir.PID == 1 || heir.manages() && heir.Cgroup != n.Cgroup {
 		n.up = t.restOf(n.Cgroup)
 	}
 }
 
 // manages says that a process starts services for others, and does not answer for what they leave
-// behind: pid 1, or a user's systemd.
-func (n *node) manages() bool {
-	return n.PID == 1 || n.Comm == "systemd" && n.up != nil && n.up.PID == 1
+// behind: pid 1, a user's systemd, or that of a container. Who only calls himself so has his cgroup
+// accused.
+func (n *node) manages() bool { return n.PID == 1 || n.Comm == "systemd" }
+
+// answers finds who answers for what a process did: itself, or its nearest ancestor that has not ended.
+// One in another cgroup answers only if he, or those he started, sent it there; he does not for what
+// was left to him. Else it is the rest of the cgroup in which it was done.
+func (t *table) answers(who *node) *node {
+	n, sent := who, true
+	for n != nil && n.ended {
+		sent = sent && !n.left
+		n = n.up
+	}
+	if n == nil || n.Cgroup == who.Cgroup || sent {
+		return n
+	}
+	return t.restOf(who.Cgroup)
 }
 
 // of is the process, or its nearest ancestor, of that user. Pid 1 takes anybody's: it

@@ -29,6 +29,9 @@ type account struct {
 	tops    []*node // members whose parent is not a member
 	rest    *node   // of those that ended; nil where there is none
 	total   float64
+
+	used      map[*node]float64 // CPU time of each, and of all: see wrongedByTree
+	usedByAll float64
 }
 
 // entry is what a member has on its account, and what its tree has.

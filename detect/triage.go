@@ -66,10 +66,18 @@ func shrink(t *model.Triage) {
 
 // about are who made whom wait: for the resource that an incident is about first, then for the others.
 func (f *figures) about(r model.Resource) []model.BlamePair {
-	all := func(model.CgroupID, model.CgroupID) bool { return true }
-	pairs := f.pairs([]model.Resource{r}, maxPairs, all)
 	others := slices.DeleteFunc(slices.Clone(allResources), func(other model.Resource) bool { return other == r })
-	return append(pairs, f.pairs(others, maxPairs-len(pairs), all)...)
+	var pairs []model.BlamePair
+	for _, resources := range [][]model.Resource{{r}, others} {
+		pairs = append(pairs, f.pairs(resources, maxPairs-len(pairs), func(model.CgroupID, model.CgroupID) bool { return true })...)
+	}
+	// Who stalls for memory or io stalls in each cgroup above, too.
+	var victims []model.CgroupID
+	for _, p := range pairs {
+		victims = append(victims, p.VictimID)
+	}
+	above := f.w.window.above(victims)
+	return slices.DeleteFunc(pairs, func(p model.BlamePair) bool { return p.Estimated && above(p.VictimID) })
 }
 
 // weight is how much a process has to do with an incident. What each did to the disks is not known.

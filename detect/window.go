@@ -40,13 +40,14 @@ type window struct {
 	gap         int64 // boot time when the window was last discarded; 0 if it never was
 
 	// Of this tick, made when asked for.
-	shares   map[time.Duration]map[model.CgroupID]*blame.Shares
-	offences map[model.CgroupID][]hurt  // by offender, over hurtSpan
-	wronged  map[model.CgroupID][]wrong // the same
-	claimed  *blame.Claims              // the same
-	fights   map[[2]blame.Branch]fight  // the same, by the branches of victims and offenders
-	verdicts map[model.Resource]verdict
-	runNS    map[model.CgroupID]uint64 // by ran
+	shares    map[time.Duration]map[model.CgroupID]*blame.Shares
+	offences  map[model.CgroupID][]hurt  // by offender, over hurtSpan
+	wronged   map[model.CgroupID][]wrong // the same
+	claimed   *blame.Claims              // the same
+	fights    map[[2]blame.Branch]fight  // the same, by the branches of victims and offenders
+	verdicts  map[model.Resource]verdict
+	estimates map[model.Resource]map[model.CgroupID]*blame.Shares // over estimateSpan
+	runNS     map[model.CgroupID]uint64                           // by ran
 }
 
 // seen is how much one sample told, counted before it is thinned.
@@ -101,7 +102,7 @@ func (w *window) feed(s *model.Sample) (broken bool) {
 	light.Waits = nil
 	w.charges = append(w.charges, w.table.apply(s))
 	w.ledger.enter(s, w.table)
-	w.shares, w.offences, w.wronged, w.verdicts, w.runNS, w.claimed = nil, nil, nil, nil, nil, nil
+	w.shares, w.offences, w.wronged, w.verdicts, w.estimates, w.runNS, w.claimed = nil, nil, nil, nil, nil, nil, nil
 
 	old := max(0, len(w.samples)-maxSamples)
 	for s.BootNS-w.samples[old].BootNS > int64(kept) {
@@ -243,46 +244,27 @@ func (w *window) usePercent(d time.Duration) (float64, bool) {
 // charged adds up what was charged in the last d to each living process, and to the rest
 // of each cgroup.
 func (w *window) charged(d time.Duration, pick func(charges) map[*node]int) map[*node]float64 {
-	sum := make(map[*node]float64)
-	for _, ch := range w.charges[w.index(d):] {
-		for n, v := range pick(ch) {
-			if n = n.alive(); n != nil {
-				sum[n] += float64(v)
-			}
-		}
-	}
+	sum, _ := w.chargedWhere(d, pick)
 	return sum
 }
 
-// answering charges what was done in the last d to the nearest ancestors that survive. Elsewhere
-// counts by cgroup what was done there by those for whom a tree of another one answers
-// (CLONE_INTO_CGROUP, or moved): the cgroup itself does not. Who started it once and makes no
-// processes any more does not answer for what goes on there without him.
-func (w *window) answering(d time.Duration, pick func(charges) map[*node]int) (byTree map[*node]float64, elsewhere map[model.CgroupID]float64) {
-	byTree, elsewhere = make(map[*node]float64), make(map[model.CgroupID]float64)
-	span := w.charges[w.index(d):]
-	forks := make(map[*node]bool)
-	for _, ch := range span {
-		for who := range ch.forks {
-			forks[who] = true
-		}
-	}
-	for _, ch := range span {
-		for who, count := range pick(ch) {
-			n := who.alive()
-			if n != nil && n.Cgroup != who.Cgroup {
-				if forks[n] {
-					elsewhere[who.Cgroup] += float64(count)
-				} else {
-					n = w.table.restOf(who.Cgroup)
-				}
+// chargedWhere counts by cgroup, too, what was done there by those whom a tree of another one sent
+// (CLONE_INTO_CGROUP, or moved), and answers for: the cgroup itself does not.
+func (w *window) chargedWhere(d time.Duration, pick func(charges) map[*node]int) (sum map[*node]float64, sent map[model.CgroupID]float64) {
+	sum, sent = make(map[*node]float64), make(map[model.CgroupID]float64)
+	for _, ch := range w.charges[w.index(d):] {
+		for who, v := range pick(ch) {
+			n := w.table.answers(who)
+			if n == nil {
+				continue
 			}
-			if n != nil {
-				byTree[n] += float64(count)
+			sum[n] += float64(v)
+			if n.Cgroup != who.Cgroup {
+				sent[who.Cgroup] += float64(v)
 			}
 		}
 	}
-	return byTree, elsewhere
+	return sum, sent
 }
 
 // cpuUsed adds up the CPU time (ns) that was charged lately to each living process of a
@@ -292,7 +274,10 @@ func (w *window) cpuUsed(cgroup model.CgroupID) map[*node]float64 {
 		w.used = w.ticks
 		for _, ch := range w.charges[w.index(usedSpan):] {
 			for _, used := range ch.cpuNS {
-				n := used.by.alive()
+				n := w.table.answers(used.by)
+				if n != nil && n.Cgroup != used.by.Cgroup {
+					n = w.table.restOf(used.by.Cgroup) // whose CPU time it was
+				}
 				if n == nil {
 					continue
 				}

@@ -105,9 +105,16 @@ func judge(s scenario, sc scene, all []model.Incident) verdict {
 			v.rank = 1 + slices.IndexFunc(in.Contributors, func(c model.Contributor) bool { return c.Cgroup == in.Culprit.Cgroup })
 		}
 	}
-	if v.rank > 1 {
-		above := v.found.Contributors[:v.rank-1]
-		if i := slices.IndexFunc(above, func(c model.Contributor) bool { return strings.HasPrefix(c.Cgroup, sc.path+"/") }); i >= 0 {
+	if v.found != nil && v.rank != 1 {
+		above := v.found.Contributors[:max(0, v.rank-1)]
+		if v.rank == 0 { // it is not among them
+			above = v.found.Contributors
+		}
+		innocent := func(c model.Contributor) bool {
+			name, own := strings.CutPrefix(c.Cgroup, sc.path+"/")
+			return own && !slices.Contains(s.culprits, name)
+		}
+		if i := slices.IndexFunc(above, innocent); i >= 0 {
 			v.wrongs = append(v.wrongs, fmt.Sprintf("%s is right, and %s is ranked above it", describe(v.found, sc), above[i].Cgroup))
 		}
 	}
