@@ -52,6 +52,17 @@ func (s *theatre) write(text string) {
 	}
 }
 
+// again is breakerd after a restart: the files and what is kept are the same.
+func (s *theatre) again() *theatre {
+	next := newTheatre(s.t, denyNever)
+	next.file, next.conf.now.Policies.Paths, next.memory.dir = s.file, []string{s.file}, s.memory.dir
+	next.shelf = shelf{}
+	next.loadPolicies()
+	next.pipeline.judge.SetPolicies(next.shelf.inForce())
+	next.pipeline.judge.Try(next.shelf.trial)
+	return next
+}
+
 func (s *theatre) begin() {
 	s.run(s.t)
 	next, bad := s.conf.get(), error(nil)
@@ -212,19 +223,12 @@ func TestARestartDoesNotPutASetInForceThatIsOnTrial(t *testing.T) {
 	s.loadPolicies()
 	tried := s.shelf.tried.Hash()
 
-	again := func() *theatre {
-		next := newTheatre(t, freezeTree)
-		next.conf.now.Policies.Paths, next.memory.dir = s.conf.now.Policies.Paths, s.memory.dir
-		next.shelf = shelf{}
-		next.loadPolicies()
-		return next
-	}
-	next := again()
+	next := s.again()
 	if next.shelf.inForce().Hash() != inForce || next.shelf.tried == nil || next.shelf.tried.Hash() != tried {
 		t.Errorf("after a restart: %+v", next.is())
 	}
 	s.write(freezeTree + "\n# changed while it did not run\n")
-	next = again()
+	next = s.again()
 	if next.shelf.tried != nil || next.shelf.inForce().Hash() == inForce {
 		t.Errorf("after a restart with other files: %+v", next.is())
 	}
@@ -237,10 +241,28 @@ func TestARestartDoesNotPutASetInForceThatIsOnTrial(t *testing.T) {
 	if diff := cmp.Diff([]string{trialFile}, names(t, s.memory.dir)); diff != "" {
 		t.Error(diff)
 	}
-	next = again()
+	next = s.again()
 	if next.shelf.tried == nil || !next.shelf.inForce().Empty() {
 		t.Errorf("where it is not known what was in force: %+v", next.is())
 	}
+}
+
+func TestASetIsJudgedAlsoWhereItIsNotKnownWhatWasInForce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTheatre(t, freezeTree)
+		if err := os.WriteFile(filepath.Join(s.memory.dir, trialFile), []byte("{"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s = s.again()
+		s.protected = map[string]string{"/job": "it is sshd's"}
+		s.board.incident(model.Incident{ID: "before", Culprit: model.Culprit{Cgroup: "/job"}})
+		s.begin()
+		s.storm(60)
+		const why = "it would freeze /job: it is protected: it is sshd's"
+		if is := s.is(); !s.shelf.inForce().Empty() || is.Trial == nil || is.Trial.Asked == 0 || is.Trial.Withheld != why {
+			t.Errorf("after its time: %+v", is.Trial)
+		}
+	})
 }
 
 func names(t *testing.T, dir string) (all []string) {

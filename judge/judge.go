@@ -175,8 +175,8 @@ func (j *Judge) ask(ctx context.Context, d *docket, now time.Time) []Event {
 	in := d.incident
 	input := policy.InputOf(in, j.breakers.Of(in.Culprit.Cgroup), j.host, now)
 	j.asked = append(j.asked, input)
-	if j.policies == nil || j.policies.Empty() {
-		return nil // and nothing is on trial
+	if j.policies == nil || j.policies.Empty() { // also where it is not known what was in force, and a set is tried beside none
+		return j.try(ctx, in, input, &policy.Verdict{Action: model.Action{Kind: model.NoAction}}, now)
 	}
 	v := j.policies.Decide(ctx, input)
 	told := append(j.try(ctx, in, input, &v, now), j.log(d, input, v, now)...)

@@ -55,6 +55,7 @@ func TestATriedSetPassesUnlessItWouldNewlyHoldSomebodyProtectedOrUnseen(t *testi
 		{name: "less", inForce: freezeTree, tried: nothing},
 		{name: "more, of somebody known", inForce: nothing, tried: freezeTree, known: []string{"/job"}, more: 1},
 		{name: "more, of somebody unseen", inForce: nothing, tried: freezeTree, withheld: "it would freeze /job: " + unseen, more: 1},
+		{name: "more, beside nothing, of somebody unseen", inForce: "package breaker.test\n", tried: freezeTree, withheld: "it would freeze /job: " + unseen, more: 1},
 		{name: "more, of somebody protected", inForce: nothing, tried: freezeTree, known: []string{"/job"}, protection: "/job is sshd's", withheld: "it would freeze /job: it is protected: /job is sshd's", more: 1},
 		{name: "a whole cgroup instead of a tree", inForce: freezeTree, tried: wider, withheld: "it would freeze /job: " + unseen, more: 1},
 		{name: "a tree instead of a whole cgroup", inForce: wider, tried: freezeTree},
