@@ -93,9 +93,9 @@ func (j *Judge) try(ctx context.Context, in *model.Incident, input policy.Input,
 		t.is.LastError = would.Error
 	}
 	cgroup := in.Culprit.Cgroup
-	holds := acts(v)
+	holds, action := acts(v), widest(would.Action)
 	if holds && t.held[cgroup] != model.ScopeCgroup && (len(t.held) < maxTouches || t.held[cgroup] != "") {
-		t.held[cgroup] = v.Action.Scope
+		t.held[cgroup] = widest(v.Action).Scope
 	}
 	switch {
 	case !acts(&would):
@@ -103,24 +103,24 @@ func (j *Judge) try(ctx context.Context, in *model.Incident, input policy.Input,
 			t.is.Fewer++
 		}
 		return nil
-	case t.held[cgroup] == model.ScopeCgroup, t.held[cgroup] == would.Action.Scope,
-		would.Action.Scope == model.ScopeTree && j.breakers.Of(cgroup).Opened > 0:
+	case t.held[cgroup] == model.ScopeCgroup, t.held[cgroup] == action.Scope,
+		action.Scope == model.ScopeTree && j.breakers.Of(cgroup).Opened > 0:
 		return nil // the one in force holds it as well
 	}
 	n := t.touches[cgroup]
 	switch {
-	case n != nil && (n.Scope == would.Action.Scope || n.Scope == model.ScopeCgroup):
+	case n != nil && (n.Scope == action.Scope || n.Scope == model.ScopeCgroup):
 		n.Times++
 		return nil
 	case n != nil: // a whole cgroup by now, which holds others than its tree did
 		n.Times++
-		n.Kind, n.Action, n.Scope, n.Policy, n.waits = in.Kind, would.Action.Kind, would.Action.Scope, would.Policy, true
+		n.Kind, n.Action, n.Scope, n.Policy, n.waits = in.Kind, action.Kind, action.Scope, would.Policy, true
 	case len(t.touches) == maxTouches:
 		t.beyond = true
 		return nil
 	default:
 		n = &touch{TrialTouch: model.TrialTouch{
-			Cgroup: cgroup, Kind: in.Kind, Action: would.Action.Kind, Scope: would.Action.Scope, Policy: would.Policy, At: now, Times: 1,
+			Cgroup: cgroup, Kind: in.Kind, Action: action.Kind, Scope: action.Scope, Policy: would.Policy, At: now, Times: 1,
 		}, waits: true}
 		if !t.known[cgroup] {
 			n.Against = "there was no incident of it before the trial, by which anybody could have seen what the new set does to it"
@@ -128,10 +128,21 @@ func (j *Judge) try(ctx context.Context, in *model.Incident, input policy.Input,
 		t.touches[cgroup] = n
 	}
 	return []Event{{Type: Tried, Incident: in.Clone(), Decision: &model.Decision{
-		ID: fmt.Sprintf("%s-trial", in.ID), IncidentID: in.ID, Kind: in.Kind, At: now, Action: would.Action, Policy: would.Policy,
+		ID: fmt.Sprintf("%s-trial", in.ID), IncidentID: in.ID, Kind: in.Kind, At: now, Action: action, Policy: would.Policy,
 		PolicyHash: t.set.Hash(), DryRun: true,
-		Target: model.Target{Cgroup: cgroup, CgroupID: in.Culprit.CgroupID, Root: in.Culprit.Root.ProcID, Scope: would.Action.Scope, Outside: in.Culprit.Outside},
+		Target: model.Target{Cgroup: cgroup, CgroupID: in.Culprit.CgroupID, Root: in.Culprit.Root.ProcID, Scope: action.Scope, Outside: in.Culprit.Outside},
 	}}}
+}
+
+// widest is the action of a ladder that holds most people: the first on a whole cgroup, or else
+// the first of all. That it may never come so far is nothing that a trial can tell.
+func widest(ladder model.Action) model.Action {
+	for _, a := range ladder.Ladder() {
+		if a.Scope == model.ScopeCgroup {
+			return a
+		}
+	}
+	return ladder
 }
 
 // acts reports whether a verdict has somebody held.

@@ -42,6 +42,8 @@ func (s *scene) through(t *testing.T, protection string) (last []Event) {
 func TestATriedSetPassesUnlessItWouldNewlyHoldSomebodyProtectedOrUnseen(t *testing.T) {
 	broken := "package breaker.test\n\naction contains {\"kind\": \"freeze\", \"scope\": \"tree\", \"for\": \"10s\", \"reason\": sprintf(\"%d\", [1 / (input.host.cpus - 2)])} if input.incident.kind == \"fork_storm\"\n"
 	wider := strings.ReplaceAll(freezeTree, `"scope": "tree"`, `"scope": "cgroup"`)
+	gentle := "package breaker.test\n\naction contains {\"kind\": \"throttle\", \"cpu_percent\": 50, \"scope\": \"tree\", \"for\": \"10s\", \"reason\": \"x\"} if input.incident.kind == \"fork_storm\"\n"
+	ladder := strings.ReplaceAll(gentle, `"reason"`, `"then": [{"kind": "freeze", "scope": "cgroup", "for": "10s"}], "reason"`)
 	unseen := "there was no incident of it before the trial, by which anybody could have seen what the new set does to it"
 	for _, tt := range []struct {
 		name           string
@@ -58,6 +60,9 @@ func TestATriedSetPassesUnlessItWouldNewlyHoldSomebodyProtectedOrUnseen(t *testi
 		{name: "more, beside nothing, of somebody unseen", inForce: "package breaker.test\n", tried: freezeTree, withheld: "it would freeze /job: " + unseen, more: 1},
 		{name: "more, of somebody protected", inForce: nothing, tried: freezeTree, known: []string{"/job"}, protection: "/job is sshd's", withheld: "it would freeze /job: it is protected: /job is sshd's", more: 1},
 		{name: "a whole cgroup instead of a tree", inForce: freezeTree, tried: wider, withheld: "it would freeze /job: " + unseen, more: 1},
+		{name: "a whole cgroup after a tree", inForce: gentle, tried: ladder, known: []string{"/job"}, protection: "/job is sshd's", withheld: "it would freeze /job: it is protected: /job is sshd's", more: 1},
+		{name: "the same ladder", inForce: ladder, tried: ladder + "\n# another\n"},
+		{name: "a tree alone instead of a ladder", inForce: ladder, tried: gentle},
 		{name: "a tree instead of a whole cgroup", inForce: wider, tried: freezeTree},
 		{name: "a dry run holds nobody", inForce: nothing, tried: "# METADATA\n# custom:\n#   mode: dry-run\n" + freezeTree},
 		{name: "one that cannot be evaluated", inForce: freezeTree, tried: broken, withheld: "it could not be evaluated: breaker.test: test.rego:3:92: div: divide by zero"},
