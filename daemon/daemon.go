@@ -172,6 +172,7 @@ func (d *Daemon) open() (err error) {
 		asks:     make(chan func(*judge.Judge)),
 		protects: protected(here.engine),
 		passed:   d.passed,
+		keepSeen: d.keepSeen,
 	}
 	d.pipeline.answers = &d.answers
 	d.pipeline.judge.Try(d.shelf.trial)

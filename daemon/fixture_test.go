@@ -177,7 +177,7 @@ func newStage(t testing.TB, policies string) *stage {
 	s.pipeline = &pipeline{
 		answers: &s.answers,
 		source:  s.script, judge: judge.New(detect.DefaultConfig(), set, unit), board: b, enforcer: s.doer, teller: tell, past: &s.past, log: log,
-		protects: func(_ context.Context, d *model.Decision) string { return s.protected[d.Target.Cgroup] }, passed: s.passed,
+		protects: func(_ context.Context, d *model.Decision) string { return s.protected[d.Target.Cgroup] }, passed: s.passed, keepSeen: s.keepSeen,
 		outcomes: make(chan model.Outcome), ends: make(chan model.LeaseEnd), rulings: make(chan ruling), tapes: make(chan *tape), asks: make(chan func(*judge.Judge)),
 	}
 	return s

@@ -6,17 +6,21 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/breakerd/breakerd/breaker"
 )
 
-// memory keeps the breakers on disk, so that they outlive a restart. Without it everybody
-// begins anew, which holds nobody for longer.
+// memory keeps the breakers and the trial on disk, so that they outlive a restart. Without the
+// breakers everybody begins anew, which holds nobody for longer.
 type memory struct {
 	dir string // "" keeps nothing
 
 	err error // why they could not be kept, or read
+
+	mu    sync.Mutex
+	trial *keptTrial // as it is on the disk; nil where none is kept
 }
 
 // memoryDir lies within the state directory, whose records are the enforcer's.

@@ -44,6 +44,7 @@ type pipeline struct {
 	answers  *decisions               // nil logs nothing
 	logged   map[string]string        // hashes of what the policies saw last, by open incident
 	passed   func(*model.PolicyTrial) // a set has come through its trial
+	keepSeen func(hash string, seen *judge.TrialSeen)
 	trial    atomic.Pointer[model.PolicyTrial]
 	running  sync.WaitGroup
 
@@ -160,6 +161,9 @@ func (p *pipeline) sample(ctx context.Context, s *model.Sample) {
 	p.past.Sample(s)
 	p.events(ctx, p.judge.Sample(ctx, s))
 	p.trial.Store(p.judge.Trial())
+	if hash, seen := p.judge.TrialNews(); seen != nil {
+		p.keepSeen(hash, seen)
+	}
 	for _, in := range p.judge.Open() {
 		p.board.incident(in)
 		p.past.Incident(in)

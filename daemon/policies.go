@@ -28,7 +28,6 @@ type shelf struct {
 
 	tried *policy.Set // nil where none is on trial
 	trial *judge.Trial
-	until time.Time // when its time is up
 }
 
 // take puts a set in force.

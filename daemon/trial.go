@@ -36,21 +36,39 @@ func (d *Daemon) shadowOf(set *policy.Set) time.Duration {
 	return cfg.Policies.Shadow.D()
 }
 
-// beginTrial tries a set beside the one in force.
+// beginTrial tries a set beside the one in force, or goes on with its trial where a restart, or
+// files that could not be loaded, have interrupted it.
 func (d *Daemon) beginTrial(set *policy.Set, now time.Time, shadow time.Duration) {
-	t := judge.NewTrial(set, now, now.Add(shadow), d.culprits(now))
 	kept := keptTrial{Version: trialVersion, Hash: set.Hash()}
+	var t *judge.Trial
+	if seen := d.memory.seenOf(set.Hash()); seen != nil {
+		t = judge.ResumeTrial(set, now, now.Add(shadow), seen)
+	} else {
+		t = judge.NewTrial(set, now, now.Add(shadow), d.culprits(now))
+	}
+	kept.Seen = t.Seen()
 	d.shelf.mu.Lock()
 	if d.shelf.tried != nil {
 		kept.Before = d.shelf.tried.Hash()
 	}
-	d.shelf.tried, d.shelf.trial, d.shelf.until, d.shelf.err = set, t, now.Add(shadow), nil
+	d.shelf.tried, d.shelf.trial, d.shelf.err = set, t, nil
 	kept.InForce = d.shelf.set.Sources()
 	d.shelf.mu.Unlock()
 	if err := d.memory.keepTrial(&kept); err != nil {
 		d.log.Warn("a restart would put the policies in force that are on trial", "error", err)
 	}
-	d.teller.write(systemd.PoliciesTried(set.Hash(), now.Add(shadow)))
+	if is := t.Is(); is.Withheld != "" {
+		d.teller.write(systemd.PoliciesWithheld(*is))
+	} else {
+		d.teller.write(systemd.PoliciesTried(set.Hash(), is.Until))
+	}
+}
+
+// keepSeen keeps what the trial of a set has seen.
+func (d *Daemon) keepSeen(hash string, seen *judge.TrialSeen) {
+	if err := d.memory.keepSeen(hash, seen); err != nil {
+		d.log.Warn("a restart would forget what the trial of the policies has seen", "error", err)
+	}
 }
 
 // dropTrial ends a trial for good, and reports whether one was under way.
@@ -154,10 +172,14 @@ type keptTrial struct {
 	Hash    string            `json:"hash"`             // of the set on trial
 	Before  string            `json:"before,omitempty"` // of one that was before it; its bundle may be the one that is kept
 	InForce map[string]string `json:"in_force"`
+	Seen    *judge.TrialSeen  `json:"seen,omitempty"`
 }
 
 // keepTrial writes a trial, or removes it where it is nil.
 func (m *memory) keepTrial(t *keptTrial) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.trial = t
 	if m.dir == "" {
 		return nil
 	}
@@ -168,7 +190,25 @@ func (m *memory) keepTrial(t *keptTrial) error {
 		}
 		return nil
 	}
-	text, err := json.Marshal(t)
+	return m.writeTrial(name)
+}
+
+// keepSeen adds what a trial has seen, if it is the one that is kept: it may have ended meanwhile.
+func (m *memory) keepSeen(hash string, seen *judge.TrialSeen) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.trial == nil || m.trial.Hash != hash {
+		return nil
+	}
+	m.trial.Seen = seen
+	if m.dir == "" {
+		return nil
+	}
+	return m.writeTrial(filepath.Join(m.dir, trialFile))
+}
+
+func (m *memory) writeTrial(name string) error {
+	text, err := json.Marshal(m.trial)
 	if err == nil {
 		err = m.write(name, text)
 	}
@@ -176,6 +216,16 @@ func (m *memory) keepTrial(t *keptTrial) error {
 		return fmt.Errorf("keep the trial: %w", err)
 	}
 	return nil
+}
+
+// seenOf is what the trial of a set has seen that is kept; nil where none is.
+func (m *memory) seenOf(hash string) *judge.TrialSeen {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.trial == nil || m.trial.Hash != hash {
+		return nil
+	}
+	return m.trial.Seen
 }
 
 // recallTrial is the set that was in force while the one of this hash was on trial; nil where
@@ -202,11 +252,14 @@ func (m *memory) recallTrial(hash string) (*policy.Set, error) {
 	if hash != t.Hash && hash != t.Before {
 		return nil, nil
 	}
+	m.mu.Lock()
+	m.trial = &t
+	m.mu.Unlock()
 	return policy.LoadSources(t.InForce)
 }
 
-// resumeTrial goes on with the trial of a set that a restart has interrupted, from its
-// beginning. It reports whether there was one.
+// resumeTrial goes on with the trial of a set that a restart has interrupted. It reports whether
+// there was one.
 func (d *Daemon) resumeTrial(set *policy.Set, now time.Time) bool {
 	before, err := d.memory.recallTrial(set.Hash())
 	shadow := d.shadowOf(set)

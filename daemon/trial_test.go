@@ -247,6 +247,66 @@ func TestARestartDoesNotPutASetInForceThatIsOnTrial(t *testing.T) {
 	}
 }
 
+func TestARestartDoesNotForgetWhatATrialHasSeen(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		protected string
+		ticks     int // of a storm before the restart
+		want      string
+	}{
+		{"withheld, because of somebody protected", "it is sshd's", 60, "it would freeze /job: it is protected: it is sshd's"},
+		{"withheld, because of somebody unseen", "", 60, "it would freeze /job: there was no incident of it before the trial, by which anybody could have seen what the new set does to it"},
+		{"under way still", "it is sshd's", 20, "it would freeze /job: it is protected: it is sshd's"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newTheatre(t, denyNever)
+				s.protected = map[string]string{"/job": tt.protected}
+				s.begin()
+				before := s.is()
+				s.write(freezeTree)
+				s.reload()
+				s.storm(tt.ticks)
+				tried := s.is().Trial
+				if tried == nil || len(tried.More) != 1 || (tried.Withheld != "") != (tt.ticks == 60) {
+					t.Fatalf("before the restart: %+v", tried)
+				}
+				next := s.again()
+				next.board.incident(model.Incident{ID: "before", Culprit: model.Culprit{Cgroup: "/job"}}) // as the history has it now
+				next.begin()
+				if tt.ticks == 60 && (next.told(systemd.MsgPoliciesWithheld) != 1 || next.shelf.trial.Is().Withheld != tt.want) {
+					t.Errorf("after the restart: %+v", next.shelf.trial.Is())
+				}
+				for range 48 { // nothing happens, until its time is up
+					next.feed(next.sample(0))
+				}
+				if is := next.is(); is.Hash != before.Hash || is.Trial == nil || is.Trial.Withheld != tt.want || len(is.Trial.More) != 1 {
+					t.Errorf("after its time: %+v, %+v", is, is.Trial)
+				}
+			})
+		})
+	}
+}
+
+func TestFilesThatCannotBeReadForAMomentDoNotPutInForceWhatWasWithheld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTheatre(t, denyNever)
+		s.begin()
+		s.write(freezeTree)
+		s.reload()
+		s.storm(60)
+		withheld := s.is().Trial
+		s.write("package breaker.test\n\ndeny contains 5\n")
+		s.reload()
+		s.write(freezeTree)
+		s.reload()
+		s.storm(60)
+		if is := s.is(); withheld.Withheld == "" || is.Trial == nil || is.Trial.Withheld != withheld.Withheld {
+			t.Errorf("once they can be read again: %+v", is)
+		}
+	})
+}
+
 func TestASetIsJudgedAlsoWhereItIsNotKnownWhatWasInForce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newTheatre(t, freezeTree)

@@ -27,12 +27,29 @@ type Trial struct {
 	held    map[string]model.Scope // whom the set in force would hold, by cgroup
 	touches map[string]*touch
 	beyond  bool // it would hold more than are told apart
+	news    bool // something is against it that was not when it was told last
 }
 
 // touch is whom only the tried set would hold.
 type touch struct {
 	model.TrialTouch
-	waits bool // it is not known yet whether that is somebody protected
+	Waits bool `json:"waits"` // it is not known yet whether that is somebody protected
+}
+
+// TrialSeen is what a trial has seen so far, as it outlives a restart. Whom the set in force
+// would hold is not in it: that is seen again where it holds them still. The counts are as of
+// the last news.
+type TrialSeen struct {
+	Known     []string  `json:"known"`
+	Touches   []touch   `json:"touches"`
+	Beyond    bool      `json:"beyond"`
+	Asked     uint64    `json:"asked"`
+	Fewer     uint64    `json:"fewer"`
+	Errors    uint64    `json:"errors"`
+	LastError string    `json:"last_error"`
+	Since     time.Time `json:"since"`
+	Until     time.Time `json:"until"`
+	Withheld  string    `json:"withheld"`
 }
 
 // NewTrial tries a set from since until until. Known are the cgroups of which there had been
@@ -48,6 +65,48 @@ func NewTrial(set *policy.Set, since, until time.Time, known []string) *Trial {
 	return t
 }
 
+// ResumeTrial goes on with a trial after a restart. Its time begins anew, since it is not known
+// what would have been seen meanwhile; what was seen counts still, and a set that was withheld
+// waits on.
+func ResumeTrial(set *policy.Set, since, until time.Time, seen *TrialSeen) *Trial {
+	if seen.Withheld != "" {
+		since, until = seen.Since, seen.Until
+	}
+	t := NewTrial(set, since, until, seen.Known)
+	t.is.Asked, t.is.Fewer, t.is.Errors, t.is.LastError, t.is.Withheld = seen.Asked, seen.Fewer, seen.Errors, seen.LastError, seen.Withheld
+	t.beyond = seen.Beyond
+	for _, n := range seen.Touches {
+		t.touches[n.Cgroup] = &n
+	}
+	return t
+}
+
+// Is is how it fares.
+func (t *Trial) Is() *model.PolicyTrial {
+	is := t.is
+	is.More = []model.TrialTouch{}
+	for _, n := range t.sorted() {
+		is.More = append(is.More, n.TrialTouch)
+	}
+	return &is
+}
+
+// Seen is what it has seen so far.
+func (t *Trial) Seen() *TrialSeen {
+	return &TrialSeen{
+		Known: slices.Sorted(maps.Keys(t.known)), Touches: t.sorted(), Beyond: t.beyond,
+		Asked: t.is.Asked, Fewer: t.is.Fewer, Errors: t.is.Errors, LastError: t.is.LastError,
+		Since: t.is.Since, Until: t.is.Until, Withheld: t.is.Withheld,
+	}
+}
+
+func (t *Trial) sorted() (all []touch) {
+	for _, cgroup := range slices.Sorted(maps.Keys(t.touches)) {
+		all = append(all, *t.touches[cgroup])
+	}
+	return all
+}
+
 // Try begins a trial in the place of the one before; nil ends it.
 func (j *Judge) Try(t *Trial) { j.trial = t }
 
@@ -56,12 +115,17 @@ func (j *Judge) Trial() *model.PolicyTrial {
 	if j.trial == nil {
 		return nil
 	}
-	is := j.trial.is
-	is.More = []model.TrialTouch{}
-	for _, cgroup := range slices.Sorted(maps.Keys(j.trial.touches)) {
-		is.More = append(is.More, j.trial.touches[cgroup].TrialTouch)
+	return j.trial.Is()
+}
+
+// TrialNews is what the one under way has seen, if that is another than when it was asked for
+// last and has to outlive a restart; else nil.
+func (j *Judge) TrialNews() (hash string, seen *TrialSeen) {
+	if j.trial == nil || !j.trial.news {
+		return "", nil
 	}
-	return &is
+	j.trial.news = false
+	return j.trial.is.Hash, j.trial.Seen()
 }
 
 // TrialKnows takes in whether somebody is protected whom a tried set would hold by this
@@ -74,7 +138,7 @@ func (j *Judge) TrialKnows(d *model.Decision, protection string) {
 	if t == nil || t.Scope != d.Target.Scope {
 		return
 	}
-	t.waits = false
+	t.Waits, j.trial.news = false, true
 	if protection != "" {
 		t.Against = "it is protected: " + protection
 	}
@@ -89,6 +153,7 @@ func (j *Judge) try(ctx context.Context, in *model.Incident, input policy.Input,
 	t.is.Asked++
 	would := t.set.Decide(ctx, input)
 	if would.Error != "" && v.Error == "" {
+		t.news = t.news || t.is.Errors == 0
 		t.is.Errors++
 		t.is.LastError = would.Error
 	}
@@ -114,19 +179,21 @@ func (j *Judge) try(ctx context.Context, in *model.Incident, input policy.Input,
 		return nil
 	case n != nil: // a whole cgroup by now, which holds others than its tree did
 		n.Times++
-		n.Kind, n.Action, n.Scope, n.Policy, n.waits = in.Kind, action.Kind, action.Scope, would.Policy, true
+		n.Kind, n.Action, n.Scope, n.Policy, n.Waits = in.Kind, action.Kind, action.Scope, would.Policy, true
 	case len(t.touches) == maxTouches:
+		t.news = t.news || !t.beyond
 		t.beyond = true
 		return nil
 	default:
 		n = &touch{TrialTouch: model.TrialTouch{
 			Cgroup: cgroup, Kind: in.Kind, Action: action.Kind, Scope: action.Scope, Policy: would.Policy, At: now, Times: 1,
-		}, waits: true}
+		}, Waits: true}
 		if !t.known[cgroup] {
 			n.Against = "there was no incident of it before the trial, by which anybody could have seen what the new set does to it"
 		}
 		t.touches[cgroup] = n
 	}
+	t.news = true
 	return []Event{{Type: Tried, Incident: in.Clone(), Decision: &model.Decision{
 		ID: fmt.Sprintf("%s-trial", in.ID), IncidentID: in.ID, Kind: in.Kind, At: now, Action: action, Policy: would.Policy,
 		PolicyHash: t.set.Hash(), DryRun: true,
@@ -170,6 +237,7 @@ func (j *Judge) endTrial(now time.Time, jumped time.Duration) []Event {
 	case t.is.Withheld == "":
 		return []Event{{Type: Passed, Trial: j.Trial()}}
 	case t.is.Withheld != was:
+		t.news = true
 		return []Event{{Type: Withheld, Trial: j.Trial()}}
 	}
 	return nil
@@ -188,7 +256,7 @@ func (t *Trial) against() string {
 			continue // the set in force does it now as well
 		case n.Against != "":
 			all = append(all, fmt.Sprintf("it would %s %s: %s", n.Action, cgroup, n.Against))
-		case n.waits:
+		case n.Waits:
 			all = append(all, fmt.Sprintf("it would %s %s, and it is not known whether that is protected", n.Action, cgroup))
 		}
 	}
