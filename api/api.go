@@ -84,7 +84,7 @@ type Policies struct {
 // Bundle is an OPA bundle.
 type Bundle struct {
 	Source   string `json:"source"`
-	Revision string `json:"revision"` // of the one that is part of what was loaded last; "" where its manifest says nothing
+	Revision string `json:"revision"` // of the one that is part of what is in force; "" where its manifest says nothing
 	// AskedAt is when the server, or the disk, was asked last; nil before.
 	AskedAt *time.Time `json:"asked_at,omitempty"`
 	Error   string     `json:"error"` // why there was no answer that could be used; the bundle before stays

@@ -28,7 +28,7 @@ type bundled struct {
 	mu      sync.Mutex
 	of      settings.Bundle
 	stop    context.CancelFunc
-	last    *bundle.Bundle    // that can be used; nil before there was any
+	last    *bundle.Bundle    // of a server, that can be used; nil before there was any
 	archive []byte            // of last, where it is not kept yet
 	sum     [sha256.Size]byte // of last's archive
 	etag    string
@@ -152,7 +152,6 @@ func (b *bundled) now(of settings.Bundle) (*bundle.Bundle, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bundle %s: %w", of.Source, err)
 	}
-	b.last = read
 	return read, nil
 }
 
@@ -232,17 +231,7 @@ func (b *bundled) recall() {
 	b.last, b.sum, b.etag = last, sum, info.ETag
 }
 
-// revision is that of the bundle that was loaded last; "" where there is none.
-func (b *bundled) revision() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.last == nil {
-		return ""
-	}
-	return b.last.Revision
-}
-
-// state is how the bundle stands; nil where there is none.
+// state is how asking for the bundle goes; nil where there is none.
 func (b *bundled) state() *api.Bundle {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -250,9 +239,6 @@ func (b *bundled) state() *api.Bundle {
 		return nil
 	}
 	s := &api.Bundle{Source: b.of.Source}
-	if b.last != nil {
-		s.Revision = b.last.Revision
-	}
 	if !b.askedAt.IsZero() {
 		at := b.askedAt
 		s.AskedAt = &at

@@ -19,7 +19,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/breakerd/breakerd/api"
+	"github.com/breakerd/breakerd/bundle"
 	"github.com/breakerd/breakerd/config"
+	"github.com/breakerd/breakerd/model"
 	"github.com/breakerd/breakerd/settings"
 	"github.com/breakerd/breakerd/systemd"
 )
@@ -112,7 +114,7 @@ func TestABundleIsFetchedAgainWhenItIsAnotherAndOutlivesAStartWithoutTheServer(t
 	}
 	stock.set(archiveOf(t, "r4", "package breaker.test\n\ndeny contains 5\n"), `"4"`, false)
 	bad := s.until("one with a bad policy", func(p api.Policies) bool { return p.Error != "" })
-	if bad.Hash != second.Hash || bad.Error != server.URL+": test.rego:3:15: deny: is a number, not a string" {
+	if bad.Hash != second.Hash || bad.Bundle.Revision != "r2" || s.answers.revision(second.Hash) != "r2" || bad.Error != server.URL+": test.rego:3:15: deny: is a number, not a string" {
 		t.Errorf("after a bad bundle: %+v", bad)
 	}
 	stock.set(nil, "", true)
@@ -133,6 +135,45 @@ func TestABundleIsFetchedAgainWhenItIsAnotherAndOutlivesAStartWithoutTheServer(t
 }
 
 func (s *onDisk) is() api.Policies { return (*view)(s.Daemon).policies() }
+
+func TestTheRevisionIsThatOfTheBundleInForce(t *testing.T) {
+	start := func(dir string) *onDisk {
+		s := newShopper(t, "http://bundles.invalid/b", dir)
+		s.conf.now.Mode, s.conf.now.Policies.Shadow = model.DryRun, config.Duration(time.Minute)
+		s.bundled.of = s.conf.now.Policies.Bundle
+		s.bundled.recall()
+		return s
+	}
+	s := start(t.TempDir())
+	check := func(when, want string) {
+		t.Helper()
+		hash := s.shelf.inForce().Hash()
+		if is, logged := s.is().Bundle.Revision, s.answers.revision(hash); is != want || logged != want {
+			t.Errorf("%s: status says %q, and the decision log %q, want %q", when, is, logged, want)
+		}
+	}
+	load := func(revision, rego string) {
+		s.bundled.fetched(s.bundled.of, bundle.Fetched{Archive: archiveOf(t, revision, rego)}, nil)
+		s.loadPolicies()
+	}
+	load("r1", freezeTree)
+	check("in force", "r1")
+	load("r2", freezeTree)
+	check("the same under another revision", "r2")
+	before := s.shelf.inForce().Hash()
+	load("r3", freezeTree+"\n# another\n")
+	check("while another is on trial", "r2")
+	s = start(s.memory.dir)
+	s.loadPolicies()
+	check("after a restart", "r2")
+	if _, err := s.promote("", "a test"); err != nil {
+		t.Fatal(err)
+	}
+	check("once it is in force", "r3")
+	if got := s.answers.revision(before); got != "" {
+		t.Errorf("of an answer of the set before: %q", got)
+	}
+}
 
 func TestABundleThatIsNotSignedAsItMustBeIsRefusedAndTheOldSetStays(t *testing.T) {
 	dir := t.TempDir()
@@ -168,6 +209,21 @@ func TestABundleOnTheDiskIsWatched(t *testing.T) {
 	}
 	if is := s.until("it is there", func(p api.Policies) bool { return p.Error == "" && p.Hash != "" }); is.Bundle.Revision != "r1" {
 		t.Errorf("%+v", is.Bundle)
+	}
+}
+
+func TestTheRevisionOnTheDiskIsThatOfWhatCouldBeLoaded(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "b.tar.gz")
+	s := newShopper(t, file, t.TempDir())
+	s.bundled.of = s.conf.now.Policies.Bundle
+	for _, b := range [][2]string{{"r1", freezeTree}, {"r2", "package breaker.test\n\ndeny contains 5\n"}} {
+		if err := os.WriteFile(file, archiveOf(t, b[0], b[1]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.loadPolicies()
+	}
+	if is := s.is(); is.Error == "" || is.Bundle.Revision != "r1" || s.answers.revision(is.Hash) != "r1" {
+		t.Errorf("after a bad one: %+v, %+v", is, is.Bundle)
 	}
 }
 

@@ -103,7 +103,7 @@ func Run(ctx context.Context, load Load, stateDir string, history OpenHistory, v
 	d.bundled.dir, d.bundled.keep, d.bundled.tell, d.bundled.changed = d.memory.dir, d.memory.write, d.bundleFailed, d.watched.changed
 	d.conf.load, d.conf.now, d.conf.loadedAt = load, cfg, d.started
 	defer d.startHistory(history)()
-	d.answers.tell, d.answers.revision, d.answers.labels = d.teller.write, d.bundled.revision, labelsOf(version)
+	d.answers.tell, d.answers.revision, d.answers.labels = d.teller.write, d.shelf.revisionOf, labelsOf(version)
 	fetching, stopFetching := context.WithCancel(ctx)
 	defer stopFetching()
 	d.bundled.begin(fetching, cfg.Policies.Bundle)

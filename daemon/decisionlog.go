@@ -17,7 +17,7 @@ import (
 // decisions is the decision log.
 type decisions struct {
 	tell     func(systemd.Entry)
-	revision func() string // of the bundle
+	revision func(policyHash string) string // of the bundle
 	labels   map[string]string
 
 	mu     sync.Mutex
@@ -68,7 +68,7 @@ func (l *decisions) log(incident string, a *judge.Answer) (inputHash string) {
 		return ""
 	}
 	e, err := mask.Entry(decisionlog.Answer{
-		ID: a.ID, IncidentID: incident, At: a.At, Input: &a.Input, Verdict: &a.Verdict, PolicyHash: a.PolicyHash, Revision: l.revision(),
+		ID: a.ID, IncidentID: incident, At: a.At, Input: &a.Input, Verdict: &a.Verdict, PolicyHash: a.PolicyHash, Revision: l.revision(a.PolicyHash),
 	}, l.labels)
 	var text []byte
 	if err == nil {

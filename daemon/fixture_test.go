@@ -166,7 +166,7 @@ func newStage(t testing.TB, policies string) *stage {
 	s.Daemon = &Daemon{log: log, teller: tell, enforcer: s.doer, board: b, observer: s.eyes, past: &s.past}
 	s.conf.now = settings.Default()
 	s.conf.now.Policies.Settle = 0 // a test says itself when the files have changed
-	s.answers.tell, s.answers.revision, s.answers.labels = tell.write, s.bundled.revision, map[string]string{"id": "host"}
+	s.answers.tell, s.answers.revision, s.answers.labels = tell.write, s.shelf.revisionOf, map[string]string{"id": "host"}
 	s.bundled.keep, s.bundled.tell = s.memory.write, s.bundleFailed
 	s.watched.changed, s.promotions = make(chan struct{}), make(chan promotion, 1)
 	s.bundled.changed = s.watched.changed

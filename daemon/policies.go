@@ -19,32 +19,45 @@ import (
 
 // shelf holds the policies in force.
 type shelf struct {
-	mu    sync.Mutex
-	set   *policy.Set // nil before any was
-	since time.Time   // when it came into force
+	mu       sync.Mutex
+	set      *policy.Set // nil before any was
+	revision string      // of the bundle that is part of it; "" where none is, or it says none
+	since    time.Time   // when it came into force
 
 	err       error // why a newer one is not in force
 	refusedAt time.Time
 
-	tried *policy.Set // nil where none is on trial
-	trial *judge.Trial
+	tried         *policy.Set // nil where none is on trial
+	triedRevision string
+	trial         *judge.Trial
 }
 
 // take puts a set in force.
-func (s *shelf) take(set *policy.Set, now time.Time) {
+func (s *shelf) take(set *policy.Set, revision string, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.set, s.since, s.err = set, now, nil
+	s.set, s.revision, s.since, s.err = set, revision, now, nil
+}
+
+// revisionOf is that of the bundle of the set in force, if it is the one of this hash: an answer
+// of the set before may be told a moment too late, and no revision is better than another's.
+func (s *shelf) revisionOf(hash string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.set == nil || s.set.Hash() != hash {
+		return ""
+	}
+	return s.revision
 }
 
 // mends reports whether a set is in force already, and forgets what was refused since.
-func (s *shelf) mends(hash string) bool {
+func (s *shelf) mends(hash, revision string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.set == nil || s.set.Hash() != hash {
 		return false
 	}
-	s.err = nil
+	s.revision, s.err = revision, nil
 	return true
 }
 
@@ -70,17 +83,21 @@ func (s *shelf) refuse(err error, now time.Time) (news bool, kept string) {
 }
 
 // is reports whether a set of this hash is what the files say, in force or on trial, and
-// nothing newer was refused.
-func (s *shelf) is(hash string) bool {
+// nothing newer was refused. Its bundle may have another revision by now.
+func (s *shelf) is(hash, revision string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != nil || s.set == nil {
+	switch {
+	case s.err != nil || s.set == nil:
 		return false
+	case s.tried != nil && s.tried.Hash() == hash:
+		s.triedRevision = revision
+		return true
+	case s.tried == nil && s.set.Hash() == hash:
+		s.revision = revision
+		return true
 	}
-	if s.tried != nil {
-		return s.tried.Hash() == hash
-	}
-	return s.set.Hash() == hash
+	return false
 }
 
 // dropTrial ends a trial without a result, and reports whether there was one.
@@ -97,7 +114,7 @@ func (s *shelf) dropTrial() bool {
 // trial, now.
 func (d *Daemon) loadPolicies() (changed bool) {
 	now := time.Now().UTC()
-	set, err := d.readPolicies()
+	set, revision, err := d.readPolicies()
 	if err != nil {
 		news, kept := d.shelf.refuse(err, now)
 		if news {
@@ -114,18 +131,18 @@ func (d *Daemon) loadPolicies() (changed bool) {
 	// start between the two must not put in force what is on trial.
 	first := d.shelf.inForce() == nil
 	switch shadow := d.shadow(set); {
-	case d.shelf.mends(set.Hash()):
+	case d.shelf.mends(set.Hash(), revision):
 		d.keepBundle()
 		return d.dropTrial()
-	case first && d.resumeTrial(set, now):
+	case first && d.resumeTrial(set, revision, now):
 		d.keepBundle()
 	case shadow > 0:
-		d.beginTrial(set, now, shadow)
+		d.beginTrial(set, revision, now, shadow)
 		d.keepBundle()
 	default:
 		d.keepBundle()
 		d.dropTrial()
-		d.shelf.take(set, now)
+		d.shelf.take(set, revision, now)
 		d.teller.write(systemd.PoliciesLoaded(set.Hash(), len(set.Packages())))
 	}
 	return true
@@ -138,24 +155,27 @@ func (d *Daemon) keepBundle() {
 	}
 }
 
-// readPolicies makes the set of what the files say now; nil where that is known.
-func (d *Daemon) readPolicies() (*policy.Set, error) {
+// readPolicies makes the set of what the files say now, and gives the revision of the bundle that
+// is part of it; nil where the set is known.
+func (d *Daemon) readPolicies() (set *policy.Set, revision string, err error) {
 	if writing := d.watched.writing(); len(writing) > 0 {
-		return nil, fmt.Errorf("%s: is being written; what is there is loaded once it is closed", strings.Join(writing, ", "))
+		return nil, "", fmt.Errorf("%s: is being written; what is there is loaded once it is closed", strings.Join(writing, ", "))
 	}
 	cfg := d.conf.get()
 	gathered := policy.Gather(cfg.PolicyPaths()...)
 	b, err := d.bundled.now(cfg.Policies.Bundle)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if b != nil {
 		gathered.Add(cfg.Policies.Bundle.Source, b.Files)
+		revision = b.Revision
 	}
-	if d.shelf.is(gathered.Hash()) {
-		return nil, nil
+	if d.shelf.is(gathered.Hash(), revision) {
+		return nil, "", nil
 	}
-	return gathered.Compile()
+	set, err = gathered.Compile()
+	return set, revision, err
 }
 
 // watched follows the files of the policies.
@@ -222,6 +242,9 @@ func (v *view) policies() api.Policies {
 	p := api.Policies{Bundle: v.bundled.state(), DecisionLog: v.answers.state(), Packages: []string{}, Writing: append([]string{}, v.watched.writing()...), WatchError: v.watched.problem()}
 	v.shelf.mu.Lock()
 	defer v.shelf.mu.Unlock()
+	if p.Bundle != nil {
+		p.Bundle.Revision = v.shelf.revision
+	}
 	if v.shelf.set != nil {
 		p.Hash, p.Packages, p.LoadedAt = v.shelf.set.Hash(), v.shelf.set.Packages(), v.shelf.since
 	}

@@ -38,7 +38,7 @@ func (d *Daemon) shadowOf(set *policy.Set) time.Duration {
 
 // beginTrial tries a set beside the one in force, or goes on with its trial where a restart, or
 // files that could not be loaded, have interrupted it.
-func (d *Daemon) beginTrial(set *policy.Set, now time.Time, shadow time.Duration) {
+func (d *Daemon) beginTrial(set *policy.Set, revision string, now time.Time, shadow time.Duration) {
 	kept := keptTrial{Version: trialVersion, Hash: set.Hash()}
 	var t *judge.Trial
 	if seen := d.memory.seenOf(set.Hash()); seen != nil {
@@ -51,8 +51,8 @@ func (d *Daemon) beginTrial(set *policy.Set, now time.Time, shadow time.Duration
 	if d.shelf.tried != nil {
 		kept.Before = d.shelf.tried.Hash()
 	}
-	d.shelf.tried, d.shelf.trial, d.shelf.err = set, t, nil
-	kept.InForce = d.shelf.set.Sources()
+	d.shelf.tried, d.shelf.triedRevision, d.shelf.trial, d.shelf.err = set, revision, t, nil
+	kept.InForce, kept.Revision = d.shelf.set.Sources(), d.shelf.revision
 	d.shelf.mu.Unlock()
 	if err := d.memory.keepTrial(&kept); err != nil {
 		d.log.Warn("a restart would put the policies in force that are on trial", "error", err)
@@ -83,7 +83,7 @@ func (d *Daemon) dropTrial() bool {
 // promote puts the set in force that is on trial; hash is which one is meant, "" for any.
 func (d *Daemon) promote(hash, by string) (string, error) {
 	d.shelf.mu.Lock()
-	set := d.shelf.tried
+	set, revision := d.shelf.tried, d.shelf.triedRevision
 	d.shelf.mu.Unlock()
 	switch {
 	case set == nil:
@@ -92,7 +92,7 @@ func (d *Daemon) promote(hash, by string) (string, error) {
 		return "", fmt.Errorf("%w: %s is on trial, and not %s: look at it (breakerctl status) before you put it in force", api.ErrBadRequest, set.Hash(), hash)
 	}
 	d.dropTrial()
-	d.shelf.take(set, time.Now().UTC())
+	d.shelf.take(set, revision, time.Now().UTC())
 	d.teller.write(systemd.PoliciesPromoted(set.Hash(), len(set.Packages()), by))
 	return set.Hash(), nil
 }
@@ -168,11 +168,12 @@ const maxTrialFile = 32 << 20
 
 // keptTrial is a trial as it outlives a restart.
 type keptTrial struct {
-	Version int               `json:"version"`
-	Hash    string            `json:"hash"`             // of the set on trial
-	Before  string            `json:"before,omitempty"` // of one that was before it; its bundle may be the one that is kept
-	InForce map[string]string `json:"in_force"`
-	Seen    *judge.TrialSeen  `json:"seen,omitempty"`
+	Version  int               `json:"version"`
+	Hash     string            `json:"hash"`             // of the set on trial
+	Before   string            `json:"before,omitempty"` // of one that was before it; its bundle may be the one that is kept
+	InForce  map[string]string `json:"in_force"`
+	Revision string            `json:"revision,omitempty"` // of the bundle that is part of InForce
+	Seen     *judge.TrialSeen  `json:"seen,omitempty"`
 }
 
 // keepTrial writes a trial, or removes it where it is nil.
@@ -228,16 +229,16 @@ func (m *memory) seenOf(hash string) *judge.TrialSeen {
 	return m.trial.Seen
 }
 
-// recallTrial is the set that was in force while the one of this hash was on trial; nil where
-// that was not.
-func (m *memory) recallTrial(hash string) (*policy.Set, error) {
+// recallTrial is the set that was in force while the one of this hash was on trial, and the
+// revision of its bundle; nil where that was not.
+func (m *memory) recallTrial(hash string) (before *policy.Set, revision string, err error) {
 	if m.dir == "" {
-		return nil, nil
+		return nil, "", nil
 	}
 	name := filepath.Join(m.dir, trialFile)
 	text, err := readKept(name, maxTrialFile)
 	if text == nil && err == nil {
-		return nil, nil
+		return nil, "", nil
 	}
 	var t keptTrial
 	if err == nil {
@@ -247,21 +248,22 @@ func (m *memory) recallTrial(hash string) (*policy.Set, error) {
 		err = fmt.Errorf("%s is of version %d, and this breakerd knows %d: use the one that wrote it, or remove the file", name, t.Version, trialVersion)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the trial: %w", err)
+		return nil, "", fmt.Errorf("read the trial: %w", err)
 	}
 	if hash != t.Hash && hash != t.Before {
-		return nil, nil
+		return nil, "", nil
 	}
 	m.mu.Lock()
 	m.trial = &t
 	m.mu.Unlock()
-	return policy.LoadSources(t.InForce)
+	before, err = policy.LoadSources(t.InForce)
+	return before, t.Revision, err
 }
 
 // resumeTrial goes on with the trial of a set that a restart has interrupted. It reports whether
 // there was one.
-func (d *Daemon) resumeTrial(set *policy.Set, now time.Time) bool {
-	before, err := d.memory.recallTrial(set.Hash())
+func (d *Daemon) resumeTrial(set *policy.Set, revision string, now time.Time) bool {
+	before, was, err := d.memory.recallTrial(set.Hash())
 	shadow := d.shadowOf(set)
 	if err != nil && shadow > 0 {
 		// It may be this set that was on trial: better nothing is done until it has been tried.
@@ -271,11 +273,11 @@ func (d *Daemon) resumeTrial(set *policy.Set, now time.Time) bool {
 	if err != nil || before == nil {
 		return false
 	}
-	d.shelf.take(before, now)
+	d.shelf.take(before, was, now)
 	d.teller.write(systemd.PoliciesLoaded(before.Hash(), len(before.Packages())))
 	if shadow == 0 { // another mode, or another setting
 		return false
 	}
-	d.beginTrial(set, now, shadow)
+	d.beginTrial(set, revision, now, shadow)
 	return true
 }

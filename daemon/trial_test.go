@@ -235,7 +235,7 @@ func TestARestartDoesNotPutASetInForceThatIsOnTrial(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.memory.dir, trialFile), []byte(`{"version": 2}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.memory.recallTrial(tried); err == nil || !strings.Contains(err.Error(), "is of version 2, and this breakerd knows 1: use the one that wrote it, or remove the file") {
+	if _, _, err := s.memory.recallTrial(tried); err == nil || !strings.Contains(err.Error(), "is of version 2, and this breakerd knows 1: use the one that wrote it, or remove the file") {
 		t.Errorf("a file of a later version: %v", err)
 	}
 	if diff := cmp.Diff([]string{trialFile}, names(t, s.memory.dir)); diff != "" {
