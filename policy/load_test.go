@@ -89,7 +89,7 @@ func TestWhatIsWrongWithAPolicyIsSaidWithItsPlace(t *testing.T) {
 		{
 			"a mode that there is not",
 			"# METADATA\n# custom:\n#   mode: enforce\n" + policyHead + "deny contains \"no\"\n",
-			`x.rego:1:1: custom.mode is "enforce": it can only be "dry-run", and what is not held to that acts as breakerd's own mode says`,
+			`x.rego:3:11: custom.mode is "enforce": it can only be "dry-run", and what is not held to that acts as breakerd's own mode says`,
 		},
 		{
 			"a deny that is held to a dry run",

@@ -1,10 +1,13 @@
 package policy
 
 import (
-	"fmt"
+	"bytes"
+	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"gopkg.in/yaml.v3"
 )
 
 // Rule is an action or a deny of a set, as its author describes it.
@@ -30,18 +33,15 @@ const dryAction = "action (dry run)"
 // to a dry run.
 const modeKey = "mode"
 
+// dryRunMode is the only one that it names.
+const dryRunMode = "dry-run"
+
 // annotations are those of all modules; what is wrong with them is added to the problems.
 func annotations(modules map[string]*ast.Module, ps *problems) *ast.AnnotationSet {
 	all := make([]*ast.Module, 0, len(modules))
 	for file, m := range modules {
 		all = append(all, m)
-		for _, a := range m.Annotations {
-			mode, set := a.Custom[modeKey]
-			if set && mode != "dry-run" {
-				ps.add(file, a.Location.Row, a.Location.Col,
-					"custom.mode is %q: it can only be \"dry-run\", and what is not held to that acts as breakerd's own mode says", fmt.Sprint(mode))
-			}
-		}
+		checkModes(m, file, ps)
 	}
 	set, errs := ast.BuildAnnotationSet(all)
 	if len(errs) > 0 {
@@ -49,6 +49,85 @@ func annotations(modules map[string]*ast.Module, ps *problems) *ast.AnnotationSe
 		return nil
 	}
 	return set
+}
+
+// checkModes refuses what looks like a mistyped mode. OPA passes over what it does not know, and
+// the rule that its author meant to hold to a dry run would act.
+func checkModes(m *ast.Module, file string, ps *problems) {
+	comments := map[int]*ast.Comment{} // by line, those that are in no annotation
+	for _, c := range m.Comments {
+		comments[c.Location.Row] = c
+	}
+	for _, a := range m.Annotations {
+		var text strings.Builder
+		first := a.Location.Row + 1
+		lines := make([]*ast.Comment, 0, a.EndLoc().Row-a.Location.Row)
+		for row := first; row <= a.EndLoc().Row; row++ {
+			lines = append(lines, comments[row])
+			text.Write(bytes.TrimPrefix(comments[row].Text, []byte(" ")))
+			text.WriteByte('\n')
+			delete(comments, row)
+		}
+		var doc yaml.Node
+		if yaml.Unmarshal([]byte(text.String()), &doc) != nil || len(doc.Content) == 0 {
+			continue // OPA has refused it
+		}
+		walkMode(doc.Content[0], "", func(n *yaml.Node, format string, args ...any) {
+			c := lines[n.Line-1]
+			col := c.Location.Col + n.Column // behind the #
+			if bytes.HasPrefix(c.Text, []byte(" ")) {
+				col++
+			}
+			ps.add(file, c.Location.Row, col, format, args...)
+		})
+	}
+	for _, c := range comments {
+		if key, value, _ := strings.Cut(string(c.Text), ":"); isModeKey(fold(key)) && fold(value) == "dryrun" {
+			ps.add(file, c.Location.Row, c.Location.Col, "stands in no annotation, and holds nothing to a dry run: %s, in one block that begins with # METADATA", writeMode)
+		}
+	}
+}
+
+const writeMode = `write "# custom:" and below it "#   mode: dry-run"`
+
+// otherAnnotations are those of OPA in which a dry run may be spoken of.
+var otherAnnotations = []string{"scope", "title", "description", "entrypoint", "organizations", "related_resources", "authors", "schemas", "compile", "labels"}
+
+// walkMode looks through the keys below a place for modes and what looks like one.
+func walkMode(n *yaml.Node, below string, wrong func(n *yaml.Node, format string, args ...any)) {
+	if n.Kind != yaml.MappingNode {
+		return
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := n.Content[i], n.Content[i+1]
+		name := below + key.Value
+		switch folded := fold(key.Value); {
+		case below == "" && slices.Contains(otherAnnotations, key.Value):
+		case below == "custom." && key.Value == modeKey:
+			if value.Kind != yaml.ScalarNode || value.Value != dryRunMode {
+				wrong(value, "custom.mode is %q: it can only be \"dry-run\", and what is not held to that acts as breakerd's own mode says", value.Value)
+			}
+		case isModeKey(folded) && (below == "" || below == "custom."), value.Kind == yaml.ScalarNode && fold(value.Value) == "dryrun":
+			wrong(key, "%s holds nothing to a dry run: %s, or take it away", name, writeMode)
+		default:
+			walkMode(value, name+".", wrong)
+		}
+	}
+}
+
+// isModeKey reports whether a folded key is what a slip makes of the mode's.
+func isModeKey(folded string) bool {
+	return folded == "mode" || folded == "custommode" || folded == "dryrun"
+}
+
+// fold leaves the letters of a word alone, in lower case.
+func fold(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsLetter(r) {
+			return -1
+		}
+		return unicode.ToLower(r)
+	}, s)
 }
 
 // describe says what the annotations say of a rule: the nearest title, and a dry run
@@ -62,7 +141,7 @@ func describeRule(set *ast.AnnotationSet, r *ast.Rule) (title, description strin
 		if title == "" {
 			title, description = a.Title, strings.TrimSpace(a.Description)
 		}
-		if a.Custom[modeKey] == "dry-run" {
+		if a.Custom[modeKey] == dryRunMode {
 			dryRun = true
 			own = own || a.Scope == "rule" || a.Scope == "document"
 		}

@@ -8,9 +8,9 @@ package breaker.mine.forkstorm
 
 import rego.v1
 
-# This policy is held to a dry run (custom.mode above): whatever it asks for is gone
-# through and told, and never carried out, also where breakerd acts on others. Take the
-# line away when it does what you want.
+# This policy is held to a dry run (by mode, below custom, at the top): whatever it asks for
+# is gone through and told, and never carried out, also where breakerd acts on others. Take
+# that line away when it does what you want.
 
 # What a victim must have waited because of the culprit, in milliseconds. Every field of
 # the input, with its unit: breakerctl policy schema.
