@@ -90,7 +90,7 @@ func (d *Daemon) reloads(ctx context.Context, reload <-chan os.Signal) {
 		case <-reload:
 			d.reload(ctx)
 		case <-d.watched.changed:
-			if d.loadPolicies() {
+			if d.loadSettled() {
 				d.rule(ctx)
 			}
 		case p := <-d.promotions:

@@ -112,9 +112,21 @@ func (s *shelf) dropTrial() bool {
 // loadPolicies loads the policies, or keeps those that are in force and says so loudly.
 // With none in force nothing is ever done. It reports whether others are in force, or on
 // trial, now.
-func (d *Daemon) loadPolicies() (changed bool) {
-	now := time.Now().UTC()
+func (d *Daemon) loadPolicies() (changed bool) { return d.takePolicies(d.readPolicies()) }
+
+// loadSettled loads the policies unless their files are still changing: what has been read may
+// be half of what is to come, and they are told of again once they are left alone.
+func (d *Daemon) loadSettled() (changed bool) {
 	set, revision, err := d.readPolicies()
+	if d.watched.restless() {
+		return false
+	}
+	return d.takePolicies(set, revision, err)
+}
+
+// takePolicies puts in force, or on trial, what was read.
+func (d *Daemon) takePolicies(set *policy.Set, revision string, err error) (changed bool) {
+	now := time.Now().UTC()
 	if err != nil {
 		news, kept := d.shelf.refuse(err, now)
 		if news {
@@ -228,6 +240,12 @@ func (w *watched) writing() []string {
 		return w.Writing()
 	}
 	return nil
+}
+
+// restless reports whether files are changing now, as far as that is watched.
+func (w *watched) restless() bool {
+	is := w.get()
+	return is != nil && is.Restless()
 }
 
 // problem is why changes are not noticed.

@@ -124,6 +124,31 @@ func TestHalfAFileIsNeverInForce(t *testing.T) {
 	}
 }
 
+func TestHalfASetInANewFolderIsNeverInForce(t *testing.T) {
+	s := newOnDisk(t)
+	s.conf.now.Policies.Settle = config.Duration(200 * time.Millisecond)
+	s.start()
+	s.until("it is watched", func(api.Policies) bool { return s.watched.get() != nil && s.shelf.inForce() != nil })
+	if err := os.MkdirAll(filepath.Join(s.dir, "new", "deep"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.write("new/a.rego", freezeTree)
+	s.until("it is heard", func(api.Policies) bool { return s.watched.restless() })
+	for range 8 { // more comes within each time in which it has to be left alone
+		time.Sleep(50 * time.Millisecond)
+		s.watched.changed <- struct{}{} // as where a bundle is another
+		s.write("new/deep/data.yaml", "x: 1\n")
+		if s.shelf.inForce().Acts() {
+			t.Fatal("half of it is in force")
+		}
+	}
+	s.write("new/deep/b.rego", "package breaker.b\n\ndeny contains \"no\"\n")
+	s.until("all of it is in force", func(p api.Policies) bool { return len(p.Packages) > 0 })
+	if got := s.is().Packages; !cmp.Equal(got, []string{"breaker.b", "breaker.test"}) {
+		t.Errorf("in force: %v", got)
+	}
+}
+
 func TestTheSameFilesAgainAreNoNews(t *testing.T) {
 	s := newOnDisk(t)
 	s.write("a.rego", freezeTree)

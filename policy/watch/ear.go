@@ -2,12 +2,14 @@ package watch
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,7 +44,7 @@ func newEar() (*ear, error) {
 	if err != nil {
 		return nil, fmt.Errorf("inotify_init1: %w", err)
 	}
-	// Without blocking, so that the runtime polls it and closing it ends a read.
+	// Without blocking, so that the runtime polls it and a deadline ends a read.
 	return &ear{file: os.NewFile(uintptr(fd), "inotify"), fd: fd, dirs: map[int32]*dir{}, buf: make([]byte, 64<<10)}, nil
 }
 
@@ -70,21 +72,49 @@ func (e *ear) add(name, only string) error {
 	return nil
 }
 
-// read waits for events.
-func (e *ear) read() ([]event, error) {
+// read waits for events, at most until a time that is not zero.
+func (e *ear) read(ctx context.Context, until time.Time) ([]event, error) {
+	if err := e.file.SetReadDeadline(until); err != nil {
+		return nil, err
+	}
+	if ctx.Err() != nil { // it may have ended before, and nobody wakes it again
+		return nil, ctx.Err()
+	}
 	n, err := e.file.Read(e.buf)
 	if err != nil {
 		return nil, err
 	}
-	var all []event
-	for b := e.buf[:n]; len(b) >= unix.SizeofInotifyEvent; {
+	return events(e.buf[:n]), nil
+}
+
+// wake ends a read.
+func (e *ear) wake() { _ = e.file.SetReadDeadline(time.Unix(1, 0)) }
+
+// pending are the events that are there already.
+func (e *ear) pending() (all []event) {
+	for {
+		n, err := unix.Read(e.fd, e.buf)
+		if err != nil || n == 0 {
+			return all
+		}
+		all = append(all, events(e.buf[:n])...)
+	}
+}
+
+func events(buf []byte) (all []event) {
+	for b := buf; len(b) >= unix.SizeofInotifyEvent; {
 		// struct inotify_event: wd, mask, cookie, len, and len bytes of a name that ends in zeros.
 		length := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(b[12:]))
 		name, _, _ := bytes.Cut(b[unix.SizeofInotifyEvent:length], []byte{0})
 		all = append(all, event{int32(binary.NativeEndian.Uint32(b)), binary.NativeEndian.Uint32(b[4:]), string(name)})
 		b = b[length:]
 	}
-	return all, nil
+	return all
+}
+
+// appears reports whether a folder has come that may not be watched yet.
+func (ev event) appears() bool {
+	return ev.mask&unix.IN_Q_OVERFLOW != 0 || ev.mask&unix.IN_ISDIR != 0 && ev.mask&(unix.IN_CREATE|unix.IN_MOVED_TO) != 0
 }
 
 // counts reports whether an event is about what is watched.

@@ -27,9 +27,10 @@ type Watch struct {
 	settle time.Duration
 	paths  []string
 
-	mu      sync.Mutex
-	writing []string
-	err     error
+	mu       sync.Mutex
+	writing  []string
+	restless bool
+	err      error
 }
 
 // New watches folders with all that is below them, and files. What changed is told once it
@@ -45,6 +46,14 @@ func (w *Watch) Writing() []string {
 	return slices.Clone(w.writing)
 }
 
+// Restless reports whether something has changed and was not left alone for long enough yet. It
+// is told once it was.
+func (w *Watch) Restless() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.restless
+}
+
 // Err says why changes are not noticed; nil if they are.
 func (w *Watch) Err() error {
 	w.mu.Lock()
@@ -52,10 +61,10 @@ func (w *Watch) Err() error {
 	return w.err
 }
 
-func (w *Watch) set(writing []string, err error) {
+func (w *Watch) set(writing []string, restless bool, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.writing, w.err = writing, err
+	w.writing, w.restless, w.err = writing, restless, err
 }
 
 // Run calls changed each time that something has changed and is whole again, until the
@@ -63,9 +72,9 @@ func (w *Watch) set(writing []string, err error) {
 // changed between the last time that the files were read and then would be missed
 // otherwise.
 func (w *Watch) Run(ctx context.Context, changed func()) {
+	e, err := w.arm()
 	for ctx.Err() == nil {
-		e, err := w.arm()
-		w.set(nil, err)
+		w.set(nil, false, err)
 		// Whoever reads now sees everything that happened before, and is told of what
 		// happens after.
 		changed()
@@ -73,60 +82,76 @@ func (w *Watch) Run(ctx context.Context, changed func()) {
 			<-ctx.Done() // such as no room for another watch: reload by hand
 			return
 		}
-		w.wait(ctx, e)
+		e, err = w.wait(ctx, e)
+	}
+	if e != nil {
 		e.close()
 	}
 }
 
-// wait returns when something has changed and is whole again.
-func (w *Watch) wait(ctx context.Context, e *ear) {
-	heard := make(chan []event)
-	done := make(chan struct{})
-	go func() {
-		defer close(heard)
-		for {
-			events, err := e.read()
-			if err != nil {
-				return
-			}
-			select {
-			case heard <- events:
-			case <-done:
-				return
-			}
-		}
-	}()
-	defer func() {
-		close(done)
-		e.close()
-		for range heard { // until it has ended
-		}
-	}()
+// wait returns when something has changed and is whole again, with what watches everything as it
+// is then.
+func (w *Watch) wait(ctx context.Context, e *ear) (*ear, error) {
+	defer e.close()
+	defer context.AfterFunc(ctx, e.wake)()
 	open := map[string]bool{}
-	var quiet <-chan time.Time
+	var quiet time.Time // when it was left alone for long enough; zero where nothing has changed, or one is open still
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case events, ok := <-heard:
-			if !ok {
-				return
+		events, err := e.read(ctx, quiet)
+		switch {
+		case ctx.Err() != nil:
+			return nil, nil
+		case errors.Is(err, os.ErrDeadlineExceeded) && stillThere(open):
+			quiet = time.Time{} // until it is closed, which is an event
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			// The old one goes on until the new one is there: what begins between the two
+			// would be read half.
+			next, err := w.arm()
+			if !w.hear(e, e.pending(), open) {
+				return next, err
 			}
-			for _, ev := range events {
-				if !e.counts(ev) {
-					continue
-				}
-				e.follow(ev, open)
-				quiet = time.After(w.settle)
+			if next != nil {
+				next.close()
 			}
-			w.set(sorted(open), nil)
-		case <-quiet:
-			if len(open) == 0 {
-				return
-			}
-			quiet = nil // until it is closed, which is an event
+			quiet = time.Now().Add(w.settle)
+		case err != nil:
+			return w.arm()
+		case w.hear(e, events, open):
+			quiet = time.Now().Add(w.settle)
 		}
 	}
+}
+
+// hear takes in events, and reports whether one counts.
+func (w *Watch) hear(e *ear, events []event, open map[string]bool) (counts bool) {
+	folders := false
+	for _, ev := range events {
+		if e.counts(ev) {
+			e.follow(ev, open)
+			counts = true
+			folders = folders || ev.appears()
+		}
+	}
+	if folders {
+		// What is in a new folder has to be left alone as well, and is not heard before it is
+		// watched. If it cannot be, that is said once all is watched anew.
+		_ = w.add(e)
+	}
+	if counts {
+		w.set(sorted(open), true, nil)
+	}
+	return counts
+}
+
+// stillThere forgets the files that are gone with their folder, and reports whether any is left:
+// that they are closed may never be heard.
+func stillThere(open map[string]bool) bool {
+	for name := range open {
+		if _, err := os.Lstat(name); err != nil {
+			delete(open, name)
+		}
+	}
+	return len(open) > 0
 }
 
 func sorted(set map[string]bool) (all []string) {
@@ -143,15 +168,20 @@ func (w *Watch) arm() (*ear, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range w.paths {
-		abs, aerr := filepath.Abs(p)
-		err = cmp.Or(err, aerr, e.path(abs))
-	}
-	if err != nil {
+	if err := w.add(e); err != nil {
 		e.close()
 		return nil, fmt.Errorf("changes of the policies are not noticed: %w", err)
 	}
 	return e, nil
+}
+
+// add watches what is not watched yet.
+func (w *Watch) add(e *ear) (err error) {
+	for _, p := range w.paths {
+		abs, aerr := filepath.Abs(p)
+		err = cmp.Or(err, aerr, e.path(abs))
+	}
+	return err
 }
 
 // path watches a file or a folder, and the place where it is or would be.

@@ -133,6 +133,78 @@ func TestAFileThatIsBeingWrittenIsWaitedFor(t *testing.T) {
 	}
 }
 
+// unheard fails if anything is told within some time.
+func unheard(t *testing.T, told <-chan time.Time, d time.Duration, what string) {
+	t.Helper()
+	select {
+	case <-told:
+		t.Fatal(what)
+	case <-time.After(d):
+	}
+}
+
+func TestAFileThatIsBeingWrittenInANewFolderIsWaitedFor(t *testing.T) {
+	dir := t.TempDir()
+	w, told := watched(t, dir)
+	deep := filepath.Join(dir, "new", "deep")
+	do(t, os.MkdirAll(deep, 0o755))
+	file := filepath.Join(deep, "a.rego")
+	f, err := os.Create(file)
+	do(t, err)
+	// What is written before the folder is watched is not known to go on.
+	for deadline := time.Now().Add(10 * time.Second); !cmp.Equal(w.Writing(), []string{file}); {
+		if time.Now().After(deadline) {
+			t.Fatalf("being written: %v", w.Writing())
+		}
+		_, err = f.WriteString("# one\n")
+		do(t, err)
+		time.Sleep(time.Millisecond)
+	}
+	if len(told) != 0 {
+		t.Fatal("told before anybody knew that a file is being written")
+	}
+	unheard(t, told, 10*settle, "half a file in a new folder was told of")
+	if !w.Restless() {
+		t.Error("it is said to be left alone")
+	}
+	do(t, f.Close())
+	next(t, told, "closed")
+	if w.Restless() {
+		t.Error("it is said to change still")
+	}
+}
+
+func TestAFolderWhoseFilesAreStillArrivingIsWaitedFor(t *testing.T) {
+	dir := t.TempDir()
+	_, told := watched(t, dir)
+	new := filepath.Join(dir, "new")
+	do(t, os.Mkdir(new, 0o755))
+	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
+		unheard(t, told, settle/2, "half a set was told of")
+		write(t, filepath.Join(new, name+".rego"), "one")
+	}
+	next(t, told, "all are there")
+	unheard(t, told, 4*settle, "told twice")
+}
+
+func TestAFileThatIsGoneWithItsFolderIsNotWaitedFor(t *testing.T) {
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	w, told := watched(t, dir)
+	do(t, os.Mkdir(filepath.Join(dir, "new"), 0o755))
+	next(t, told, "a new folder")
+	f, err := os.Create(filepath.Join(dir, "new", "a.rego"))
+	do(t, err)
+	defer f.Close()
+	_, err = f.WriteString("# one\n")
+	do(t, err)
+	unheard(t, told, 4*settle, "half a file was told of")
+	do(t, os.Rename(filepath.Join(dir, "new"), filepath.Join(elsewhere, "new")))
+	next(t, told, "the folder is gone")
+	if got := w.Writing(); got != nil {
+		t.Errorf("still being written: %v", got)
+	}
+}
+
 func TestWhatNobodyLoadsIsNotTold(t *testing.T) {
 	top := t.TempDir()
 	dir := filepath.Join(top, "policies")
