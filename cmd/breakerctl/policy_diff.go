@@ -154,9 +154,7 @@ func (d *policyDiffed) add(ctx context.Context, both [2]*policy.Set, s *model.St
 			if ctx.Err() != nil {
 				return errors.New("interrupted")
 			}
-			if text := verdictText(&v); text != "" && !slices.Contains(wanted[i], text) {
-				wanted[i] = append(wanted[i], text)
-			}
+			wanted[i] = alsoWanted(wanted[i], &v)
 		}
 	}
 	d.Incidents++
@@ -166,23 +164,30 @@ func (d *policyDiffed) add(ctx context.Context, both [2]*policy.Set, s *model.St
 	return nil
 }
 
+// alsoWanted adds what a verdict wants to what was wanted before, each thing once.
+func alsoWanted(all []string, v *policy.Verdict) []string {
+	if text := verdictText(v); text != "" && !slices.Contains(all, text) {
+		all = append(all, text)
+	}
+	return all
+}
+
 // verdictText says what a verdict wants, with all that makes it another; "" where nobody said
 // anything.
 func verdictText(v *policy.Verdict) string {
 	switch {
-	case v.Error != "" || v.Action.Kind == model.NoAction && len(v.Denied) == 0:
-		return wantedText(model.DecisionRecord{Action: model.NoAction, Error: v.Error})
+	case v.Error != "":
+		return "failed: " + v.Error
 	case len(v.Denied) > 0:
-		return wantedText(model.DecisionRecord{Action: model.NoAction, Policy: v.Policy, Reason: v.Denied[0].Reason})
+		return "denied by " + v.Policy + ": " + v.Denied[0].Reason
+	case v.Action.Kind == model.NoAction:
+		return ""
 	}
 	text := actionText(v.Action)
 	for _, next := range v.Action.Then {
 		text += ", then " + actionText(next)
 	}
 	text += " by " + v.Policy
-	if v.Action.ApprovalMS > 0 {
-		text += ", if a person agrees"
-	}
 	if v.DryRun {
 		text += ", held to a dry run by its author"
 	}
@@ -209,67 +214,24 @@ func diffRecordings(ctx context.Context, old, new string, recordings []string, p
 	return d, nil
 }
 
-func diffPolicies(ctx context.Context, old, new, recording string, partial bool) ([]changedDecision, int, error) {
-	judged := func(path string) ([]model.Incident, error) {
-		return replay(ctx, recording, replayOptions{policies: []string{path}, partial: partial})
-	}
-	was, err := judged(old)
-	if err != nil {
-		return nil, 0, err
-	}
-	is, err := judged(new)
-	if err != nil {
-		return nil, 0, err
-	}
-	byID := map[string][2]*model.Incident{}
-	for i := range was {
-		byID[was[i].ID] = [2]*model.Incident{&was[i], nil}
-	}
-	for i := range is {
-		pair := byID[is[i].ID]
-		pair[1] = &is[i]
-		byID[is[i].ID] = pair
-	}
-	var changes []changedDecision
-	for id, pair := range byID {
-		o, n := wantedOf(pair[0]), wantedOf(pair[1])
-		if slices.Equal(o, n) {
-			continue
-		}
-		in := pair[0]
-		if in == nil {
-			in = pair[1]
-		}
-		changes = append(changes, changedDecision{id, in.Kind, in.Culprit.Cgroup, in.OpenedAt, o, n})
-	}
-	return changes, len(byID), nil
-}
-
-// wantedOf says what was wanted of an incident, each thing once.
-func wantedOf(in *model.Incident) []string {
-	all := []string{}
-	if in == nil {
-		return all
-	}
-	for _, d := range in.Decisions {
-		if text := wantedText(d); !slices.Contains(all, text) {
-			all = append(all, text)
+func diffPolicies(ctx context.Context, old, new, recording string, partial bool) (changes []changedDecision, incidents int, err error) {
+	var both [2]*replayer
+	for i, path := range []string{old, new} {
+		if both[i], err = replay(ctx, recording, replayOptions{policies: []string{path}, partial: partial}); err != nil {
+			return nil, 0, err
 		}
 	}
-	return all
-}
-
-// wantedText says what was wanted; "" where nobody said anything.
-func wantedText(d model.DecisionRecord) string {
-	switch {
-	case d.Error != "":
-		return "failed: " + d.Error
-	case d.Action == model.NoAction && d.Policy == "":
-		return ""
-	case d.Action == model.NoAction:
-		return "denied by " + d.Policy + ": " + d.Reason
+	// Policies change nothing about what is detected: both have the same incidents.
+	for _, in := range both[0].all {
+		wanted := [2][]string{{}, {}}
+		for i, r := range both {
+			wanted[i] = append(wanted[i], r.wanted[in.ID]...)
+		}
+		if !slices.Equal(wanted[0], wanted[1]) {
+			changes = append(changes, changedDecision{in.ID, in.Kind, in.Culprit.Cgroup, in.OpenedAt, wanted[0], wanted[1]})
+		}
 	}
-	return fmt.Sprintf("%s %s for %s by %s", d.Action, d.Scope, span(time.Duration(d.ForMS)*time.Millisecond), d.Policy)
+	return changes, len(both[0].all), nil
 }
 
 func writePolicyDiff(w io.Writer, d policyDiffed) error {
@@ -283,7 +245,17 @@ func writePolicyDiff(w io.Writer, d policyDiffed) error {
 	fmt.Fprintln(w)
 	r := newRows(w, "OPENED", "INCIDENT", "KIND", "CGROUP", "OLD", "NEW")
 	for _, c := range d.Changes {
-		r.add(clock(c.OpenedAt), c.Incident, string(c.Kind), or(c.Cgroup, "-"), or(strings.Join(c.Old, "; "), "nothing"), or(strings.Join(c.New, "; "), "nothing"))
+		r.add(clock(c.OpenedAt), c.Incident, string(c.Kind), or(c.Cgroup, "-"), wantedList(c.Old), wantedList(c.New))
 	}
 	return r.flush()
+}
+
+// wantedList says what was wanted in a cell of a table. A policy may have answered something
+// else each second of an incident, such as a limit that it works out.
+func wantedList(all []string) string {
+	const most = 4
+	if more := len(all) - most; more > 0 {
+		all = append(slices.Clone(all[:most]), fmt.Sprintf("and %d more", more))
+	}
+	return or(strings.Join(all, "; "), "nothing")
 }

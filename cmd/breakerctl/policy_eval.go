@@ -6,7 +6,9 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -231,11 +233,14 @@ func actionText(x model.Action) string {
 		value float64
 	}{{"cpu_percent", x.CPUPercent}, {"memory_high", float64(x.MemoryHigh)}, {"io_percent", x.IOPercent}, {"pids_max", float64(x.PIDsMax)}} {
 		if limit.value != 0 {
-			text += fmt.Sprintf(" %s=%.0f", limit.name, limit.value)
+			text += fmt.Sprintf(" %s=%s", limit.name, strconv.FormatFloat(limit.value, 'f', -1, 64))
 		}
 	}
 	if x.EaseMS > 0 {
 		text += fmt.Sprintf(" ease=%s", span(x.Ease()))
+	}
+	if x.ApprovalMS > 0 {
+		text += fmt.Sprintf(" approval=%s", span(time.Duration(x.ApprovalMS)*time.Millisecond))
 	}
 	return text
 }

@@ -32,10 +32,12 @@ By default the thresholds and policies of the recording apply, and so do the ans
 its decisions got. With --policy or --config others do: then each decision is shown as a
 dry run, and the guards are not asked, because they look at a machine and not at samples.`,
 		RunE: func(c *cobra.Command, args []string) error {
-			all, err := replay(c.Context(), args[0], o)
+			r, err := replay(c.Context(), args[0], o)
 			if err != nil {
 				return err
 			}
+			all := r.all
+			slices.Reverse(all)  // the newest first
 			for i := range all { // a list leaves them out, as breakerd's does
 				all[i].Triage = nil
 			}
@@ -54,8 +56,8 @@ type replayOptions struct {
 	partial  bool
 }
 
-// replay returns the incidents, the newest first.
-func replay(ctx context.Context, path string, o replayOptions) ([]model.Incident, error) {
+// replay takes a recording through a judge.
+func replay(ctx context.Context, path string, o replayOptions) (*replayer, error) {
 	dec, err := recording.Open(path)
 	if err != nil {
 		return nil, err
@@ -70,9 +72,11 @@ func replay(ctx context.Context, path string, o replayOptions) ([]model.Incident
 		return nil, err
 	}
 	r := &replayer{
-		judge: judge.New(thresholds, set, workload.Name),
-		other: o.policies != nil || o.config != "",
+		judge:  judge.New(thresholds, set, workload.Name),
+		other:  o.policies != nil || o.config != "",
+		wanted: make(map[string][]string),
 	}
+	r.judge.Log(true)
 	breakers, err := o.breakers(dec.Header())
 	if err != nil {
 		return nil, err
@@ -84,9 +88,9 @@ func replay(ctx context.Context, path string, o replayOptions) ([]model.Incident
 		case ctx.Err() != nil:
 			return nil, errors.New("interrupted")
 		case errors.Is(err, io.EOF):
-			return r.newestFirst(), nil
+			return r, nil
 		case errors.Is(err, recording.ErrTruncated) && o.partial:
-			return r.newestFirst(), nil
+			return r, nil
 		case errors.Is(err, recording.ErrTruncated):
 			return nil, fmt.Errorf("%w: --partial judges those", err)
 		case err != nil:
@@ -145,9 +149,10 @@ func (o *replayOptions) set(h recording.Header) (*policy.Set, error) {
 
 // replayer collects what a judge says.
 type replayer struct {
-	judge *judge.Judge
-	other bool // not as it was judged when it was recorded
-	all   []model.Incident
+	judge  *judge.Judge
+	other  bool // not as it was judged when it was recorded
+	all    []model.Incident
+	wanted map[string][]string // what the policies wanted, by the incident's ID
 }
 
 func (r *replayer) take(ctx context.Context, rec recording.Record) {
@@ -170,7 +175,10 @@ func (r *replayer) events(events []judge.Event) {
 			continue // about a breaker
 		}
 		r.keep(e.Incident)
-		if e.Type == judge.Wanted && r.other {
+		switch {
+		case e.Type == judge.Answered:
+			r.wanted[e.Incident.ID] = alsoWanted(r.wanted[e.Incident.ID], &e.Answer.Verdict)
+		case e.Type == judge.Wanted && r.other:
 			r.events(r.judge.Outcome(assumed(e.Decision)))
 		}
 	}
@@ -193,9 +201,4 @@ func (r *replayer) keep(in model.Incident) {
 		return
 	}
 	r.all[i] = in
-}
-
-func (r *replayer) newestFirst() []model.Incident {
-	slices.Reverse(r.all)
-	return r.all
 }
