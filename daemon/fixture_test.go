@@ -257,6 +257,8 @@ type pages struct {
 	is        model.HistoryState
 	kept      []model.Incident
 	story     *model.Story
+	stories   []model.Story
+	began     time.Time
 	asked     map[string][]string
 }
 
@@ -307,4 +309,13 @@ func (p *pages) Story(_ context.Context, id string) (model.Story, error) {
 		return model.Story{}, model.ErrNotKept
 	}
 	return *p.story, nil
+}
+
+func (p *pages) Stories(_ context.Context, since, until time.Time, take func(*model.Story)) (began time.Time, err error) {
+	for i := range p.stories {
+		if s := &p.stories[i]; !s.ClosedAt.Before(since) && !s.OpenedAt.After(until) {
+			take(s)
+		}
+	}
+	return p.began, nil
 }

@@ -211,7 +211,7 @@ func noneKept(err error) bool {
 // Report implements api.Source.
 func (v *view) Report(ctx context.Context, since, until time.Time) (*report.Report, error) {
 	b := report.New(since, until)
-	began, err := v.past.Stories(ctx, since, until, b.Add)
+	began, err := v.past.Stories(ctx, b.From(), until, b.Add)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/breakerd/breakerd/api"
 	"github.com/breakerd/breakerd/model"
 	"github.com/breakerd/breakerd/policy"
+	"github.com/breakerd/breakerd/report"
 	"github.com/breakerd/breakerd/systemd"
 )
 
@@ -114,6 +115,30 @@ func TestWhatIsRememberedIsYoungerThanWhatIsKept(t *testing.T) {
 	}
 	if _, err := v.Report(t.Context(), at, ended); !errors.Is(err, model.ErrNoHistory) || !strings.Contains(err.Error(), "history.enabled is false") {
 		t.Errorf("a report without a history: %v", err)
+	}
+}
+
+func TestAReportLooksBackForWhichPolicyIsNew(t *testing.T) {
+	until := time.Date(2026, 1, 9, 0, 0, 0, 0, time.UTC)
+	s := newStage(t, "")
+	s.past.began = until.AddDate(0, 0, -8)
+	for _, ago := range []time.Duration{26 * time.Hour, 3 * time.Hour, 2 * time.Hour, time.Hour} {
+		at := until.Add(-ago)
+		ended := at.Add(time.Minute)
+		web := []model.Victim{{Cgroup: "/web", Resource: model.CPU, StallMS: 5000}}
+		s.past.stories = append(s.past.stories, model.Story{
+			Incident: model.Incident{ID: ago.String(), Kind: model.ForkStorm, OpenedAt: at, ClosedAt: &ended, Level: model.Critical, Culprit: model.Culprit{Cgroup: "/a" + ago.String()}},
+			Verdicts: []model.Verdict{{DecisionRecord: model.DecisionRecord{At: at, Action: model.Freeze, Policy: "breaker.x"}, Times: 1, LastAt: at}},
+			Holds:    []model.Hold{{Lease: model.Lease{DryRun: true, HeldAt: &at, EndedAt: &ended, Decision: model.Decision{Policy: "breaker.x", Target: model.Target{Cgroup: "/a" + ago.String()}}}, During: web}},
+		})
+	}
+	r, err := (*view)(s.Daemon).Report(t.Context(), until.Add(-24*time.Hour), until)
+	if err != nil || r.Totals.Incidents != 3 || len(r.Policies) != 1 || r.Policies[0].Advice != report.ReadyToArm {
+		t.Fatalf("%+v of %+v, error %v", r.Policies, r.Totals, err)
+	}
+	s.past.stories = s.past.stories[1:]
+	if r, err = (*view)(s.Daemon).Report(t.Context(), until.Add(-24*time.Hour), until); err != nil || r.Policies[0].Advice != report.KeepWatching {
+		t.Errorf("of a policy that is three hours old: %+v, error %v", r.Policies, err)
 	}
 }
 

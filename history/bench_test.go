@@ -57,7 +57,7 @@ func BenchmarkHistory(b *testing.B) {
 		{"report of a day", func() (int, error) {
 			now := time.Now()
 			report := report.New(day, now)
-			began, err := r.Stories(ctx, day, now, report.Add)
+			began, err := r.Stories(ctx, report.From(), now, report.Add)
 			return report.Report(began).Totals.Incidents, err
 		}},
 	} {

@@ -188,7 +188,7 @@ func (j *Judge) answer(d *docket, v policy.Verdict, now time.Time) []Event {
 	in := d.incident
 	switch {
 	case v.Error != "":
-		return j.record(d, model.DecisionRecord{At: now, Action: model.NoAction, Error: v.Error})
+		return j.record(d, model.DecisionRecord{At: now, Action: model.NoAction, Policy: v.Policy, Error: v.Error})
 	case len(v.Denied) > 0:
 		return j.record(d, model.DecisionRecord{At: now, Action: model.NoAction, RefusedBy: "policy", Policy: v.Policy, Reason: v.Denied[0].Reason})
 	case v.Action.Kind == model.NoAction:

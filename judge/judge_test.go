@@ -40,6 +40,14 @@ func TestWithoutPoliciesNothingIsEverWanted(t *testing.T) {
 	}
 }
 
+func TestAnErrorIsThatOfItsPolicy(t *testing.T) {
+	s := newScene(policies(t, strings.ReplaceAll(freezeTree, `"for": "10s"`, `"for": sprintf("%ds", [1 / (input.host.cpus - input.host.cpus)])`)))
+	s.opened(t)
+	if d := s.incident(t).Decisions; len(d) != 1 || d[0].Policy != "breaker.test" || !strings.HasSuffix(d[0].Error, "divide by zero") {
+		t.Errorf("decisions %+v, want the error with whose it is", d)
+	}
+}
+
 func TestADecisionNamesWhatItWouldActOn(t *testing.T) {
 	tests := []struct {
 		name  string

@@ -34,8 +34,8 @@ type Verdict struct {
 	// Action is what to do; its Kind is model.NoAction where nothing was asked for,
 	// where a deny spoke, and where there was an error.
 	Action model.Action
-	// Policy is the package that asked for Action or, where a deny spoke, that
-	// denied. "" if none did.
+	// Policy is the package that asked for Action, where a deny spoke the one that
+	// denied, and of an Error the one whose it is. "" if none did, or it cannot be told.
 	Policy string
 	// DryRun says that Action is to be gone through and never to be carried out: no rule
 	// asked for anything but such as their authors hold to a dry run.
@@ -79,10 +79,21 @@ func (s *Set) Decide(ctx context.Context, in Input) Verdict {
 	}
 	if err != nil {
 		v = Verdict{Action: model.Action{Kind: model.NoAction}, Error: oneLine(err)}
+		if f, ok := errors.AsType[*fault](err); ok {
+			v.Policy = f.policy
+		}
 	}
 	v.Elapsed = time.Since(start)
 	return v
 }
+
+// fault is an error that is one policy's.
+type fault struct {
+	policy string
+	err    error
+}
+
+func (f *fault) Error() string { return f.policy + ": " + f.err.Error() }
 
 // ask is the query about a kind of incident, nil where no policy can have anything to say.
 func (s *Set) ask(k model.Kind) *asked {
@@ -112,7 +123,7 @@ func (v *Verdict) read(a *asked, result topdown.QueryResult) error {
 			if rule == dryAction {
 				rule = "action"
 			}
-			return fmt.Errorf("%s: %s: %w", d.policy, rule, err)
+			return &fault{d.policy, fmt.Errorf("%s: %w", rule, err)}
 		}
 	}
 	sortRequests(v.Asked)
@@ -282,5 +293,5 @@ func (s *Set) blame(err error, m *meter) error {
 	if at == nil || at.File == "" {
 		return errors.New(message)
 	}
-	return fmt.Errorf("%s: %s:%d:%d: %s", s.owner[at.File], filepath.Base(at.File), at.Row, at.Col, message)
+	return &fault{s.owner[at.File], fmt.Errorf("%s:%d:%d: %s", filepath.Base(at.File), at.Row, at.Col, message)}
 }

@@ -170,7 +170,7 @@ func TestAnErrorInAnyPackageMeansNoAction(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := mustLoad(t, "good.rego", good, "bad.rego", "package breaker.bad\n\nimport rego.v1\n\n"+tt.bad+"\n")
 			got := s.Decide(t.Context(), stormInput())
-			want := Verdict{Action: model.Action{Kind: model.NoAction}, Error: tt.want}
+			want := Verdict{Action: model.Action{Kind: model.NoAction}, Policy: "breaker.bad", Error: tt.want}
 			if d := cmp.Diff(want, got, noTime); d != "" {
 				t.Error(d)
 			}

@@ -29,7 +29,8 @@ func (p *Policy) advise(r *Report) {
 	work(p.OthersHit > 0, "%d processes that do not belong to the culprit would be hit, too: ask for the tree, or deny where there are others", p.OthersHit)
 	work(p.Incidents > 0 && float64(p.Infeasible) > mostlyInfeasible*float64(p.Incidents),
 		"what it asks for cannot be done in %d of %d incidents", p.Infeasible, p.Incidents)
-	work(p.Held >= enoughHolds && p.Helped == 0, "of %d times, nobody would have been spared anything", p.Held)
+	holds := max(p.Held-p.rungs, min(p.Held, 1)) // a ladder is one, however far it was climbed
+	work(holds >= enoughHolds && p.Helped == 0, "of %d times, nobody would have been spared anything", p.Held)
 	if len(p.Reasons) > 0 {
 		p.Advice = NeedsWork
 		return
@@ -41,8 +42,10 @@ func (p *Policy) advise(r *Report) {
 	wait := work
 	wait(p.Held > 0 && p.DryRun < p.Held, "it acts already: %d of %d times something was really held", p.Held-p.DryRun, p.Held)
 	wait(p.Held == 0, "it held nothing")
-	wait(p.Held > 0 && p.Held < enoughHolds, "it held something %s only: from %d on it can be judged", times(p.Held), enoughHolds)
+	wait(p.Held > 0 && holds < enoughHolds, "it held something %s only: from %d on it can be judged", times(holds), enoughHolds)
 	wait(watched < enoughTime, "history shows %s of it: a day shows how it does at night, too", span(watched))
+	age := r.Until.Sub(p.heard)
+	wait(watched >= enoughTime && age < enoughTime, "it first said something %s ago: a day shows how it does at night, too", span(age))
 	wait(p.Estimated > 0, "%d of %d times the blame is an estimate and not measured", p.Estimated, p.Held)
 	wait(p.Held > 0 && float64(p.Helped) < mostlyHelped*float64(p.Held), "only %d of %d times somebody would have been spared %d ms or more", p.Helped, p.Held, helpedMS)
 	if len(p.Reasons) > 0 {

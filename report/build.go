@@ -33,6 +33,7 @@ type Builder struct {
 	failed   map[targetKey]*Refusal
 	lanes    map[laneKey][]uint8
 	leftOut  map[string]int
+	heard    map[string]time.Time // when each policy first said anything, by its name
 }
 
 type victimKey struct {
@@ -48,7 +49,7 @@ func New(since, until time.Time) *Builder {
 		report: Report{Since: since.UTC(), Until: until.UTC(), Holds: []Hold{}, Charts: []Chart{}},
 		kinds:  map[model.Kind]*KindCount{}, policies: map[string]*Policy{}, victims: map[victimKey]*Spared{}, others: map[targetKey]*OtherHit{},
 		guards: map[string]*Guard{}, targets: map[targetKey][]Flap{}, unable: map[targetKey]*Refusal{}, failed: map[targetKey]*Refusal{},
-		lanes: map[laneKey][]uint8{}, leftOut: map[string]int{},
+		lanes: map[laneKey][]uint8{}, leftOut: map[string]int{}, heard: map[string]time.Time{},
 	}
 }
 
@@ -61,9 +62,18 @@ func Of(c *model.Chronicle) *Report {
 	return b.Report(c.Began)
 }
 
+// From is from when on stories should be added: what was before the report's time tells
+// only which policy is no new one.
+func (b *Builder) From() time.Time { return b.report.Since.Add(-enoughTime) }
+
 // Add takes in a story.
 func (b *Builder) Add(s *model.Story) {
+	b.hear(s)
+	if s.ClosedAt != nil && s.ClosedAt.Before(b.report.Since) {
+		return
+	}
 	b.incident(s)
+	answered := false
 	spoke := make(map[*Policy]bool) // about this incident
 	refusedBy := make(map[string]bool)
 	infeasible := make(map[*Policy]bool)
@@ -72,6 +82,7 @@ func (b *Builder) Add(s *model.Story) {
 		if v.LastAt.Before(b.report.Since) || v.At.After(b.report.Until) {
 			continue
 		}
+		answered = true // also where it cannot be told whose error it was
 		p := b.policy(v.Policy, v.At, v.LastAt)
 		if p != nil {
 			spoke[p] = true
@@ -95,8 +106,19 @@ func (b *Builder) Add(s *model.Story) {
 	for p := range spoke {
 		p.Incidents++
 	}
-	if len(spoke) == 0 && s.Level != model.Info {
+	if !answered && s.Level != model.Info {
 		b.report.Totals.Unanswered++
+	}
+}
+
+// hear notes when a policy first said anything.
+func (b *Builder) hear(s *model.Story) {
+	for i := range s.Verdicts {
+		v := &s.Verdicts[i]
+		first, known := b.heard[v.Policy]
+		if v.At.Before(first) || !known && len(b.heard) < maxKeys {
+			b.heard[v.Policy] = v.At
+		}
 	}
 }
 

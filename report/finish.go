@@ -31,6 +31,10 @@ func (b *Builder) Report(began time.Time) *Report {
 		return cmp.Or(cmp.Compare(y.Holds, x.Holds), strings.Compare(x.Cgroup, y.Cgroup), strings.Compare(x.Policy, y.Policy), x.From.Compare(y.From))
 	})
 	for _, p := range b.policies {
+		p.heard = p.FirstAt
+		if first, known := b.heard[p.Policy]; known && first.Before(p.heard) {
+			p.heard = first
+		}
 		p.advise(r)
 	}
 	r.Policies = values(b.policies, func(x, y Policy) int {

@@ -68,6 +68,9 @@ func (b *Builder) hold(s *model.Story, h *model.Hold) {
 		p.HeldMS += row.HeldMS
 		p.SparedMS += row.SparedMS
 		p.OthersHit += row.OthersHit
+		if d.After != "" {
+			p.rungs++
+		}
 		if row.DryRun {
 			p.DryRun++
 		}
@@ -90,7 +93,11 @@ func (b *Builder) hold(s *model.Story, h *model.Hold) {
 		}
 	}
 	if len(b.targets) < maxKeys || b.targets[key] != nil {
-		b.targets[key] = append(b.targets[key], Flap{Cgroup: row.Cgroup, Policy: row.Policy, Holds: 1, From: row.At, Until: end})
+		one := 1
+		if d.After != "" {
+			one = 0 // a ladder goes on: all of it is one hold
+		}
+		b.targets[key] = append(b.targets[key], Flap{Cgroup: row.Cgroup, Policy: row.Policy, Holds: one, From: row.At, Until: end})
 		if len(b.targets[key]) > maxFlapLook {
 			b.targets[key] = joined(b.targets[key])
 		}

@@ -80,7 +80,9 @@ type Policy struct {
 	Advice     Advice    `json:"advice"`
 	Reasons    []string  `json:"reasons"`
 
-	failure string // the first one
+	failure string    // the first one
+	rungs   int       // of those held, what took the place of the one before on a ladder
+	heard   time.Time // when it first said anything, also before the report's time
 }
 
 // Advice is what to do with a policy.

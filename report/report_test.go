@@ -75,6 +75,9 @@ func (s *storyOf) hold(policy string, after, long time.Duration, spared float64,
 func aDay() *model.Chronicle {
 	c := &model.Chronicle{Since: day, Until: day.Add(24 * time.Hour), Began: day.AddDate(0, 0, -9)}
 	add := func(s storyOf) { c.Stories = append(c.Stories, s.Story) }
+	eve := storyOf{story(90, -120, model.ForkStorm, model.Critical, "/user.slice/user-1000.slice/session-4.scope")} // before: breaker.storms is no new policy
+	eve.verdict(record("breaker.storms", "", "a storm"), 1)
+	add(eve)
 	for i := range 5 { // ready to arm
 		s := storyOf{story(i, 60+i*150, model.ForkStorm, model.Critical, "/user.slice/user-1000.slice/session-4.scope")}
 		s.verdict(record("breaker.storms", "grace", "the incident is open for 1 s, and 15 s are asked for"), 14)
@@ -187,7 +190,7 @@ func TestWhatIsSaidOfEachPolicyOfTheDay(t *testing.T) {
 }
 
 func TestAdviceTurnsWithEachOfItsReasons(t *testing.T) {
-	ready := Policy{Policy: "breaker.x", Held: 3, DryRun: 3, Helped: 3, Incidents: 3, SparedMS: 5000}
+	ready := Policy{Policy: "breaker.x", Held: 3, DryRun: 3, Helped: 3, Incidents: 3, SparedMS: 5000, heard: day.AddDate(0, 0, -2)}
 	whole := Report{Since: day, Until: day.Add(24 * time.Hour), Began: day.AddDate(0, 0, -2)}
 	for _, tt := range []struct {
 		name   string
@@ -207,6 +210,8 @@ func TestAdviceTurnsWithEachOfItsReasons(t *testing.T) {
 		{"too few", func(p *Policy, _ *Report) { p.Held, p.DryRun, p.Helped = 1, 1, 1 }, KeepWatching, "once only"},
 		{"too short", func(_ *Policy, r *Report) { r.Until = day.Add(5 * time.Hour) }, KeepWatching, "5 h of it"},
 		{"history too short", func(_ *Policy, r *Report) { r.Began = day.Add(20 * time.Hour) }, KeepWatching, "4 h of it"},
+		{"a new policy", func(p *Policy, _ *Report) { p.heard = day.Add(20 * time.Hour) }, KeepWatching, "first said something 4 h ago"},
+		{"a ladder that was climbed once", func(p *Policy, _ *Report) { p.rungs = 2 }, KeepWatching, "once only"},
 		{"estimates", func(p *Policy, _ *Report) { p.Estimated = 1 }, KeepWatching, "1 of 3 times the blame is an estimate"},
 		{"helps now and then", func(p *Policy, _ *Report) { p.Helped = 2 }, KeepWatching, "only 2 of 3 times"},
 	} {
@@ -216,6 +221,81 @@ func TestAdviceTurnsWithEachOfItsReasons(t *testing.T) {
 		if p.Advice != tt.want || !strings.Contains(strings.Join(p.Reasons, "\n"), tt.says) {
 			t.Errorf("%s: %s because %q, want %s that says %q", tt.name, p.Advice, p.Reasons, tt.want, tt.says)
 		}
+	}
+}
+
+// policyOf is what a report says of the one policy in stories, of the day.
+func policyOf(t *testing.T, stories ...storyOf) (Policy, *Report) {
+	t.Helper()
+	c := &model.Chronicle{Since: day, Until: day.Add(24 * time.Hour), Began: day.AddDate(0, 0, -9)}
+	for _, s := range stories {
+		c.Stories = append(c.Stories, s.Story)
+	}
+	r := Of(c)
+	if len(r.Policies) != 1 {
+		t.Fatalf("policies %+v", r.Policies)
+	}
+	return r.Policies[0], r
+}
+
+func TestANewPolicyIsNotReadyHoweverWellItDid(t *testing.T) {
+	var stories []storyOf
+	for i := range 3 {
+		s := storyOf{story(i, 23*60+i*20, model.ForkStorm, model.Critical, fmt.Sprintf("/c%d", i))}
+		s.verdict(record("breaker.x", "", "a storm"), 1)
+		s.hold("breaker.x", 10*time.Second, time.Minute, 5000)
+		stories = append(stories, s)
+	}
+	if p, _ := policyOf(t, stories...); p.Advice != KeepWatching || p.Held != 3 {
+		t.Errorf("of an hour it is %s because %q", p.Advice, p.Reasons)
+	}
+	before := storyOf{story(9, -120, model.ForkStorm, model.Critical, "/c9")}
+	before.verdict(record("breaker.x", "", "a storm"), 1)
+	p, r := policyOf(t, append(stories, before)...)
+	if p.Advice != ReadyToArm || r.Totals.Incidents != 3 {
+		t.Errorf("it is %s because %q, of %d incidents", p.Advice, p.Reasons, r.Totals.Incidents)
+	}
+}
+
+func TestAPolicyThatCannotBeEvaluatedFailed(t *testing.T) {
+	s := storyOf{story(1, 60, model.ForkStorm, model.Critical, "/a")}
+	s.verdict(model.DecisionRecord{Action: model.NoAction, Policy: "breaker.x", Error: "breaker.x: x.rego:7:5: div: divide by zero"}, 60)
+	if p, r := policyOf(t, s); p.Advice != NeedsWork || p.Failed != 60 || r.Totals.Unanswered != 0 {
+		t.Errorf("it is %s because %q, %d times, %d unanswered", p.Advice, p.Reasons, p.Failed, r.Totals.Unanswered)
+	}
+
+	s.Verdicts[0].Policy = "" // nobody knows whose it is
+	r := Of(&model.Chronicle{Since: day, Until: day.Add(24 * time.Hour), Began: day, Stories: []model.Story{s.Story}})
+	if r.Totals.Unanswered != 0 || r.Totals.Failed != 60 {
+		t.Errorf("totals %+v", r.Totals)
+	}
+}
+
+func TestALadderIsOneHoldAndDoesNotFlap(t *testing.T) {
+	climb := func(s *storyOf) {
+		for rung := range 3 {
+			s.hold("breaker.x", time.Duration(10+20*rung)*time.Second, 20*time.Second, 2000, func(h *model.Hold) {
+				if rung > 0 {
+					h.Decision.After = fmt.Sprintf("%s-h%d", s.ID, rung-1)
+				}
+				if rung < 2 {
+					h.EndReason = model.EndReplaced
+				}
+			})
+		}
+	}
+	var stories []storyOf
+	for i := range 3 {
+		s := storyOf{story(i, 60+i*10, model.NoisyNeighbour, model.Warning, "/a")}
+		climb(&s)
+		stories = append(stories, s)
+	}
+	p, r := policyOf(t, stories[0])
+	if len(r.Flaps) != 0 || p.Advice != KeepWatching || p.Held != 3 {
+		t.Errorf("one climb: %s because %q, flaps %+v", p.Advice, p.Reasons, r.Flaps)
+	}
+	if p, r = policyOf(t, stories...); len(r.Flaps) != 1 || r.Flaps[0].Holds != 3 || p.Advice != NeedsWork {
+		t.Errorf("three within half an hour: %s because %q, flaps %+v", p.Advice, p.Reasons, r.Flaps)
 	}
 }
 
