@@ -69,26 +69,46 @@ func TestADamagedFileIsSetAsideAndANewOneBegins(t *testing.T) {
 
 // A page that is damaged while breakerd runs is found by whoever reads it.
 func TestDamageThatAQuestionRunsIntoIsToldAndANewFileBegins(t *testing.T) {
-	dir := t.TempDir()
-	r := run(t, dir)
-	for n := range 300 {
-		r.Incident(closed(incident(n), time.Second))
-	}
-	r.written()
-	r.stop()
-	size, err := os.Stat(r.file())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r = run(t, dir)
-	r.written()
-	overwrite(t, r.file(), 4096*6, size.Size()-4096*6)
-	if _, err := r.Incidents(context.Background(), model.IncidentFilter{}); !errors.Is(err, model.ErrNoHistory) || !strings.Contains(err.Error(), "the file is damaged, is set aside, and a new one begins") {
-		t.Errorf("who asks is told %v", err)
-	}
-	r.Incident(closed(incident(400), time.Second))
-	if all := r.incidents(model.IncidentFilter{}); len(all) != 1 || r.State().SetAside == "" {
-		t.Errorf("%d incidents, state %+v: want a new file", len(all), r.State())
+	for name, ask := range map[string]func(*running) error{
+		"a list": func(r *running) error {
+			_, err := r.Incidents(context.Background(), model.IncidentFilter{})
+			return err
+		},
+		"one story": func(r *running) error {
+			_, err := r.Story(context.Background(), incident(7).ID)
+			return err
+		},
+		"a report": func(r *running) error {
+			_, err := r.Stories(context.Background(), start, time.Now(), func(*model.Story) {})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			r := run(t, dir)
+			for n := range 300 {
+				r.Incident(closed(incident(n), time.Second))
+			}
+			r.written()
+			r.stop()
+			size, err := os.Stat(r.file())
+			if err != nil {
+				t.Fatal(err)
+			}
+			r = run(t, dir)
+			r.written()
+			overwrite(t, r.file(), 4096*6, size.Size()-4096*6)
+			if err := ask(r); !errors.Is(err, model.ErrNoHistory) || !strings.Contains(err.Error(), "the file is damaged, is set aside, and a new one begins") {
+				t.Errorf("who asks is told %v", err)
+			}
+			if is := r.State(); is.Problem == "" && is.SetAside == "" {
+				t.Error("the state says nothing of it yet")
+			}
+			r.Incident(closed(incident(400), time.Second))
+			if all := r.incidents(model.IncidentFilter{}); len(all) != 1 || r.State().SetAside == "" || r.State().Problem != "" {
+				t.Errorf("%d incidents, state %+v: want a new file", len(all), r.State())
+			}
+		})
 	}
 }
 

@@ -96,7 +96,11 @@ func (s *Store) SetBounds(maxAge time.Duration, maxBytes int64) {
 func (s *Store) State() model.HistoryState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state
+	is := s.state
+	if s.damage != nil && is.Problem == "" { // whoever has just asked is to know why the answer is short
+		is.Problem = "the file is damaged, is set aside, and a new one begins"
+	}
+	return is
 }
 
 // Sample takes in what was seen in a tick.
@@ -369,7 +373,13 @@ func (s *Store) judge(err error) {
 	}
 }
 
-func (s *Store) tell() { s.o.Tell(s.State()) }
+// tell tells of the state as the writer left it.
+func (s *Store) tell() {
+	s.mu.Lock()
+	is := s.state
+	s.mu.Unlock()
+	s.o.Tell(is)
+}
 
 func (s *Store) close() {
 	s.closeFile()

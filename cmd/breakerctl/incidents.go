@@ -118,7 +118,8 @@ func when(flag, text string, now time.Time) (time.Time, error) {
 	return now, bad
 }
 
-// warnNoHistory says that a list holds less than was asked for.
+// warnNoHistory says that a list may hold less than was asked for, or why an incident is
+// not there.
 func (a *app) warnNoHistory(c *cobra.Command) {
 	s, err := a.client().Status(c.Context())
 	switch {
@@ -127,6 +128,8 @@ func (a *app) warnNoHistory(c *cobra.Command) {
 		fmt.Fprintln(c.ErrOrStderr(), "breakerctl: nothing is kept (history.enabled is false): these are those since breakerd started")
 	case s.History.Problem != "":
 		fmt.Fprintln(c.ErrOrStderr(), "breakerctl: what happens is not kept, and these may not be all:", safetext.Printable(s.History.Problem))
+	case s.History.SetAside != "":
+		fmt.Fprintln(c.ErrOrStderr(), "breakerctl: the history was damaged, and what was in it is not among these: it is set aside as", safetext.Printable(s.History.SetAside))
 	}
 }
 

@@ -15,16 +15,22 @@ import (
 	"github.com/breakerd/breakerd/breaker"
 	"github.com/breakerd/breakerd/model"
 	"github.com/breakerd/breakerd/policy"
+	"github.com/breakerd/breakerd/report"
 )
 
 // kept is a breakerd that only has a history.
 type kept struct {
 	api.Source
 	stories []model.Story // the newest first
+	aside   string        // where a damaged file is
 }
 
 func (k *kept) Status(context.Context) api.Status {
-	return api.Status{History: api.History{Enabled: true}, Problems: []string{}}
+	return api.Status{History: api.History{Enabled: true, SetAside: k.aside}, Problems: []string{}}
+}
+
+func (k *kept) Report(context.Context, time.Time, time.Time) (*report.Report, error) {
+	return nil, fmt.Errorf("%w: the file is damaged, is set aside, and a new one begins", model.ErrNoHistory)
 }
 
 func (k *kept) Past(_ context.Context, f model.IncidentFilter) ([]model.Incident, error) {
@@ -81,13 +87,21 @@ func keptStories() (all []model.Story, err error) {
 	return all, nil
 }
 
-// serveKept lets a history answer below run in the folder of a story, until that ends.
+// serveKept lets histories answer in the folder of a story, until that ends: below run one
+// that is whole, and below damaged a new one after another that was.
 func serveKept(env *testscript.Env) error {
 	stories, err := keptStories()
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(env.WorkDir, "run")
+	if err := serve(env, "run", &kept{stories: stories}); err != nil {
+		return err
+	}
+	return serve(env, "damaged", &kept{stories: stories[:1], aside: "/var/lib/breakerd/history/history.db.damaged"})
+}
+
+func serve(env *testscript.Env, name string, k *kept) error {
+	dir := filepath.Join(env.WorkDir, name)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -97,7 +111,7 @@ func serveKept(env *testscript.Env) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
-	go func() { served <- api.Serve(ctx, l, &kept{stories: stories}) }()
+	go func() { served <- api.Serve(ctx, l, k) }()
 	env.Defer(func() {
 		cancel()
 		if err := <-served; err != nil {

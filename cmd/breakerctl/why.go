@@ -38,6 +38,7 @@ held, with how long its victims waited meanwhile.`,
 func (a *app) incident(c *cobra.Command, id string) (model.Story, error) {
 	in, err := a.client().Story(c.Context(), id)
 	if errors.Is(err, api.ErrNotFound) {
+		a.warnNoHistory(c)
 		return in, fmt.Errorf("no incident %s: breakerctl incidents lists those that are remembered%w", id, silent{api.ErrNotFound})
 	}
 	return in, err
