@@ -70,7 +70,7 @@ func (a *app) policyFmt() *cobra.Command {
 	c := &cobra.Command{
 		Use: "fmt PATH...", Short: "Write policies as opa fmt does", Args: cobra.MinimumNArgs(1),
 		Long: `List the policies and tests that are not written as opa fmt writes them, or with --write
-change them. A file that cannot be read as Rego is left as it is.
+change them. Where a file cannot be read as Rego, none is changed.
 
 Exit codes:
   0  all are formatted

@@ -1,7 +1,7 @@
 # METADATA
 # title: Freeze a fork storm that hurts somebody
 # description: |
-#   What it does and for whom, in a sentence or two: breakerctl policy check shows it.
+#   What it does and for whom, in a sentence or two: policy check -o json shows it.
 # custom:
 #   mode: dry-run
 package breaker.mine.forkstorm
