@@ -23,11 +23,15 @@ type kept struct {
 	api.Source
 	stories []model.Story // the newest first
 	aside   string        // where a damaged file is
+	known   []model.Breaker
+	sampled time.Time
 }
 
 func (k *kept) Status(context.Context) api.Status {
-	return api.Status{History: api.History{Enabled: true, SetAside: k.aside}, Problems: []string{}}
+	return api.Status{History: api.History{Enabled: true, SetAside: k.aside}, Problems: []string{}, Host: model.Host{CPUs: 4}, LastSampleAt: k.sampled}
 }
+
+func (k *kept) Breakers(context.Context) ([]model.Breaker, error) { return k.known, nil }
 
 func (k *kept) Report(context.Context, time.Time, time.Time) (*report.Report, error) {
 	return nil, fmt.Errorf("%w: the file is damaged, is set aside, and a new one begins", model.ErrNoHistory)
@@ -88,13 +92,20 @@ func keptStories() (all []model.Story, err error) {
 }
 
 // serveKept lets histories answer in the folder of a story, until that ends: below run one
-// that is whole, and below damaged a new one after another that was.
+// that is whole, below damaged a new one after another that was, and below live one with an
+// incident that is open, of somebody who was held before.
 func serveKept(env *testscript.Env) error {
 	stories, err := keptStories()
 	if err != nil {
 		return err
 	}
 	if err := serve(env, "run", &kept{stories: stories}); err != nil {
+		return err
+	}
+	open := stories[0]
+	open.ID, open.State, open.ClosedAt, open.Inputs = "live-0", model.Open, nil, nil
+	live := &kept{stories: []model.Story{open}, known: []model.Breaker{{Cgroup: open.Culprit.Cgroup, Opened: 3}}, sampled: open.OpenedAt.Add(90 * time.Second)}
+	if err := serve(env, "live", live); err != nil {
 		return err
 	}
 	return serve(env, "damaged", &kept{stories: stories[:1], aside: "/var/lib/breakerd/history/history.db.damaged"})
