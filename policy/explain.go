@@ -147,11 +147,12 @@ func (a *Account) see(ref ast.Ref, input ast.Value, d *data) {
 	}
 }
 
-// bodyRows are the lines on which the conditions of a rule stand.
+// bodyRows are the lines on which the conditions of a rule stand, without what the compiler
+// has put among them to make what the rule gives.
 func bodyRows(r *ast.Rule) []int {
 	var rows []int
 	for _, x := range r.Body {
-		if x.Location != nil && x.Location.Row > 0 {
+		if x.Location != nil && x.Location.Row > 0 && !setsTheHead(x, r) {
 			rows = append(rows, x.Location.Row)
 		}
 	}
