@@ -31,6 +31,16 @@ func TestWhatIsWrongWithAPolicyIsSaidWithItsPlace(t *testing.T) {
 			`x.rego:7:4: v has no "stall": it has cgroup, cgroup_id, resource, stall_ms, unit, workload`,
 		},
 		{
+			"an unknown field that is got",
+			policyHead + "deny contains \"no\" if object.get(input.incident, \"sevrity\", 0) > 0.5\n",
+			`x.rego:5:50: input.incident has no "sevrity": did you mean severity?`,
+		},
+		{
+			"an unknown field on a path that is got of a variable",
+			policyHead + "deny contains \"no\" if {\n\ti := input.incident\n\tuid := object.get(i, [\"culprit\", \"uidd\"], 0)\n\tuid == 1000\n}\n",
+			`x.rego:7:23: input.incident.culprit has no "uidd": did you mean uid?`,
+		},
+		{
 			"a part of a number",
 			policyHead + "deny contains \"no\" if input.incident.severity.high > 0.5\n",
 			`x.rego:5:23: undefined ref: input.incident.severity.high`,
@@ -236,6 +246,17 @@ b.rego:7:28: input has no "tim": did you mean time?`
 	if d := cmp.Diff(want, le.Error()); d != "" {
 		t.Error(d)
 	}
+}
+
+func TestWhatThereIsCanBeGot(t *testing.T) {
+	mustLoad(t, "x.rego", policyHead+`deny contains "no" if {
+	object.get(input.incident.evidence, "forks_per_second", 0) > data.most[input.incident.kind]
+	object.get(input.incident, ["victims", 0, "stall_ms"], 0) > 1
+	some name in ["severity", "confidence"]
+	object.get(input.incident, name, 0) > 0.5
+	object.get({"a": 1}, "b", 0) == 0
+}
+`, "data.json", `{"most": {"fork_storm": 5}}`)
 }
 
 func TestAHelperMayBeCalledAlmostLikeARule(t *testing.T) {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -230,6 +231,9 @@ func (c *typeChecker) call(op string, operands []*ast.Term) {
 	if b == nil {
 		return
 	}
+	if op == ast.ObjectGet.Name {
+		c.getField(operands[0], operands[1])
+	}
 	for i, want := range b.Decl.FuncArgs().Args {
 		if i >= len(operands) {
 			return
@@ -241,6 +245,35 @@ func (c *typeChecker) call(op string, operands []*ast.Term) {
 		if have := c.refKinds(ref); have&kindsOfType(want) == 0 {
 			c.at(operands[i].Location, "%s is %v%s, and %s takes %v", written(ref), have, c.data.origin(ref), op, kindsOfType(want))
 		}
+	}
+}
+
+// getField refuses object.get of a field that the input has not: it would always give the
+// default, and a deny would be silent for ever.
+func (c *typeChecker) getField(object, key *ast.Term) {
+	ref := c.ref(object)
+	if ref == nil || !ref[0].Equal(ast.InputRootDocument) {
+		return
+	}
+	path, isPath := key.Value.(*ast.Array)
+	if !isPath {
+		path = ast.NewArray(key)
+	}
+	for i := range path.Len() {
+		s, name := schemaOf(ref), path.Elem(i)
+		field, ok := name.Value.(ast.String)
+		if s == nil || s.Properties == nil || !ok {
+			return // it cannot be told
+		}
+		if s.Properties[string(field)] == nil {
+			at := key.Location
+			if at == nil || at.Row == 0 {
+				at = object.Location
+			}
+			c.at(at, "%s has no %v%s", written(ref), name, didYouMean(string(field), slices.Sorted(maps.Keys(s.Properties))))
+			return
+		}
+		ref = append(slices.Clone(ref), name)
 	}
 }
 
