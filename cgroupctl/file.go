@@ -31,6 +31,11 @@ func openBeneath(dir int, name string, flags uint64) (int, error) {
 	}
 }
 
+// sys is how files are read and written; tests have it fail as the kernel may.
+var sys = struct {
+	read, write func(fd int, b []byte) (int, error)
+}{unix.Read, unix.Write}
+
 // gone turns the kernel's ways to say that a cgroup was removed into ErrGone:
 // ENOENT from an open, ENODEV from a file that was open already, ENOTDIR from a
 // path whose parent is something else by now.
@@ -50,7 +55,7 @@ func read(dir int, r Ref, file string) (string, error) {
 	defer unix.Close(fd)
 	b, err := readAll(fd)
 	if err != nil {
-		return "", fmt.Errorf("read %s of %s: %w", file, r, gone(err))
+		return "", fmt.Errorf("read %s of %s: %w", file, r, fileGone(dir, err))
 	}
 	return strings.TrimSuffix(string(b), "\n"), nil
 }
@@ -59,7 +64,7 @@ func readAll(fd int) ([]byte, error) {
 	var out bytes.Buffer
 	buf := make([]byte, 16<<10)
 	for {
-		n, err := unix.Read(fd, buf)
+		n, err := sys.read(fd, buf)
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -116,7 +121,7 @@ func put(dir int, r Ref, file, value string) error {
 	}
 	defer unix.Close(fd)
 	for {
-		_, err = unix.Write(fd, []byte(value))
+		_, err = sys.write(fd, []byte(value))
 		if err != unix.EINTR {
 			break
 		}
@@ -126,21 +131,22 @@ func put(dir int, r Ref, file, value string) error {
 		// The device is gone, not the cgroup.
 		return fmt.Errorf("write %s to %s of %s: %w", value, file, r, err)
 	case err != nil:
-		return fmt.Errorf("write %s to %s of %s: %w", value, file, r, gone(err))
+		return fmt.Errorf("write %s to %s of %s: %w", value, file, r, fileGone(dir, err))
 	}
 	return nil
 }
 
-// fileGone tells a cgroup that was removed from one that never had the file: the
-// root cgroup has no cgroup.freeze, and no cgroup had one before 5.2.
+// fileGone tells a cgroup that was removed from one that has no such file, which is ENOENT: the
+// root cgroup has no cgroup.freeze, no cgroup had one before 5.2, and the files of a controller
+// go when the cgroup above takes it away, also from under who has them open.
 func fileGone(dir int, err error) error {
-	if !errors.Is(err, unix.ENOENT) {
-		return gone(err)
+	if gone(err) != ErrGone {
+		return err
 	}
-	fd, stillThere := openBeneath(dir, "cgroup.procs", unix.O_RDONLY)
-	if stillThere != nil {
+	fd, removed := openBeneath(dir, "cgroup.procs", unix.O_RDONLY)
+	if removed != nil {
 		return ErrGone
 	}
 	unix.Close(fd)
-	return err
+	return unix.ENOENT
 }

@@ -183,7 +183,7 @@ func (c *Controller) Restore(ctx context.Context, r Ref, writes ...model.FileWri
 			note, err = c.restoreFile(ctx, r, w)
 		}
 		if errors.Is(err, ErrGone) {
-			return noteGone, nil
+			note, err = noteGone, nil
 		}
 		u.add(note, err)
 	}

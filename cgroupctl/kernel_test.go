@@ -399,3 +399,32 @@ func TestCgroupsThatAreNestedByTheHundredAreNotWalked(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// While the files of a controller are taken away, the kernel answers ENODEV to who has them open.
+// Those of PSI can be taken from one cgroup alone (cgroup.pressure, since 6.1).
+func TestAFileThatIsTakenAwayIsNoCgroupThatIsGone(t *testing.T) {
+	g := kerneltest.ScratchCgroup(t)
+	const file, hide = "cpu.pressure", "cgroup.pressure"
+	if _, err := os.Stat(filepath.Join(g.Dir, hide)); err != nil {
+		t.Skip("needs PSI and cgroup.pressure: Linux 6.1")
+	}
+	c := open(t, g.Mount)
+	for _, op := range []string{"read", "write"} {
+		taken := false
+		cgroupctl.Failing(t, func(at, name string) error {
+			if at == op && name == file && !taken {
+				taken = true
+				g.Write(hide, "0")
+			}
+			return nil
+		})
+		_, err := c.ReadFile(g.Ref(), file)
+		if op == "write" {
+			err = c.PutFile(g.Ref(), file, "some 150000 2000000")
+		}
+		if !taken || !errors.Is(err, unix.ENOENT) || errors.Is(err, cgroupctl.ErrGone) {
+			t.Errorf("%s: %v", op, err)
+		}
+		g.Write(hide, "1")
+	}
+}
