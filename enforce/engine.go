@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/breakerd/breakerd/cgroupctl"
 	"github.com/breakerd/breakerd/model"
 )
@@ -93,6 +95,7 @@ type Engine struct {
 	ended    func(id string) (model.Lease, bool, error) // records.ended; tests hold it up
 	reading  sync.Mutex                                 // one of these at a time; never under mu
 
+	looks   *rate.Limiter // what they may cost; see newLooks
 	turn    chan struct{} // holds a token: one proposal at a time
 	wake    chan struct{} // tells Run that Next may have changed
 	undoing sync.WaitGroup
@@ -179,6 +182,7 @@ func Open(o Options) (*Engine, error) {
 		mode: o.Mode, cgroups: o.Cgroups, recorder: o.Recorder,
 		log: o.Log, now: o.Now, at: o.at,
 		proc:   procReader{dir: o.Proc, self: int32(os.Getpid())},
+		looks:  newLooks(),
 		turn:   make(chan struct{}, 1),
 		wake:   make(chan struct{}, 1),
 		active: map[string]*lease{},

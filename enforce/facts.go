@@ -79,8 +79,8 @@ func (e *Engine) look(d *model.Decision, rates []cgroupctl.IORate, unmeasured er
 	return f
 }
 
-// lookAt reads the facts about the cgroup that holds, or will hold, the processes.
-func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
+// known are the facts that the engine knows without a look at the machine.
+func (e *Engine) known(d *model.Decision) *facts {
 	f := &facts{
 		now: e.now(), mode: e.mode, config: e.config.Load(),
 		parents: map[int32]int32{}, ours: map[int32]string{},
@@ -113,6 +113,12 @@ func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
 		f.ours[pid] = "it is breakerd"
 	}
 	e.mu.Unlock()
+	return f
+}
+
+// lookAt reads the facts about the cgroup that holds, or will hold, the processes.
+func (e *Engine) lookAt(d *model.Decision, at cgroupctl.Ref) *facts {
+	f := e.known(d)
 	f.ours[e.proc.self] = "it is the enforcer"
 	for pid, who := range f.ours {
 		for _, up := range e.proc.above(pid, f.parents) {

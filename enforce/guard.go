@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/breakerd/breakerd/model"
@@ -28,6 +29,16 @@ var guards = []guard{
 	{"rate", guardRate},
 	{"reach", guardReach},
 	{"approval", guardApproval},
+}
+
+// counted is the first of them for which every process of the machine has to be counted.
+var counted = slices.IndexFunc(guards, func(g guard) bool { return g.name == "reach" })
+
+// atOnce are the first of them, as far as they can be judged without a look at the machine:
+// who sends what can be nothing shall not have us walk through thousands of processes for it.
+var atOnce = []guard{
+	{"mode", whyNotNow},
+	{"feasibility", whyNotAsAsked},
 }
 
 // secondLook are the guards that are asked again right before the write, and once

@@ -38,6 +38,28 @@ func words(d *model.Decision) int {
 
 // guardFeasibility refuses what cannot be done, or could not be undone cleanly.
 func guardFeasibility(d *model.Decision, f *facts) string {
+	if why := whyNotAsAsked(d, f); why != "" {
+		return why
+	}
+	a := d.Action
+	switch {
+	case f.state.ReadOnly:
+		return fmt.Sprintf("the cgroup2 file system is mounted read-only, so that nothing of %s can be written (in a container, /sys/fs/cgroup has to be writable)", d.Target.Cgroup)
+	case errors.Is(f.err, cgroupctl.ErrThreaded):
+		return fmt.Sprintf("%s is a threaded cgroup: a %s would hit some threads of a process and not others", d.Target.Cgroup, a.Kind)
+	case f.state.Freeze == "1":
+		return fmt.Sprintf("%s was frozen by somebody else, and is theirs to thaw", d.Target.Cgroup)
+	case f.state.Frozen:
+		return fmt.Sprintf("%s stands still already, because a cgroup above it was frozen by somebody else", d.Target.Cgroup)
+	}
+	if why := whyRealTime(a, f); why != "" {
+		return why
+	}
+	return whyNoWay(f)
+}
+
+// whyNotAsAsked is what is wrong with a decision, whatever its target is like.
+func whyNotAsAsked(d *model.Decision, f *facts) string {
 	if n := words(d); n > maxWords {
 		return fmt.Sprintf("the decision's reason, names and denials have %d bytes, and %d is the most", n, maxWords)
 	}
@@ -84,20 +106,7 @@ func guardFeasibility(d *model.Decision, f *facts) string {
 			return fmt.Sprintf("lease %s holds %s already", l.ID, other)
 		}
 	}
-	switch {
-	case f.state.ReadOnly:
-		return fmt.Sprintf("the cgroup2 file system is mounted read-only, so that nothing of %s can be written (in a container, /sys/fs/cgroup has to be writable)", d.Target.Cgroup)
-	case errors.Is(f.err, cgroupctl.ErrThreaded):
-		return fmt.Sprintf("%s is a threaded cgroup: a %s would hit some threads of a process and not others", d.Target.Cgroup, a.Kind)
-	case f.state.Freeze == "1":
-		return fmt.Sprintf("%s was frozen by somebody else, and is theirs to thaw", d.Target.Cgroup)
-	case f.state.Frozen:
-		return fmt.Sprintf("%s stands still already, because a cgroup above it was frozen by somebody else", d.Target.Cgroup)
-	}
-	if why := whyRealTime(a, f); why != "" {
-		return why
-	}
-	return whyNoWay(f)
+	return ""
 }
 
 // whyRealTime says why a limit of the CPU would do nothing: cpu.max bounds the tasks of the

@@ -2,6 +2,7 @@ package enforce
 
 import (
 	"sync"
+	"time"
 
 	"golang.org/x/time/rate"
 )
@@ -12,6 +13,18 @@ const (
 	trustedPace, trustedBurst = 100, 200 // requests/s of those who may propose, and at once
 	otherPace, otherBurst     = 20, 40   // of all others
 )
+
+// The looks at proposals take half of a CPU at most, with what systemd is asked meanwhile: the
+// enforcer comes before everybody else on it. At 20,000 processes one takes some tenths of a second.
+const (
+	looksTime  = 500 * time.Millisecond // each second; a single look costs no more either
+	looksBurst = time.Second            // of which there is so much at first
+)
+
+// newLooks counts the microseconds that looks take.
+func newLooks() *rate.Limiter {
+	return rate.NewLimiter(rate.Limit(looksTime.Microseconds()), int(looksBurst.Microseconds()))
+}
 
 // paces holds the pace of each user who is connected.
 type paces struct {

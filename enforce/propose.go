@@ -41,6 +41,14 @@ func (e *Engine) Propose(ctx context.Context, d model.Decision) model.Outcome {
 	if out, ok := e.recall(d.ID); ok {
 		return out
 	}
+	if e.mode == model.Enforce {
+		if by, why := judge(atOnce, &d, e.known(&d)); by != "" {
+			return e.refuse(d, by, why)
+		}
+		if err := e.looks.WaitN(ctx, 0); err != nil { // until those before are paid for
+			return e.failed(d, fmt.Errorf("wait for the looks at proposals before: %w", err))
+		}
+	}
 	f, by, why := e.consider(&d, rates, unmeasured)
 	if by == "" {
 		// What makes way stays until nobody has anything against it.
@@ -72,12 +80,20 @@ func (e *Engine) Propose(ctx context.Context, d model.Decision) model.Outcome {
 // consider looks, and asks the guards. before is the lease whose place the decision has taken
 // already.
 func (e *Engine) consider(d *model.Decision, rates []cgroupctl.IORate, unmeasured error, before ...*model.Lease) (f *facts, by, why string) {
+	began := time.Now()
+	defer func() {
+		now := time.Now()
+		e.looks.ReserveN(now, int(min(now.Sub(began), looksTime).Microseconds()))
+	}()
 	f = e.look(d, rates, unmeasured)
 	if len(before) > 0 {
 		f.before = before[0]
 	}
+	if by, why = judge(guards[:counted], d, f); by != "" {
+		return f, by, why
+	}
 	e.count(f)
-	by, why = judge(guards, d, f)
+	by, why = judge(guards[counted:], d, f)
 	return f, by, why
 }
 
