@@ -341,6 +341,29 @@ func TestAThawNeedsNoDisk(t *testing.T) {
 	})
 }
 
+// Where everything is undone and only a disk is slow, nobody is told that something is held still.
+func TestWhoIsLetGoIsNotSaidToBeHeldWhileHisRecordWaits(t *testing.T) {
+	disk := make(chan struct{})
+	w := newWorld(t)
+	e := w.open(func(o *Options) {
+		o.at = func(point string) {
+			if point == "after end record" {
+				<-disk
+			}
+		}
+	})
+	w.mustHold(w.decide(w.tree("/a", 100), 100, time.Minute))
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	err := e.ReleaseAll(ctx, model.EndReleased)
+	w.wantHeld("/a", false)
+	if err == nil || strings.Contains(err.Error(), "not undone") || !strings.Contains(err.Error(), "is undone, and only its record waits") {
+		t.Errorf("released with %v", err)
+	}
+	close(disk)
+	w.close()
+}
+
 // slow is a recorder that blocks when it is told that a lease is held.
 type slow struct {
 	*recorded

@@ -32,7 +32,7 @@ func (e *Engine) lift(ctx context.Context, leases []*lease) error {
 	e.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, liftBound)
 	defer cancel()
-	if err := awaitAll(ctx, leases); err != nil {
+	if err := e.awaitAll(ctx, leases); err != nil {
 		return fmt.Errorf("nothing was begun, because something has to be lifted before: %w", err)
 	}
 	return nil

@@ -82,28 +82,39 @@ var recordTarget = regexp.MustCompile(`"target"\s*:\s*\{\s*"cgroup"\s*:\s*("(?:[
 // recordWrites is where the writes of a record begin.
 var recordWrites = regexp.MustCompile(`"writes"\s*:\s*\[`)
 
+// recordFreeze is in a record of a freeze, which has no limits.
+var recordFreeze = regexp.MustCompile(`"action"\s*:\s*\{\s*"kind"\s*:\s*"freeze"`)
+
 // salvageLimits finds the limits that a spoilt record says were set, as far as it can be
-// read. None of them can do harm: an undo compares first, and only ever loosens.
-func salvageLimits(b []byte) []model.FileWrite {
+// read, and whether these are all. None of them can do harm: an undo compares first, and only
+// ever loosens.
+func salvageLimits(b []byte) (writes []model.FileWrite, all bool) {
 	at := recordWrites.FindIndex(b)
 	if at == nil {
-		return nil
+		return nil, recordFreeze.Match(b)
 	}
-	var writes []model.FileWrite
+	all = true
 	dec := json.NewDecoder(bytes.NewReader(b[at[1]-1:]))
 	if _, err := dec.Token(); err != nil {
-		return nil
+		return nil, recordFreeze.Match(b)
 	}
 	for dec.More() {
 		var w model.FileWrite
 		if dec.Decode(&w) != nil {
+			all = false
 			break
 		}
-		if cgroupctl.IsLimit(w) && cgroupctl.CheckWrite(w) == nil {
+		switch {
+		case cgroupctl.IsLimit(w) && cgroupctl.CheckWrite(w) == nil:
 			writes = append(writes, w)
+		case w.File != cgroupctl.FreezeWrite().File:
+			all = false
 		}
 	}
-	return writes
+	if _, err := dec.Token(); err != nil { // the bracket that ends them
+		all = false
+	}
+	return writes, all || recordFreeze.Match(b)
 }
 
 // salvage finds out of a record that is cut off, spoilt or of another version which

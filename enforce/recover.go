@@ -134,7 +134,7 @@ func (e *Engine) recover(ctx context.Context) (done []model.Lease, told, missing
 		case <-l.done:
 			done = append(done, e.copyOf(l))
 		case <-bounded.Done():
-			trouble = append(trouble, fmt.Errorf("recover lease %s: %s is not thawed yet", l.ID, l.Decision.Target.Cgroup))
+			trouble = append(trouble, fmt.Errorf("recover %s: %s", l.Decision.Target.Cgroup, e.whatIsLeft([]*lease{l})))
 		}
 	}
 	return done, errors.Join(trouble...), errors.Join(again...)
@@ -190,16 +190,24 @@ func (e *Engine) setAside(ctx context.Context, id string, b []byte, why error) (
 	thawed = true
 	if ref, ok := salvage(b); ok {
 		bounded, cancel := context.WithTimeout(ctx, e.config.Load().ConfirmTimeout.D())
-		note, err := e.undoBlind(bounded, ref, id, salvageLimits(b))
+		limits, all := salvageLimits(b)
+		note, err := e.undoBlind(bounded, ref, id, limits)
 		cancel()
+		done := "was thawed"
+		if len(limits) > 0 {
+			done = "has its limits back of " + filesOf(limits)
+		}
 		switch {
 		case err != nil:
 			thawed = false
-			what = fmt.Sprintf("%s, which it was about, could not be thawed: %v", ref, err)
+			what = fmt.Sprintf("%s, which it was about, could not be let go: %v", ref, err)
 		case note != "":
 			what = fmt.Sprintf("nothing had to be done to %s, which it was about: %s", ref, note)
 		default:
-			what = fmt.Sprintf("%s, which it was about, was thawed", ref)
+			what = fmt.Sprintf("%s, which it was about, %s", ref, done)
+		}
+		if !all {
+			what += "; it may have had more limits, whose part of the record is lost: look at its cpu.max, memory.high, pids.max and io.max"
 		}
 	}
 	if thawed {
@@ -209,6 +217,15 @@ func (e *Engine) setAside(ctx context.Context, id string, b []byte, why error) (
 	}
 	e.log.Error("lease record unreadable", keyLease, id, keyError, why, keyNote, what)
 	return thawed, fmt.Errorf("%w; %s", why, what)
+}
+
+// filesOf names the files of writes.
+func filesOf(writes []model.FileWrite) string {
+	var files []string
+	for _, w := range writes {
+		files = append(files, w.File)
+	}
+	return strings.Join(slices.Compact(files), ", ")
 }
 
 // undoBlind undoes whatever a lease can have done to a cgroup: what was made below it has

@@ -148,6 +148,41 @@ func TestAThrottleWhoseRecordIsSpoiltIsUndone(t *testing.T) {
 	w.close()
 }
 
+// Of a record that breaks off between its writes, what can be read is undone, and whatever else may
+// be limited is said.
+func TestLimitsWhosePartOfTheRecordIsLostAreSaid(t *testing.T) {
+	for _, c := range []struct {
+		upTo, cpu, pids string
+		says, not       string
+	}{
+		{`"file": "pids.max"`, "max 100000", "100", "has its limits back of cpu.max; it may have had more", "thawed"},
+		{`"writes"`, "50000 100000", "100", "it may have had more limits", "was thawed"},
+		{`"created_at"`, "max 100000", "4915", "has its limits back of cpu.max, pids.max", "more limits"},
+	} {
+		w := newWorld(t)
+		e := w.open()
+		_, d := w.limited("/a", 100)
+		e.Propose(t.Context(), d)
+		w.crash()
+		name := filepath.Join(w.state, "leases", activeDir, d.ID+suffix)
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, b[:strings.Index(string(b), c.upTo)], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		e = w.open()
+		_, err = e.Recover(t.Context())
+		if err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), c.not) {
+			t.Errorf("cut at %s: the recovery says %v", c.upTo, err)
+		}
+		w.wantLimits("/a", c.cpu, c.pids)
+		w.wantFiled(d.ID, unreadableDir)
+		w.close()
+	}
+}
+
 // A runtime that brings its cgroups in order once is outlasted, and what it wrote is there
 // afterwards; whoever means it gets it.
 func TestSomebodyElseWritesWhatIsHeld(t *testing.T) {

@@ -37,7 +37,7 @@ func (e *Engine) release(ctx context.Context, id string, reason model.EndReason,
 	}
 	e.endLocked(l, reason)
 	e.mu.Unlock()
-	err := awaitAll(ctx, []*lease{l})
+	err := e.awaitAll(ctx, []*lease{l})
 	return e.copyOf(l), err
 }
 
@@ -50,19 +50,36 @@ func (e *Engine) ReleaseAll(ctx context.Context, reason model.EndReason) error {
 		all = append(all, l)
 	}
 	e.mu.Unlock()
-	return awaitAll(ctx, all)
+	return e.awaitAll(ctx, all)
 }
 
 // awaitAll waits until all leases have ended.
-func awaitAll(ctx context.Context, leases []*lease) error {
+func (e *Engine) awaitAll(ctx context.Context, leases []*lease) error {
 	for _, l := range leases {
 		select {
 		case <-l.done:
 		case <-ctx.Done():
-			return fmt.Errorf("lease %s is not undone yet, and tried again until it is: %w", l.ID, context.Cause(ctx))
+			return fmt.Errorf("%s: %w", e.whatIsLeft(leases), context.Cause(ctx))
 		}
 	}
 	return nil
+}
+
+// whatIsLeft says of the first lease that is not undone that it is not, and else of one that is
+// undone what it waits for: nobody shall believe that he is held who is not.
+func (e *Engine) whatIsLeft(leases []*lease) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	left := "all is undone"
+	for _, l := range leases {
+		switch {
+		case l.State != model.LeaseEnded:
+			return fmt.Sprintf("lease %s is not undone yet, and tried again until it is", l.ID)
+		case e.active[l.ID] == l:
+			left = fmt.Sprintf("lease %s is undone, and only its record waits for the disk", l.ID)
+		}
+	}
+	return left
 }
 
 // endLocked begins to undo a lease, unless somebody does already. A lease in flight
