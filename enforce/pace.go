@@ -37,8 +37,9 @@ type pace struct {
 	connections int
 }
 
-// of gives the pace of a user, until the returned function is called.
-func (p *paces) of(uid uint32, trusted bool) (*rate.Limiter, func()) {
+// of gives the pace of a user, and how many connections it has, until the returned function is
+// called.
+func (p *paces) of(uid uint32, trusted bool) (_ *rate.Limiter, connections int, leave func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.byUser == nil {
@@ -53,7 +54,7 @@ func (p *paces) of(uid uint32, trusted bool) (*rate.Limiter, func()) {
 		p.byUser[uid] = u
 	}
 	u.connections++
-	return u.Limiter, func() {
+	return u.Limiter, u.connections, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		// Who comes again before it is full again must not find it full.

@@ -13,7 +13,7 @@ func TestAUserMakesSoManyRequestsASecondOverAllConnectionsAndHoldsNobodyElseUp(t
 		took := func(n int, uids ...uint32) time.Duration {
 			began := time.Now()
 			for i := range n {
-				pace, leave := p.of(uids[i%len(uids)], false)
+				pace, _, leave := p.of(uids[i%len(uids)], false)
 				if err := pace.Wait(context.Background()); err != nil {
 					t.Fatal(err)
 				}

@@ -24,6 +24,7 @@ import (
 // nobody else can crowd out a heartbeat, and breakerd not whoever lets go of everything.
 const (
 	maxConns     = 16                     // of each of them
+	maxOther     = 4                      // of these, those of one user among all others
 	idleTimeout  = time.Minute            // between two requests
 	writeTimeout = 5 * time.Second        // for an answer
 	undoTimeout  = 10 * time.Second       // for the wait on a release; the undo itself goes on
@@ -208,7 +209,13 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 		s.log.Warn("connection refused", keyError, err)
 		return
 	}
-	room := s.room(p)
+	pace, mine, leave := s.paces.of(p.uid, s.access.mayPropose(p))
+	defer leave()
+	room, most := s.room(p)
+	if mine > most {
+		s.answer(ctx, c, response{Error: fmt.Sprintf("more than %d connections of one user", most)})
+		return
+	}
 	select {
 	case room <- struct{}{}:
 		defer func() { <-room }()
@@ -219,8 +226,6 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 	if s.access.mayPropose(p) && p.pid != 0 {
 		defer s.engine.Protect(p.pid)()
 	}
-	pace, leave := s.paces.of(p.uid, s.access.mayPropose(p))
-	defer leave()
 	in := bufio.NewReaderSize(c, maxLine)
 	for {
 		if pace.Wait(ctx) != nil {
@@ -251,15 +256,15 @@ func (s *Server) serve(ctx context.Context, c *net.UnixConn) {
 	}
 }
 
-// room is where a connection has its place.
-func (s *Server) room(p peer) chan struct{} {
+// room is where a connection has its place, and how many a user may have there.
+func (s *Server) room(p peer) (room chan struct{}, most int) {
 	switch {
 	case p.uid == 0:
-		return s.root
+		return s.root, maxConns
 	case s.access.mayPropose(p):
-		return s.trusted
+		return s.trusted, maxConns
 	}
-	return s.others
+	return s.others, maxOther
 }
 
 func (s *Server) answer(ctx context.Context, c *net.UnixConn, out response) error {

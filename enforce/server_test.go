@@ -184,6 +184,69 @@ func TestTheServerHasRoomForSoManyConnections(t *testing.T) {
 	eventually(t, "room again", func() bool { return c.Heartbeat(t.Context()) == nil })
 }
 
+// One user of the group cannot keep the others from letting go of everything. Another user than
+// root connects only where the test is root, and is of no group.
+func TestAUserAmongTheOthersHasPlacesOfHisOwn(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Root)
+	w := newWorld(t)
+	w.open()
+	defer w.close()
+	c, dir, stop := serve(t, w)
+	defer stop()
+	for name := dir; name != "/tmp" && name != "/"; name = filepath.Dir(name) {
+		if err := os.Chmod(name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(filepath.Join(dir, SocketName), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	// connect has a user ask for the status.
+	connect := func(uid int) (net.Conn, string) {
+		t.Helper()
+		connected := make(chan net.Conn)
+		go func() {
+			// The kernel keeps who connected. The thread is never used again.
+			runtime.LockOSThread()
+			defer close(connected)
+			fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return
+			}
+			f := os.NewFile(uintptr(fd), "")
+			defer f.Close()
+			if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); errno != 0 {
+				return
+			}
+			if unix.Connect(fd, &unix.SockaddrUnix{Name: filepath.Join(dir, SocketName)}) != nil {
+				return
+			}
+			if conn, err := net.FileConn(f); err == nil {
+				connected <- conn
+			}
+		}()
+		conn := <-connected
+		if conn == nil {
+			t.Fatalf("uid %d cannot connect", uid)
+		}
+		t.Cleanup(func() { conn.Close() })
+		conn.Write([]byte("{\"v\":2,\"op\":\"leases\"}\n"))
+		answer, _ := bufio.NewReader(conn).ReadString('\n')
+		return conn, answer
+	}
+	for i := range maxConns {
+		if _, answer := connect(1234); strings.Contains(answer, "connections of one user") != (i >= maxOther) {
+			t.Errorf("connection %d: %s", i, answer)
+		}
+	}
+	if _, answer := connect(1235); strings.Contains(answer, "error") {
+		t.Errorf("another user: %s", answer)
+	}
+	if err := c.Heartbeat(t.Context()); err != nil {
+		t.Errorf("root: %v", err)
+	}
+}
+
 // Whoever may propose, and whoever may only release, cannot crowd out root.
 func TestRootAndBreakerdAndOthersHaveRoomOfTheirOwn(t *testing.T) {
 	w := newWorld(t)
@@ -193,7 +256,7 @@ func TestRootAndBreakerdAndOthersHaveRoomOfTheirOwn(t *testing.T) {
 	s.access = access{self: 0, user: 990, users: true, group: 991, named: true}
 	rooms := map[chan struct{}]string{}
 	for _, p := range []peer{{uid: 0}, {uid: 990}, {uid: 1000, groups: []uint32{991}}} {
-		room := s.room(p)
+		room, _ := s.room(p)
 		if who := rooms[room]; who != "" {
 			t.Errorf("%s shares the room of %s", p, who)
 		}
