@@ -82,6 +82,7 @@ func (f *Fake) Attach(to Ref, pid int32) error {
 		if i := slices.Index(other.pids, pid); i >= 0 {
 			other.pids = slices.Delete(slices.Clone(other.pids), i, i+1)
 			g.pids = append(g.pids, pid)
+			f.writes = append(f.writes, fmt.Sprintf("%s takes %d", to.Path, pid))
 			return nil
 		}
 	}

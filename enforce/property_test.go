@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,8 +18,9 @@ import (
 )
 
 // Whatever happens, in whatever order: nothing protected is ever written, never more
-// is held than the reach, nothing longer than its maximum, what is frozen is a lease,
-// and in the end every file holds what it held before.
+// is held than the reach, nothing longer than its maximum, what is frozen is a lease, who
+// is protected beside a tree is neither moved nor frozen with it, and in the end every file
+// holds what it held before and everybody is where he was.
 func TestWhateverHappens(t *testing.T) {
 	for seed := range uint64(12) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
@@ -54,7 +56,7 @@ func storm(t *testing.T, random *rand.Rand) {
 	}
 	w.process(77, 1, oldStart, "sshd", "/usr/sbin/sshd")
 	refs["/h"], roots["/h"] = w.tree("/h", 300), 300
-	w.fake.SetPIDs("/h", 77, 300, 301)
+	w.fake.SetPIDs("/h", 77, 300, 301) // a tree beside a way in
 	unlimited(w, "/h")
 	protected := []string{"/kept/g", "/system.slice/ssh.service", "/h"}
 	var paths []string
@@ -71,7 +73,18 @@ func storm(t *testing.T, random *rand.Rand) {
 	})
 	var stuck atomic.Bool
 	w.fake.SetStuck(func(cgroupctl.Ref) bool { return stuck.Load() })
+	// inside are the cgroups that were made below /h.
+	inside := func() []string {
+		fails := failing.Swap("")
+		defer failing.Store(fails)
+		s, err := w.fake.Inspect(refs["/h"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Below
+	}
 	since := map[string]time.Time{} // when a cgroup was first seen frozen
+	apart := false                  // whether the tree of /h was ever moved
 	asked := map[string]bool{}      // decisions that need a yes, and whether one was said to the like
 
 	for range 300 {
@@ -205,7 +218,21 @@ func storm(t *testing.T, random *rand.Rand) {
 					t.Fatalf("written: %s", line)
 				}
 			}
+			if strings.HasSuffix(line, " takes 77") {
+				t.Fatalf("moved: %s", line)
+			}
 		}
+		below := inside()
+		if len(below) > 1 || len(below) == 1 && !active["/h"] {
+			t.Fatalf("%v are there, with the leases %+v", below, w.e.Leases())
+		}
+		apart = apart || len(below) == 1
+		if w.held("/h") || !slices.Contains(w.fake.PIDs("/h"), 77) {
+			t.Fatalf("the way in is held: %v", w.fake.PIDs("/h"))
+		}
+	}
+	if !apart {
+		t.Error("nobody was ever moved apart")
 	}
 	failing.Store("")
 	stuck.Store(false)
@@ -216,6 +243,11 @@ func storm(t *testing.T, random *rand.Rand) {
 		if isLimited(w, p) {
 			t.Errorf("%s is limited in the end", p)
 		}
+	}
+	there := w.fake.PIDs("/h")
+	slices.Sort(there)
+	if below := inside(); len(below) != 0 || !slices.Equal(there, []int32{77, 300, 301}) {
+		t.Errorf("in the end %v are in /h, and %v is below it", there, below)
 	}
 	stop()
 	synctest.Wait()
