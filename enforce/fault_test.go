@@ -24,7 +24,7 @@ import (
 // Whatever the kernel answers to whatever is asked of a cgroup, once, later or for a while:
 // nothing is left behind, and what is not held says why.
 func TestEveryErrorOfEveryFileLeavesNothing(t *testing.T) {
-	errnos := []error{unix.EBUSY, unix.ENODEV, unix.ENOSPC, unix.EPERM, unix.EROFS}
+	errnos := []error{unix.EBUSY, unix.ENODEV, unix.ENOENT, unix.ENOSPC, unix.EPERM, unix.EROFS}
 	for _, c := range []struct {
 		kind string
 		ops  []string
@@ -37,7 +37,7 @@ func TestEveryErrorOfEveryFileLeavesNothing(t *testing.T) {
 			t.Run(c.kind+", "+op, func(t *testing.T) {
 				run(t, func(t *testing.T, w *world) {
 					for _, errno := range errnos {
-						for nth := range 4 { // the first, the second, the third; and all of them for a while
+						for nth := range nthAll + 1 { // one after the other; and all of them for a while
 							w.faulty(c.kind, op, errno, nth)
 						}
 					}
@@ -51,6 +51,9 @@ func TestEveryErrorOfEveryFileLeavesNothing(t *testing.T) {
 	}
 }
 
+// nthAll is beyond the files of a throttle, of which there are four.
+const nthAll = 4
+
 // faulty carries one decision out while an operation fails, and looks at what is left.
 func (w *world) faulty(kind, op string, errno error, nth int) {
 	w.t.Helper()
@@ -59,6 +62,8 @@ func (w *world) faulty(kind, op string, errno error, nth int) {
 	w.fake.Remove(p)
 	_, d := w.limited(p, 100)
 	w.fake.SetIO(p, cgroupctl.IORate{Device: "8:0", Read: 50e6})
+	w.fake.SetLimit(p, "memory.high", "max")
+	d.Action.MemoryHigh = 100 << 20
 	pids := []int32{100, 101, 102}
 	d.Action.IOPercent, d.Action.ForMS, d.Action.EaseMS = 10, 3000, 1500
 	if kind != "throttle" {
@@ -74,7 +79,7 @@ func (w *world) faulty(kind, op string, errno error, nth int) {
 		if at != op {
 			return nil
 		}
-		if seen++; nth == 3 || seen == nth+1 {
+		if seen++; nth == nthAll || seen == nth+1 {
 			return fmt.Errorf("%s: %w", op, errno)
 		}
 		return nil
@@ -89,7 +94,7 @@ func (w *world) faulty(kind, op string, errno error, nth int) {
 		ctx, cancel := context.WithTimeout(w.t.Context(), time.Second)
 		_, err := w.e.Release(ctx, d.ID, "a test")
 		cancel()
-		if (err == nil) != (nth < 3) {
+		if (err == nil) != (nth < nthAll) {
 			w.t.Errorf("%s: released with %v", what, err)
 		}
 	}
@@ -100,6 +105,9 @@ func (w *world) faulty(kind, op string, errno error, nth int) {
 	synctest.Wait()
 	w.wantHeld(p, false)
 	w.wantLimits(p, "max 100000", "4915")
+	if got := w.fake.Limit(p, "memory.high"); got != "max" {
+		w.t.Errorf("%s: memory.high has %q", what, got)
+	}
 	if got := w.fake.Limit(p, "io.max 8:0 rbps"); got != "" && got != "8:0 rbps=max" {
 		w.t.Errorf("%s: io.max has %q", what, got)
 	}
