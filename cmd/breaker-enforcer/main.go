@@ -27,11 +27,7 @@ func main() {
 	// Go ends a program that writes to a standard error whose reader is gone, as journald's is
 	// where it was stopped, although systemd has SIGPIPE ignored (os/signal).
 	signal.Ignore(syscall.SIGPIPE)
-	// Go's collector of garbage may start a thread for each CPU, and there are machines with more of
-	// them than a unit may have threads: to be refused one ends the program.
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(min(mostThreads, runtime.GOMAXPROCS(0)))
-	}
+	boundThreads()
 	log := newLogWriter(os.Stderr)
 	err := command(log).ExecuteContext(context.Background())
 	if err != nil {
@@ -40,6 +36,15 @@ func main() {
 	log.Close()
 	if err != nil {
 		os.Exit(1)
+	}
+}
+
+// boundThreads bounds them unless the environment says so. Go's collector of garbage may start one
+// for each CPU, and there are machines with more of them than a unit may have threads: to be refused
+// one ends the program.
+func boundThreads() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(min(mostThreads, runtime.GOMAXPROCS(0)))
 	}
 }
 
