@@ -2,6 +2,7 @@ package cgroupctl_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"os"
@@ -292,7 +293,7 @@ func TestMarksOfRootAreSeen(t *testing.T) {
 	c := open(t, g.Mount)
 	child := g.Child("precious")
 	if err := unix.Setxattr(child.Dir, "user.oomd_omit", []byte("1"), 0); err != nil {
-		t.Skipf("this kernel has no user attributes on cgroups: %v", err)
+		kerneltest.Lacks(t, fmt.Sprint("user attributes on cgroups, since 5.7: ", err))
 	}
 	s, err := c.Inspect(g.Ref())
 	if err != nil || s.Omit != child.Path {
@@ -340,7 +341,7 @@ func TestASymlinkIsNotFollowed(t *testing.T) {
 	c := open(t, g.Mount)
 	child := g.Child("mounted")
 	if err := unix.Mount("none", child.Dir, "tmpfs", 0, ""); err != nil {
-		t.Skipf("cannot mount: %v", err)
+		kerneltest.Lacks(t, fmt.Sprint("a mount within cgroup2: ", err))
 	}
 	defer unix.Unmount(child.Dir, unix.MNT_DETACH)
 	if _, err := c.Find(child.Path); !errors.Is(err, unix.EXDEV) {
@@ -403,11 +404,12 @@ func TestCgroupsThatAreNestedByTheHundredAreNotWalked(t *testing.T) {
 // While the files of a controller are taken away, the kernel answers ENODEV to who has them open.
 // Those of PSI can be taken from one cgroup alone (cgroup.pressure, since 6.1).
 func TestAFileThatIsTakenAwayIsNoCgroupThatIsGone(t *testing.T) {
+	kerneltest.Require(t, kerneltest.PSI)
+	if !kerneltest.Kernel(t, 6, 1) {
+		t.Skip("needs cgroup.pressure: Linux 6.1")
+	}
 	g := kerneltest.ScratchCgroup(t)
 	const file, hide = "cpu.pressure", "cgroup.pressure"
-	if _, err := os.Stat(filepath.Join(g.Dir, hide)); err != nil {
-		t.Skip("needs PSI and cgroup.pressure: Linux 6.1")
-	}
 	c := open(t, g.Mount)
 	for _, op := range []string{"read", "write"} {
 		taken := false

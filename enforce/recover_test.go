@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/breakerd/breakerd/cgroupctl"
+	"github.com/breakerd/breakerd/internal/kerneltest"
 	"github.com/breakerd/breakerd/model"
 )
 
@@ -490,9 +491,7 @@ func TestTheVersionOfTheRecordsIsSaidAfterTheUndoHasBegun(t *testing.T) {
 }
 
 func TestAStateDirectoryThatSomebodyElseCanWriteIsRefused(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	kerneltest.Require(t, kerneltest.Root)
 	for _, change := range []func(dir string) error{
 		func(dir string) error { return os.Chmod(dir, 0o775) },
 		func(dir string) error { return os.Chmod(dir, 0o757) },

@@ -513,9 +513,7 @@ func TestNoRightsAreGivenToWhatTakesTheSocketsPlace(t *testing.T) {
 }
 
 func TestARuntimeDirectoryThatSomebodyElseCanWriteIsRefused(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
+	kerneltest.Require(t, kerneltest.Root)
 	w := newWorld(t)
 	w.open()
 	defer w.close()

@@ -45,11 +45,17 @@ func Require(t testing.TB, needs ...Need) {
 		if missing == "" {
 			continue
 		}
-		if os.Getenv("BREAKERD_REQUIRE_KERNEL") == "1" {
-			t.Fatalf("needs %s: %s (BREAKERD_REQUIRE_KERNEL=1, so this is a failure)", need, missing)
-		}
-		t.Skipf("needs %s: %s", need, missing)
+		Lacks(t, fmt.Sprintf("%s: %s", need, missing))
 	}
+}
+
+// Lacks skips the test, or fails it as Require does, because of what it has found missing.
+func Lacks(t testing.TB, missing string) {
+	t.Helper()
+	if os.Getenv("BREAKERD_REQUIRE_KERNEL") == "1" {
+		t.Fatalf("needs %s (BREAKERD_REQUIRE_KERNEL=1, so this is a failure)", missing)
+	}
+	t.Skipf("needs %s", missing)
 }
 
 // lacks says what is missing, or nothing.
@@ -289,11 +295,7 @@ func DiskDir(t testing.TB) string {
 		t.Cleanup(func() { _ = os.RemoveAll(dir) })
 		return dir
 	}
-	missing := fmt.Sprintf("needs a file system on a disk: none of %q is on one; set TMPDIR", tried)
-	if os.Getenv("BREAKERD_REQUIRE_KERNEL") == "1" {
-		t.Fatal(missing)
-	}
-	t.Skip(missing)
+	Lacks(t, fmt.Sprintf("a file system on a disk: none of %q is on one; set TMPDIR", tried))
 	return ""
 }
 
