@@ -59,46 +59,58 @@ func campaign(ctx context.Context, o options, temp string) (r Report, err error)
 	if g.memory == "" {
 		r.NotPossible = append(r.NotPossible, "OOM: there is no memory controller")
 	}
-	t := &tally{}
-	var work sync.WaitGroup
-	goOn, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	start := func(name string, f func(*lane) error, kinds ...kind) {
-		if !o.Only.MatchString(name) {
-			return
-		}
-		if o.gentle {
-			work.Wait()
-		}
-		work.Go(func() {
-			l, err := newLane(&o, g, temp, strings.ReplaceAll(name, " ", "-"), kinds...)
-			if err == nil {
-				err = f(l)
-				l.clear()
-			}
-			if err != nil && goOn.Err() == nil {
-				t.fail(fmt.Errorf("%s: %w", name, err))
-			}
-		})
-	}
+	c := &crew{options: &o, ground: g, temp: temp}
 	for _, k := range kinds {
-		start("labelled "+string(k), func(l *lane) error { return l.labelled(goOn, &all, t) }, k)
+		c.start(ctx, "labelled "+string(k), func(l *lane) error { return l.labelled(ctx, &all, all.of(k), &c.tally) }, k)
 	}
 	// A tenth of the random moments are of breakerd, which is not struck at more than once
 	// in two seconds or so.
 	breakerds := o.kills / 10
 	half := (o.kills - breakerds) / 2
-	start("random 0", func(l *lane) error { return l.enforcers(goOn, half, t) }, slices.Concat(kinds, []kind{whole})...)
-	start("random 1", func(l *lane) error { return l.enforcers(goOn, o.kills-breakerds-half, t) }, slices.Concat(kinds, []kind{apart})...)
-	start("breakerd 0", func(l *lane) error { return l.breakerds(goOn, breakerds/2, t) })
-	start("breakerd 1", func(l *lane) error { return l.breakerds(goOn, breakerds-breakerds/2, t) })
-	work.Wait()
+	enforcers := func(times int) func(*lane) error {
+		return func(l *lane) error { return l.enforcers(ctx, l.anyActs(times), &c.tally) }
+	}
+	c.start(ctx, "random 0", enforcers(half), slices.Concat(kinds, []kind{whole})...)
+	c.start(ctx, "random 1", enforcers(o.kills-breakerds-half), slices.Concat(kinds, []kind{apart})...)
+	for i, times := range []int{breakerds / 2, breakerds - breakerds/2} {
+		c.start(ctx, fmt.Sprintf("breakerd %d", i), func(l *lane) error { return l.breakerds(ctx, l.anyActs(times), &c.tally) })
+	}
+	c.work.Wait()
 	if ctx.Err() != nil {
 		return r, errors.New("interrupted")
 	}
 	r.Seconds = time.Since(began).Seconds()
-	r.take(t)
+	r.take(&c.tally)
 	return r, nil
+}
+
+// crew is lanes that strike at the same time, and what they find.
+type crew struct {
+	*options
+	ground *ground
+	temp   string
+	tally  tally
+	work   sync.WaitGroup
+}
+
+// start has a lane strike, if it is one of those that were asked for.
+func (c *crew) start(ctx context.Context, name string, strike func(*lane) error, kinds ...kind) {
+	if !c.Only.MatchString(name) {
+		return
+	}
+	if c.gentle {
+		c.work.Wait()
+	}
+	c.work.Go(func() {
+		l, err := newLane(c.options, c.ground, c.temp, strings.ReplaceAll(name, " ", "-"), kinds...)
+		if err == nil {
+			err = strike(l)
+			l.clear()
+		}
+		if err != nil && ctx.Err() == nil {
+			c.tally.fail(fmt.Errorf("%s: %w", name, err))
+		}
+	})
 }
 
 // hogs keep every CPU busy.

@@ -251,22 +251,22 @@ func (c *group) differs() string {
 
 // startTime is the 22nd field of /proc/PID/stat.
 func startTime(pid int) (uint64, error) {
-	fields, err := stat(pid)
+	fields, err := stat(fmt.Sprintf("/proc/%d", pid))
 	if err != nil {
 		return 0, err
 	}
 	return strconv.ParseUint(fields[22-3], 10, 64)
 }
 
-// stat is /proc/PID/stat from its third field on.
-func stat(pid int) ([]string, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+// stat is the stat of a directory of /proc, from its third field on.
+func stat(dir string) ([]string, error) {
+	text, err := os.ReadFile(dir + "/stat")
 	if err != nil {
 		return nil, err
 	}
 	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
 	if len(fields) < 22 {
-		return nil, fmt.Errorf("/proc/%d/stat: too short", pid)
+		return nil, fmt.Errorf("%s/stat: too short", dir)
 	}
 	return fields, nil
 }

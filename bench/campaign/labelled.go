@@ -65,6 +65,15 @@ func (l *labels) of(k kind) []string {
 	return slices.Concat(l.Every, l.Assert)
 }
 
+// holds reports whether something must be held at a moment of an action.
+func (l *labels) holds(k kind, label string) bool {
+	if slices.Contains(l.Assert, label) {
+		return k == throttle // whose other limits nobody wrote over
+	}
+	i := slices.Index(l.Every, label) // -1: between the first write and the undo
+	return i < 0 || i >= slices.Index(l.Every, "after write") && i <= slices.Index(l.Every, "before restore")
+}
+
 // Times of a labelled moment.
 const (
 	shortHold = time.Second             // over while a program stands still, and not before it is held
@@ -72,11 +81,11 @@ const (
 	standing  = 1200 * time.Millisecond // of who was stopped
 )
 
-// labelled strikes at each labelled moment, once for each round.
-func (l *lane) labelled(ctx context.Context, all *labels, t *tally) error {
+// labelled strikes at labelled moments, once for each round.
+func (l *lane) labelled(ctx context.Context, all *labels, moments []string, t *tally) error {
 	c := l.groups[0]
 	for range l.rounds {
-		for _, label := range all.of(c.kind) {
+		for _, label := range moments {
 			for _, b := range blows {
 				if b.act == oom && l.ground.memory == "" {
 					continue
@@ -133,12 +142,15 @@ func (l *lane) strike(ctx context.Context, c *group, label string, b blow, all *
 		return 0, false, fmt.Errorf("%w\nbreakerd: %s", err, said(d))
 	}
 	dirty = l.differs() != ""
+	if !dirty && all.holds(c.kind, label) {
+		return 0, false, errors.New("nothing is held at a moment at which something is")
+	}
 
 	var since time.Time
 	if b.at == "breakerd" {
 		since, err = l.strikeBreakerd(ctx, d, e, b.act)
-	} else {
-		since, err = l.strikeEnforcer(ctx, e, b.act)
+	} else if err = l.strikeEnforcer(ctx, e, b.act); err == nil {
+		since, err = afterStop(e, b.act)
 	}
 	if err != nil {
 		return 0, dirty, err
@@ -151,6 +163,11 @@ func (l *lane) strike(ctx context.Context, c *group, label string, b blow, all *
 	}
 	if took, err = l.undone(ctx, since); err != nil {
 		return took, dirty, fmt.Errorf("%w\nenforcer: %s\nbreakerd: %s", err, said(e), said(d))
+	}
+	if b.at == "breakerd" && b.act == stopCont {
+		if err := send(d, syscall.SIGCONT); err != nil { // what it says then must have nothing held again
+			return took, dirty, err
+		}
 	}
 	if err := errors.Join(l.answers(ctx, e), l.settled(ctx)); err != nil {
 		return took, dirty, err
@@ -179,19 +196,31 @@ func (l *lane) overwrite(ctx context.Context, c *group) error {
 	return os.WriteFile(c.dir+"/"+file, []byte(c.original[file]), 0)
 }
 
-// strikeEnforcer does what is to be done to the enforcer, which stands at a moment. From
-// since on the time to the undo counts: the start of the next one, or its going on.
-func (l *lane) strikeEnforcer(ctx context.Context, e *disposable.Program, a act) (since time.Time, err error) {
+// strikeEnforcer ends the enforcer, or has it stand still: from then on it neither holds
+// nor lets go of anything, so that what is held can be looked at.
+func (l *lane) strikeEnforcer(ctx context.Context, e *disposable.Program, a act) error {
 	switch a {
 	case kill:
-		err = send(e, syscall.SIGKILL)
+		return send(e, syscall.SIGKILL)
 	case oom:
-		err = l.outOfMemory(ctx, e)
+		return l.outOfMemory(ctx, e)
+	}
+	// One that stands still already is none the worse for it.
+	if err := send(e, syscall.SIGSTOP); err != nil {
+		return err
+	}
+	return stopped(ctx, e)
+}
+
+// afterStop does to an enforcer that was stopped what comes then. From since on the time to
+// the undo counts: its going on, or its end.
+func afterStop(e *disposable.Program, a act) (since time.Time, err error) {
+	switch a {
 	case stopKill:
 		time.Sleep(standing / 8)
 		err = send(e, syscall.SIGKILL)
 	case stopCont:
-		time.Sleep(standing) // the lease is over by then
+		time.Sleep(standing) // the leases are over by then
 		err = send(e, syscall.SIGCONT)
 	}
 	return time.Now(), err
@@ -206,7 +235,7 @@ func (l *lane) strikeBreakerd(ctx context.Context, d, e *disposable.Program, a a
 	case oom:
 		err = l.outOfMemory(ctx, d)
 	case stopCont:
-		err = send(d, syscall.SIGSTOP)
+		err = errors.Join(send(d, syscall.SIGSTOP), stopped(ctx, d))
 	}
 	since = time.Now().Add(heartbeat)
 	return since, errors.Join(err, send(e, syscall.SIGCONT))

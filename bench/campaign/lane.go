@@ -150,8 +150,13 @@ func (l *lane) differs() string {
 	return ""
 }
 
-// undone waits until everything is as it was, and says how long after a moment that was.
+// undone waits until everything is as it was, and says how long after a moment that was. It looks
+// from that moment on: an enforcer that goes on may hold something yet before it.
 func (l *lane) undone(ctx context.Context, since time.Time) (time.Duration, error) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Until(since)):
+	}
 	err := until(ctx, time.Until(since)+undoneWithin, l.differs)
 	took := max(0, time.Since(since))
 	if err != nil && ctx.Err() == nil {
@@ -200,12 +205,19 @@ func until(ctx context.Context, bound time.Duration, wrong func() string) error 
 	}
 }
 
-// stopped waits until a program stands still after SIGSTOP.
+// stopped waits until a program stands still after SIGSTOP: every thread of it, for one that
+// waits for a disk stops later than others.
 func stopped(ctx context.Context, p *disposable.Program) error {
 	return until(ctx, patience, func() string {
-		fields, err := stat(p.PID())
-		if err != nil || fields[0] != "T" {
-			return fmt.Sprintf("%s never came there (%v): %s", p.Name(), err, said(p))
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.PID()))
+		still := 0
+		for _, thread := range threads {
+			if fields, err := stat(thread); err == nil && fields[0] == "T" {
+				still++
+			}
+		}
+		if still == 0 || still < len(threads) {
+			return fmt.Sprintf("%s never stood still (%d of %d threads): %s", p.Name(), still, len(threads), said(p))
 		}
 		return ""
 	})

@@ -17,21 +17,26 @@ import (
 // atRandom is the moment of what is done at any instant.
 const atRandom = "random"
 
-// anyAct is what is done at random: more kills than anything else.
-func (l *lane) anyAct() act {
-	switch n := rand.IntN(10); {
-	case n >= 8 && l.ground.memory != "":
-		return oom
-	case n == 7:
-		return stopKill
-	case n == 6:
-		return stopCont
+// anyActs are what is done at random, so often: more kills than anything else.
+func (l *lane) anyActs(times int) []act {
+	acts := make([]act, times)
+	for i := range acts {
+		switch n := rand.IntN(10); {
+		case n >= 8 && l.ground.memory != "":
+			acts[i] = oom
+		case n == 7:
+			acts[i] = stopKill
+		case n == 6:
+			acts[i] = stopCont
+		default:
+			acts[i] = kill
+		}
 	}
-	return kill
+	return acts
 }
 
-// enforcers strikes at the enforcer so often, while leases are made, end and are released.
-func (l *lane) enforcers(ctx context.Context, times int, t *tally) error {
+// enforcers strikes at the enforcer, while leases are made, end and are released.
+func (l *lane) enforcers(ctx context.Context, acts []act, t *tally) error {
 	e, err := l.start("")
 	if err != nil {
 		return err
@@ -41,25 +46,24 @@ func (l *lane) enforcers(ctx context.Context, times int, t *tally) error {
 		return err
 	}
 	window := l.window(ctx)
-	for range times {
-		b := blow{"enforcer", l.anyAct()}
-		struck, done := make(chan struct{}), make(chan struct{})
+	for _, a := range acts {
+		open, struck := context.WithCancel(ctx)
+		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			for open := true; open; {
-				l.propose(ctx)
-				select {
-				case <-struck:
-					open = false
-				default:
-				}
+			for open.Err() == nil {
+				l.propose(ctx, open)
 			}
 		}()
 		time.Sleep(rand.N(window))
-		close(struck)
-		since, err := l.strikeEnforcer(ctx, e, b.act)
+		err := l.strikeEnforcer(ctx, e, a)
+		struck()
 		dirty := l.differs() != ""
-		if err == nil && b.act != stopCont {
+		var since time.Time
+		if err == nil {
+			since, err = afterStop(e, a)
+		}
+		if err == nil && a != stopCont {
 			since, e, err = l.again(ctx)
 		}
 		var took time.Duration
@@ -68,7 +72,7 @@ func (l *lane) enforcers(ctx context.Context, times int, t *tally) error {
 		}
 		<-done
 		if err == nil {
-			// What was proposed meanwhile has an end as well.
+			// What was being proposed may be held when the enforcer goes on, and has an end as well.
 			err = errors.Join(l.answers(ctx, e), l.settled(ctx))
 		}
 		if what := l.differs(); err == nil && what != "" {
@@ -77,9 +81,9 @@ func (l *lane) enforcers(ctx context.Context, times int, t *tally) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		t.add(row{Kind: "leases of every kind", Moment: atRandom, Program: b.at, Act: b.act}, took, dirty, err)
+		t.add(row{Kind: "leases of every kind", Moment: atRandom, Program: "enforcer", Act: a}, took, dirty, err)
 		if err != nil {
-			return fmt.Errorf("%s of the enforcer at random: %w\n%s", b.act, err, said(e))
+			return fmt.Errorf("%s of the enforcer at random: %w\n%s", a, err, said(e))
 		}
 	}
 	return e.Stop(patience)
@@ -105,12 +109,15 @@ func (l *lane) again(ctx context.Context) (since time.Time, e *disposable.Progra
 // takes 10 to 50 ms where the disk is busy.
 const longestAtRandom = 200 * time.Millisecond
 
-// propose asks for a lease of each cgroup. Some end by themselves within the time, some
-// are released, some stay. The enforcer may die meanwhile.
-func (l *lane) propose(ctx context.Context) {
+// propose asks for a lease of each cgroup, for as long as it is open. Some end by themselves
+// within the time, some are released, some stay. The enforcer may die meanwhile.
+func (l *lane) propose(ctx, open context.Context) {
 	bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for _, i := range rand.Perm(len(l.groups)) {
+		if open.Err() != nil {
+			return
+		}
 		c := l.groups[i]
 		d := l.decide(c, rand.N(longestAtRandom)+time.Millisecond)
 		if _, err := l.client.Propose(bounded, d); err == nil && rand.IntN(3) == 0 {
@@ -124,7 +131,7 @@ func (l *lane) propose(ctx context.Context) {
 func (l *lane) window(ctx context.Context) (most time.Duration) {
 	for range 5 {
 		began := time.Now()
-		l.propose(ctx)
+		l.propose(ctx, ctx)
 		most = max(most, time.Since(began))
 	}
 	return most + longestAtRandom
@@ -145,8 +152,8 @@ action contains {"kind": "freeze", "scope": "tree", "for": "30s", "reason": "cam
 	quick = "tick: 100ms\ndetect: {fork_storm: {hold: 100ms}, hysteresis: {close_after: 300ms}}\n"
 )
 
-// breakerds strikes at the real breakerd so often, which sees a storm and has it frozen.
-func (l *lane) breakerds(ctx context.Context, times int, t *tally) error {
+// breakerds strikes at the real breakerd, which sees a storm and has it frozen.
+func (l *lane) breakerds(ctx context.Context, acts []act, t *tally) error {
 	c, err := l.ground.newGroup(l.name+"-storm", whole, storm)
 	if err != nil {
 		return err
@@ -168,21 +175,20 @@ func (l *lane) breakerds(ctx context.Context, times int, t *tally) error {
 	if err := l.answers(ctx, e); err != nil {
 		return err
 	}
-	for i := range times {
-		b := blow{"breakerd", l.anyAct()}
+	for i, a := range acts {
 		d, err := disposable.Start(syscall.SIGKILL, l.breakerd, "--config", dir+"/quick.yaml", "--mode", "enforce",
 			"--policy", dir+"/rules", "--runtime-dir", l.run, "--state-dir", dir+"/breakerd")
 		if err != nil {
 			return err
 		}
-		took, dirty, err := l.strikeRealBreakerd(ctx, c, d, b.act, i%4 != 0)
+		took, dirty, err := l.strikeRealBreakerd(ctx, c, d, a, i%4 != 0)
 		if ctx.Err() != nil {
 			send(d, syscall.SIGKILL)
 			return context.Cause(ctx)
 		}
-		t.add(row{Kind: "fork storm, frozen", Moment: atRandom, Program: b.at, Act: b.act}, took, dirty, err)
+		t.add(row{Kind: "fork storm, frozen", Moment: atRandom, Program: "breakerd", Act: a}, took, dirty, err)
 		if err != nil {
-			err = fmt.Errorf("%s of breakerd at random: %w\nenforcer: %s\nbreakerd: %s", b.act, err, said(e), said(d))
+			err = fmt.Errorf("%s of breakerd at random: %w\nenforcer: %s\nbreakerd: %s", a, err, said(e), said(d))
 		}
 		send(d, syscall.SIGKILL)
 		if err = errors.Join(err, l.settled(ctx)); err != nil {
@@ -219,7 +225,7 @@ func (l *lane) strikeRealBreakerd(ctx context.Context, c *group, d *disposable.P
 	case oom:
 		err = l.outOfMemory(ctx, d)
 	default:
-		err = send(d, syscall.SIGSTOP)
+		err = errors.Join(send(d, syscall.SIGSTOP), stopped(ctx, d))
 	}
 	since := time.Now().Add(heartbeat)
 	if err != nil {

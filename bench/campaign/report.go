@@ -105,6 +105,11 @@ func (t *tally) fail(err error) {
 	t.failures = append(t.failures, err.Error())
 }
 
+// often is so often that something must have been held at one of as many random moments: it
+// is at about every second one. Who never finds anything held does not do what it says.
+// (What must be held at a labelled moment is known, and looked for each time.)
+const often = 10
+
 // take puts what was found into the report.
 func (r *Report) take(t *tally) {
 	var undo []time.Duration
@@ -120,6 +125,11 @@ func (r *Report) take(t *tally) {
 		undo = append(undo, c.undo...)
 	}
 	r.Failures, r.Undo, r.LimitMS = append([]string{}, t.failures...), figuresOf(undo), ms(undoneWithin)
+	for _, x := range r.Rows {
+		if x.Moment == atRandom && x.Tries >= often && x.Dirty == 0 {
+			r.Failures = append(r.Failures, fmt.Sprintf("%s %s, %s: nothing was held at any of %d random moments, so that nothing was tried", x.Program, x.Act, x.Kind, x.Tries))
+		}
+	}
 	r.Passed = len(r.Failures) == 0 && r.Undo.MaxMS <= r.LimitMS &&
 		!slices.ContainsFunc(r.Latency, func(l Latency) bool { return !l.Passed }) &&
 		!slices.ContainsFunc(r.Rows, func(x Row) bool { return x.Failed > 0 })
