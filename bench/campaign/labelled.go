@@ -76,9 +76,9 @@ func (l *labels) holds(k kind, label string) bool {
 
 // Times of a labelled moment.
 const (
-	shortHold = time.Second             // over while a program stands still, and not before it is held
+	shortHold = 2 * time.Second         // over while a program stands still, and not before it is held: a disk may take a second for a record
 	longHold  = time.Minute             // which only the heartbeat's end cuts short
-	standing  = 1200 * time.Millisecond // of who was stopped
+	standing  = 2200 * time.Millisecond // of who was stopped
 )
 
 // labelled strikes at labelled moments, once for each round.
@@ -150,7 +150,7 @@ func (l *lane) strike(ctx context.Context, c *group, label string, b blow, all *
 	if b.at == "breakerd" {
 		since, err = l.strikeBreakerd(ctx, d, e, b.act)
 	} else if err = l.strikeEnforcer(ctx, e, b.act); err == nil {
-		since, err = afterStop(e, b.act)
+		since, err = afterStop(e, b.act, standing)
 	}
 	if err != nil {
 		return 0, dirty, err
@@ -212,15 +212,16 @@ func (l *lane) strikeEnforcer(ctx context.Context, e *disposable.Program, a act)
 	return stopped(ctx, e)
 }
 
-// afterStop does to an enforcer that was stopped what comes then. From since on the time to
-// the undo counts: its going on, or its end.
-func afterStop(e *disposable.Program, a act) (since time.Time, err error) {
+// afterStop does to an enforcer that was stopped what comes then; one that goes on stands still
+// for so long, and its leases are over by then. From since on the time to the undo counts: its
+// going on, or its end.
+func afterStop(e *disposable.Program, a act, long time.Duration) (since time.Time, err error) {
 	switch a {
 	case stopKill:
-		time.Sleep(standing / 8)
+		time.Sleep(long / 8)
 		err = send(e, syscall.SIGKILL)
 	case stopCont:
-		time.Sleep(standing) // the leases are over by then
+		time.Sleep(long)
 		err = send(e, syscall.SIGCONT)
 	}
 	return time.Now(), err

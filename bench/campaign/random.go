@@ -61,7 +61,7 @@ func (l *lane) enforcers(ctx context.Context, acts []act, t *tally) error {
 		dirty := l.differs() != ""
 		var since time.Time
 		if err == nil {
-			since, err = afterStop(e, a)
+			since, err = afterStop(e, a, 3*longestAtRandom)
 		}
 		if err == nil && a != stopCont {
 			since, e, err = l.again(ctx)

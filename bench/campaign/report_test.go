@@ -104,7 +104,7 @@ func TestWhoIsStoppedStandsStill(t *testing.T) {
 		if fields, err := stat(fmt.Sprintf("/proc/%d", p.PID())); err != nil || fields[0] != "T" {
 			t.Errorf("%s: it is in state %v, %v", a, fields, err)
 		}
-		if _, err := afterStop(p, a); err != nil {
+		if _, err := afterStop(p, a, time.Millisecond); err != nil {
 			t.Fatal(err)
 		}
 		fields, err := stat(fmt.Sprintf("/proc/%d", p.PID()))
