@@ -29,6 +29,8 @@ const (
 	killsAtRandom = 130
 	// killsInside are those where the tree is moved away from somebody else.
 	killsInside = 4
+	// killsAsserting are those where somebody else has written what is held.
+	killsAsserting = 5
 	// undoneWithin is the promise: any program killed at any instant, to everything
 	// undone, from when the enforcer is back.
 	undoneWithin = 2 * time.Second
@@ -173,6 +175,11 @@ func TestKill(t *testing.T) {
 			k.killInside(point)
 		}
 	}
+	for _, point := range pointsAssert {
+		for range killsAsserting {
+			k.killAsserting(point)
+		}
+	}
 	labelled := k.kills
 	for range killsAtRandom {
 		k.killAtRandom()
@@ -289,6 +296,26 @@ func (k *killer) killInside(point string) {
 		k.t.Fatalf("at %q the enforcer ended with %v, not with SIGKILL\n%s", point, err, k.log())
 	}
 	k.check(point+", inside", id)
+}
+
+// killAsserting has an enforcer kill itself where it is about to write again what somebody
+// else has written over.
+func (k *killer) killAsserting(point string) {
+	k.t.Helper()
+	cmd := k.start(point)
+	k.answers(cmd)
+	id := k.propose(apart, time.Minute)
+	made := inside(k.groups[apart])
+	if !k.proposed[id] || len(made) != 1 {
+		k.t.Fatalf("%s is not held: %q\n%s", id, made, k.log())
+	}
+	if err := os.WriteFile(filepath.Join(made[0], "cgroup.freeze"), []byte("0"), 0); err != nil {
+		k.t.Fatal(err)
+	}
+	if err := cmd.Wait(); !wasKilled(err) {
+		k.t.Fatalf("at %q the enforcer ended with %v, not with SIGKILL\n%s", point, err, k.log())
+	}
+	k.check(point, id)
 }
 
 // inside are the cgroups that were made below a group.
