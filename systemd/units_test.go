@@ -53,6 +53,25 @@ func TestEveryConfiningLineOfAUnitHasItsReason(t *testing.T) {
 	}
 }
 
+// What sees to it that nothing stays held where the enforcer does not let go itself. That each is
+// enough alone is tried under systemd, in e2e/owner.
+func TestTheUnitsOfTheEnforcerUndoWhatItDoesNot(t *testing.T) {
+	for unit, must := range map[string][]string{
+		"breaker-enforcer.service": {"ExecStopPost=/usr/libexec/breakerd/breaker-enforcer --undo", "Restart=always", "WatchdogSec=15s", "Requires=breaker-enforcer.socket"},
+		"breaker-enforcer.socket":  {"Wants=breaker-enforcer.service", "PartOf=breaker-enforcer.service", "WantedBy=sockets.target"},
+	} {
+		text, err := os.ReadFile("units/" + unit)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, line := range must {
+			if !strings.Contains(string(text), "\n"+line+"\n") {
+				t.Errorf("%s: no %s", unit, line)
+			}
+		}
+	}
+}
+
 // The kernel's figures of what breakerd may be given are those of its comment.
 func TestBreakerdMayLoadKernelProgramsAndNothingElse(t *testing.T) {
 	text, err := os.ReadFile("units/breakerd.service")

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,6 +31,8 @@ var (
 	client  = enforce.NewClient("/run/breakerd")
 	version int // of systemd
 	n       int
+	// beating is held where nobody may connect to the enforcer, not even a heartbeat.
+	beating sync.Mutex
 )
 
 func TestMain(m *testing.M) {
@@ -59,8 +62,10 @@ func TestMain(m *testing.M) {
 	fmt.Printf("systemd %d\n", version)
 	go func() {
 		for ; ; time.Sleep(time.Second) {
+			beating.Lock()
 			_, _ = client.Status(context.Background())
 			_ = client.Heartbeat(context.Background())
+			beating.Unlock()
 		}
 	}()
 	os.Exit(m.Run())
@@ -83,11 +88,22 @@ func try(command ...string) (string, error) {
 
 func eventually(t *testing.T, what string, f func() bool) {
 	t.Helper()
-	for until := time.Now().Add(20 * time.Second); !f(); time.Sleep(20 * time.Millisecond) {
+	within(t, 20*time.Second, what, f)
+}
+
+func within(t *testing.T, bound time.Duration, what string, f func() bool) {
+	t.Helper()
+	for until := time.Now().Add(bound); !f(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(until) {
-			t.Fatal("not within 20 s: " + what)
+			t.Fatalf("not within %s: %s", bound, what)
 		}
 	}
+}
+
+// answers reports whether the enforcer does.
+func answers() bool {
+	_, err := client.Status(context.Background())
+	return err == nil
 }
 
 func prop(t *testing.T, unit, name string) string {
@@ -133,6 +149,19 @@ func propose(t *testing.T, cgroup string, root int, hold time.Duration) model.Ou
 // ask asks for an action on a cgroup, or on the tree of root in it.
 func ask(t *testing.T, cgroup string, root int, a model.Action) model.Outcome {
 	t.Helper()
+	// Longer than the client waits by itself: the machine may be slow and is put under pressure.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := client.Propose(ctx, decision(t, cgroup, root, a))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// decision is one to take an action on a cgroup, or on the tree of root in it.
+func decision(t *testing.T, cgroup string, root int, a model.Action) model.Decision {
+	t.Helper()
 	var st unix.Stat_t
 	if err := unix.Stat(cgroupfs+cgroup, &st); err != nil {
 		t.Fatal(err)
@@ -150,14 +179,7 @@ func ask(t *testing.T, cgroup string, root int, a model.Action) model.Outcome {
 		d.Target.Root = model.ProcID{PID: int32(root), StartTime: started(root)}
 		d.Target.Outside = 1
 	}
-	// Longer than the client waits by itself: the machine may be slow and is put under pressure.
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	out, err := client.Propose(ctx, d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return d
 }
 
 func hold(t *testing.T, cgroup string, root int, hold time.Duration) string {
