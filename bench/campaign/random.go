@@ -106,8 +106,8 @@ func (l *lane) again(ctx context.Context) (since time.Time, e *disposable.Progra
 }
 
 // longestAtRandom is a hold that is often still on when the enforcer is struck at: a record
-// takes 10 to 50 ms where the disk is busy.
-const longestAtRandom = 200 * time.Millisecond
+// takes 10 to 50 ms where the disk is busy, and several times that beside a compile.
+const longestAtRandom = 400 * time.Millisecond
 
 // propose asks for a lease of each cgroup, for as long as it is open. Some end by themselves
 // within the time, some are released, some stay. The enforcer may die meanwhile.
