@@ -106,9 +106,10 @@ func (t *tally) fail(err error) {
 }
 
 // often is so often that something must have been held at one of as many random moments: it
-// is at about every second one. Who never finds anything held does not do what it says.
-// (What must be held at a labelled moment is known, and looked for each time.)
-const often = 10
+// is at most of them, and at every fifth where the processor is emulated. Who never finds
+// anything held does not do what it says. (What must be held at a labelled moment is known,
+// and looked for each time.)
+const often = 30
 
 // take puts what was found into the report.
 func (r *Report) take(t *tally) {

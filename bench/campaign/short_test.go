@@ -47,6 +47,7 @@ func TestAShortCampaignLeavesNothing(t *testing.T) {
 			t.Error(err)
 		}
 	}()
+	const each = 10
 	acts, ofBreakerd := []act{kill, stopCont, stopKill}, []act{kill, kill, stopCont} // the first before anything is held
 	if g.memory != "" {
 		acts, ofBreakerd = append(acts, oom), append(ofBreakerd, oom)
@@ -60,7 +61,7 @@ func TestAShortCampaignLeavesNothing(t *testing.T) {
 	for _, k := range kinds {
 		c.start(t.Context(), "labelled "+string(k), func(l *lane) error { return l.labelled(t.Context(), &all, moments[k], &c.tally) }, k)
 	}
-	c.start(t.Context(), "random", func(l *lane) error { return l.enforcers(t.Context(), slices.Repeat(acts, often), &c.tally) }, kinds...)
+	c.start(t.Context(), "random", func(l *lane) error { return l.enforcers(t.Context(), slices.Repeat(acts, each), &c.tally) }, kinds...)
 	c.start(t.Context(), "breakerd 0", func(l *lane) error { return l.breakerds(t.Context(), ofBreakerd, &c.tally) })
 	c.work.Wait()
 	var r Report
@@ -70,7 +71,12 @@ func TestAShortCampaignLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Log(out.String())
-	if !r.Passed || r.AtLabels == 0 || r.AtRandom != len(acts)*often+len(ofBreakerd) {
+	if !r.Passed || r.AtLabels == 0 || r.AtRandom != len(acts)*each+len(ofBreakerd) {
 		t.Errorf("passed %v, at %d labelled moments and %d random ones", r.Passed, r.AtLabels, r.AtRandom)
+	}
+	for _, x := range r.Rows {
+		if x.Tries == each && x.Dirty == 0 {
+			t.Errorf("%s %s: nothing was held at any of %d random moments", x.Program, x.Act, each)
+		}
 	}
 }
