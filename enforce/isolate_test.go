@@ -200,7 +200,7 @@ func TestWhoOwnsACgroupDecidesHowItIsFrozen(t *testing.T) {
 	}{
 		{"nobody's is written directly", "", p + " cgroup.freeze=1", func() (cgroupctl.Owner, error) { return cgroupctl.Owner{}, nil }},
 		{"a unit's is frozen through systemd 252", "", p + " cgroup.freeze=1 through a.service", func() (cgroupctl.Owner, error) { return unit(252), nil }},
-		{"a service of systemd 257 is moved inside", "", p + "/breakerd-fs-1-1 made", func() (cgroupctl.Owner, error) { return unit(257), nil }},
+		{"a service of systemd 257 is moved inside", "", p + "/breakerd-fs-1-1 made; " + p + "/breakerd-fs-1-1 takes 100; " + p + "/breakerd-fs-1-1 takes 101; " + p + "/breakerd-fs-1-1 takes 102", func() (cgroupctl.Owner, error) { return unit(257), nil }},
 		{"where systemd does not answer nothing is begun", "feasibility", "", func() (cgroupctl.Owner, error) { return unit(252), errors.New("no answer") }},
 		{"a unit that is being stopped is left alone", "feasibility", "", func() (cgroupctl.Owner, error) {
 			o := unit(252)
