@@ -27,10 +27,9 @@ type Claim struct {
 // They say which way a fight goes. Waiting alone does not: while a service runs, every
 // queued task of a crowd waits for it.
 type Claims struct {
-	claims     []Claim // in the order of their paths: who is below a cgroup follows it
-	index      map[model.CgroupID]int
-	before     []sums // of those before each, and of all
-	unweighted bool   // nobody is known to have a weight but the default
+	claims []Claim // in the order of their paths: who is below a cgroup follows it
+	index  map[model.CgroupID]int
+	before []sums // of those before each, and of all
 }
 
 type sums struct{ ran, wanted uint64 }
@@ -47,9 +46,8 @@ func NewClaims(claims []Claim) *Claims {
 	slices.SortFunc(claims, func(x, y Claim) int {
 		return cmp.Or(comparePaths(x.key, y.key), cmp.Compare(x.ID, y.ID))
 	})
-	all := &Claims{claims: claims, index: make(map[model.CgroupID]int, len(claims)), before: make([]sums, len(claims)+1), unweighted: true}
+	all := &Claims{claims: claims, index: make(map[model.CgroupID]int, len(claims)), before: make([]sums, len(claims)+1)}
 	for i, c := range claims {
-		all.unweighted = all.unweighted && len(c.Weights) == 0
 		all.index[c.ID] = i
 		all.before[i+1] = sums{all.before[i].ran + c.Ran, all.before[i].wanted + c.Wanted}
 	}
@@ -142,7 +140,7 @@ func (c *Claims) divide(whole Branch, depth, names int, given Entitlement, entit
 // load is what the scheduler reckons a branch at, whose members have so many names in common
 // above its own.
 func (c *Claims) load(b Branch, names int) uint64 {
-	for i := b.First; i < b.End && !c.unweighted; i++ {
+	for i := b.First; i < b.End; i++ {
 		if weights := c.claims[i].Weights; names < len(weights) {
 			return loadOf(weights[names]) // the others' are of the same file
 		}

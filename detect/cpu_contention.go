@@ -1,7 +1,6 @@
 package detect
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -63,8 +62,6 @@ func (d cpuContention) look(w *window) []finding {
 }
 
 const (
-	// maxContributors bounds what an incident says of the others.
-	maxContributors = 16
 	// Who makes others wait for so large a part of what the worst does is told of beside it, or
 	// of two equal ones each would be forgotten whenever the other is ahead. So many are told at once.
 	besideTheWorst = 0.5
@@ -135,26 +132,14 @@ func (o *offender) compare(w *window, by map[model.CgroupID][]blame.Neighbour) {
 			sum += float64(n.NS)
 		}
 	}
-	o.share = float64(did[o.cgroup]) / sum
-	next := 0.0
+	share := func(id model.CgroupID) float64 { return float64(did[id]) / sum }
 	ranked := rankedBy(did)
-	for i, id := range ranked {
-		share := float64(did[id]) / sum
-		if i < maxContributors {
-			o.contributors = append(o.contributors, model.Contributor{Cgroup: w.path(id), CgroupID: id, Share: round3(share)})
-		}
-		if id != o.cgroup {
-			next = max(next, share)
-		}
+	o.contributors = w.contributors(ranked, share)
+	o.share = share(o.cgroup)
+	o.margin = o.share
+	if i := slices.IndexFunc(ranked, func(id model.CgroupID) bool { return id != o.cgroup }); i >= 0 {
+		o.margin = max(0, o.share-share(ranked[i]))
 	}
-	o.margin = max(0, o.share-next)
-}
-
-// rankedBy are those with the largest figure first.
-func rankedBy(figure map[model.CgroupID]uint64) []model.CgroupID {
-	ranked := sortedIDs(figure)
-	slices.SortStableFunc(ranked, func(x, y model.CgroupID) int { return cmp.Compare(figure[y], figure[x]) })
-	return ranked
 }
 
 // dues hold what each cgroup got against what it was entitled to.

@@ -54,11 +54,12 @@ func (w *window) wrongs() map[model.CgroupID][]wrong {
 			if rate < leastWrong {
 				break // the worst come first
 			}
+			right := w.right(victim, n.Offender)
 			deprived := deprivedBy(
 				side{run[victim], lost(n.NS, s, run[victim])},
 				side{run[n.Offender], lostInAll(shares[n.Offender], run[n.Offender])},
-				w.right(victim, n.Offender))
-			if deprived < w.fair.deprivedPercent || !w.branchDeprived(victim, n.Offender) {
+				right)
+			if deprived < w.fair.deprivedPercent || !w.branchDeprived(victim, n.Offender, right) {
 				continue
 			}
 			x := wrong{
@@ -130,7 +131,7 @@ func (s side) wanted() uint64 { return s.ran + s.lost }
 // got less, together, than they were entitled to against it. The scheduler divides the CPUs
 // among branches first: so each of many cgroups gets little, and nobody wrongs them who gets
 // what is his own.
-func (w *window) branchDeprived(victim, offender model.CgroupID) bool {
+func (w *window) branchDeprived(victim, offender model.CgroupID, right float64) bool {
 	v, o := w.path(victim), w.path(offender)
 	if v == o {
 		return true // neither is known, or one was made again
@@ -143,7 +144,7 @@ func (w *window) branchDeprived(victim, offender model.CgroupID) bool {
 		f = w.fight(key[0], key[1])
 		w.fights[key] = f
 	}
-	return deprivedBy(f.victims, f.offenders, w.right(victim, offender)) >= w.fair.deprivedPercent
+	return deprivedBy(f.victims, f.offenders, right) >= w.fair.deprivedPercent
 }
 
 // right is what the first of two cgroups may have of what both get: see blame.Right.
@@ -191,12 +192,16 @@ func (w *window) claims() *blame.Claims {
 	if w.claimed == nil {
 		shares, run := w.blame(hurtSpan), w.ran()
 		claims := make([]blame.Claim, 0, len(run))
-		for id, ran := range run {
-			claims = append(claims, blame.Claim{ID: id, Path: w.path(id), Ran: ran, Wanted: ran + lostInAll(shares[id], ran), Weights: w.names.byID[id].weights})
+		add := func(id model.CgroupID, ran uint64) {
+			is := w.names.byID[id]
+			claims = append(claims, blame.Claim{ID: id, Path: is.path, Ran: ran, Wanted: ran + lostInAll(shares[id], ran), Weights: is.weights})
 		}
-		for id, s := range shares {
+		for id, ran := range run {
+			add(id, ran)
+		}
+		for id := range shares {
 			if run[id] == 0 {
-				claims = append(claims, blame.Claim{ID: id, Path: w.path(id), Wanted: lostInAll(s, 0), Weights: w.names.byID[id].weights})
+				add(id, 0)
 			}
 		}
 		w.claimed, w.fights = blame.NewClaims(claims), make(map[[2]blame.Branch]fight)

@@ -32,7 +32,7 @@ func (w *Watch) figures(span time.Duration) *figures {
 	samples, covered := win.last(span)
 	f.covered = covered
 	f.shares = win.blame(span)
-	f.forks = win.charged(span, func(c charges) map[*node]int { return c.forks })
+	f.forks = win.charged(span, madeForks)
 	for _, s := range samples {
 		for i := range s.Cgroups {
 			c := &s.Cgroups[i]

@@ -85,6 +85,25 @@ func sortedIDs[V any](m map[model.CgroupID]V) []model.CgroupID {
 	return slices.Sorted(maps.Keys(m))
 }
 
+// rankedBy are those with the largest figure first.
+func rankedBy[V cmp.Ordered](figure map[model.CgroupID]V) []model.CgroupID {
+	ranked := sortedIDs(figure)
+	slices.SortStableFunc(ranked, func(x, y model.CgroupID) int { return cmp.Compare(figure[y], figure[x]) })
+	return ranked
+}
+
+// maxContributors bounds what an incident says of the others.
+const maxContributors = 16
+
+// contributors are the first of them, each with its share, 0 to 1.
+func (w *window) contributors(ranked []model.CgroupID, share func(model.CgroupID) float64) []model.Contributor {
+	var all []model.Contributor
+	for _, id := range ranked[:min(len(ranked), maxContributors)] {
+		all = append(all, model.Contributor{Cgroup: w.path(id), CgroupID: id, Share: round3(share(id))})
+	}
+	return all
+}
+
 func msPerSecond(ns uint64, over time.Duration) float64 {
 	if over <= 0 {
 		return 0

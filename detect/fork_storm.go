@@ -3,7 +3,6 @@ package detect
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"math"
 	"slices"
 	"time"
@@ -59,30 +58,27 @@ func (d forkStorm) look(w *window) []finding {
 		}
 	}
 	half := d.cfg.ForksPerSecond * 0.5
-	many := func(cgroup model.CgroupID) bool {
-		return max(float64(forks[cgroup])/seconds, newest[cgroup]) >= half
+	suspected := make(map[model.CgroupID]bool)
+	for id, n := range forks {
+		if max(float64(n)/seconds, newest[id]) >= half {
+			suspected[id] = true
+		}
 	}
-	if !slices.ContainsFunc(slices.Collect(maps.Keys(forks)), many) {
+	if len(suspected) == 0 {
 		return nil
 	}
-	made := func(c charges) map[*node]int { return c.forks }
-	byTree, elsewhere := w.chargedWhere(span, made)
-	suspected := make(map[model.CgroupID]bool)
-	for id := range forks {
-		suspected[id] = many(id)
-	}
+	byTree, elsewhere := w.chargedWhere(span, madeForks)
 	if len(elsewhere) > 0 { // who answers for what was forked in another cgroup
 		for id, sum := range byCgroup(byTree) {
-			suspected[id] = suspected[id] || sum/seconds >= half
+			if sum/seconds >= half {
+				suspected[id] = true
+			}
 		}
 	}
 	most := w.ranked(startedBy(byTree, forks, elsewhere))
 	trust := w.trust(span)
 	var storms []storm
 	for _, cgroup := range sortedIDs(suspected) {
-		if !suspected[cgroup] {
-			continue
-		}
 		a := w.table.tally(cgroup, byTree)
 		suspects := a.suspects(d.cfg.ForksPerSecond * seconds)
 		counted := float64(forks[cgroup]) - elsewhere[cgroup]
@@ -133,6 +129,8 @@ func (d forkStorm) look(w *window) []finding {
 	}
 	return found
 }
+
+func madeForks(c charges) map[*node]int { return c.forks }
 
 // storm is a finding before it is put into words.
 type storm struct {
@@ -210,17 +208,11 @@ func leastGrowth(ticks []*model.Sample, net []float64, from int, span time.Durat
 
 // ranked are the cgroups by a count, those with the most first, and their share of the sum.
 func (w *window) ranked(counts map[model.CgroupID]uint64) []model.Contributor {
-	ids := sortedIDs(counts)
-	slices.SortStableFunc(ids, func(x, y model.CgroupID) int { return cmp.Compare(counts[y], counts[x]) })
 	sum := 0.0
-	for _, id := range ids {
-		sum += float64(counts[id])
+	for _, n := range counts {
+		sum += float64(n)
 	}
-	var all []model.Contributor
-	for _, id := range ids[:min(len(ids), maxContributors)] {
-		all = append(all, model.Contributor{Cgroup: w.path(id), CgroupID: id, Share: round3(float64(counts[id]) / sum)})
-	}
-	return all
+	return w.contributors(rankedBy(counts), func(id model.CgroupID) float64 { return float64(counts[id]) / sum })
 }
 
 // answered is the part of what the kernel counted of which it is known whose it was.
@@ -235,10 +227,9 @@ func (d forkStorm) measure(w *window, cgroup model.CgroupID) []model.Measure {
 	const span = time.Second
 	_, covered := w.last(span)
 	forks := w.cgroupTotals(span, func(c *model.CgroupSample) uint64 { return c.Forks })[cgroup]
-	made := func(c charges) map[*node]int { return c.forks }
 	rate, tree := 0.0, 0.0
 	if covered > 0 {
-		byTree, elsewhere := w.chargedWhere(span, made)
+		byTree, elsewhere := w.chargedWhere(span, madeForks)
 		rate = max(0, float64(forks)-elsewhere[cgroup]) / covered.Seconds()
 		tree = w.culprit(cgroup, byTree).weight / covered.Seconds()
 		if tree < rate/2 {

@@ -137,9 +137,7 @@ func (l *ledger) candidates(bytes float64) []model.CgroupID {
 			grown[id] = g
 		}
 	}
-	ids := sortedIDs(grown)
-	slices.SortStableFunc(ids, func(x, y model.CgroupID) int { return cmp.Compare(grown[y], grown[x]) })
-	return ids
+	return rankedBy(grown)
 }
 
 // grown is how much more there is than at the beginning of what is kept.

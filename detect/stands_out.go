@@ -1,7 +1,7 @@
 package detect
 
 import (
-	"cmp"
+	"maps"
 	"path"
 	"slices"
 	"time"
@@ -56,14 +56,9 @@ func (w *window) standsOut(shares map[model.CgroupID]*blame.Shares, covered time
 	if whole == 0 {
 		return verdict{}
 	}
-	ranked := sortedIDs(caused)
-	slices.SortStableFunc(ranked, func(x, y model.CgroupID) int { return cmp.Compare(caused[y], caused[x]) })
+	maps.DeleteFunc(caused, func(_ model.CgroupID, ns float64) bool { return ns == 0 })
 	var v verdict
-	for _, id := range ranked[:min(len(ranked), maxContributors)] {
-		if caused[id] > 0 {
-			v.contributors = append(v.contributors, model.Contributor{Cgroup: w.path(id), CgroupID: id, Share: round3(caused[id] / whole)})
-		}
-	}
+	v.contributors = w.contributors(rankedBy(caused), func(id model.CgroupID) float64 { return caused[id] / whole })
 	if len(v.contributors) > 0 {
 		v.share = v.contributors[0].Share
 		v.margin = v.share

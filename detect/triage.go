@@ -25,8 +25,8 @@ func (w *Watch) triage(of *track) *model.Triage {
 	f := w.figures(hurtSpan)
 	t := &model.Triage{Pressure: w.window.hostPressure(hurtSpan), Seen: w.window.observation()}
 	t.Processes = f.heaviest(in, of.resource)
-	t.Cgroups = f.involved(in, of.resource)
 	t.Blame = f.about(of.resource)
+	t.Cgroups = f.involved(in, t.Blame)
 	for i := range t.Blame {
 		p := &t.Blame[i]
 		p.Offender, p.Victim = cut(p.Offender), cut(p.Victim)
@@ -126,7 +126,7 @@ func (f *figures) heaviest(in *model.Incident, r model.Resource) []model.Process
 
 // involved are the cgroups of an incident: the culprit's, its victims', the
 // contributors', and then those that others wait for most.
-func (f *figures) involved(in *model.Incident, r model.Resource) []model.CgroupFigures {
+func (f *figures) involved(in *model.Incident, pairs []model.BlamePair) []model.CgroupFigures {
 	ids := []model.CgroupID{}
 	add := func(id model.CgroupID) {
 		if id != 0 && len(ids) < triageCgroups && !slices.Contains(ids, id) {
@@ -140,7 +140,7 @@ func (f *figures) involved(in *model.Incident, r model.Resource) []model.CgroupF
 	for _, c := range in.Contributors[:min(len(in.Contributors), triageCgroups/2)] {
 		add(c.CgroupID)
 	}
-	for _, p := range f.about(r) {
+	for _, p := range pairs {
 		add(p.OffenderID)
 		add(p.VictimID)
 	}

@@ -274,7 +274,7 @@ func (w *window) cpuUsed(cgroup model.CgroupID) map[*node]float64 {
 		w.used = w.ticks
 		for _, ch := range w.charges[w.index(usedSpan):] {
 			for _, used := range ch.cpuNS {
-				n := w.table.answers(used.by)
+				n := used.by.alive()
 				if n != nil && n.Cgroup != used.by.Cgroup {
 					n = w.table.restOf(used.by.Cgroup) // whose CPU time it was
 				}

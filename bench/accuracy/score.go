@@ -105,10 +105,10 @@ func judge(s scenario, sc scene, all []model.Incident) verdict {
 			v.rank = 1 + slices.IndexFunc(in.Contributors, func(c model.Contributor) bool { return c.Cgroup == in.Culprit.Cgroup })
 		}
 	}
-	if v.found != nil && v.rank != 1 {
-		above := v.found.Contributors[:max(0, v.rank-1)]
-		if v.rank == 0 { // it is not among them
-			above = v.found.Contributors
+	if v.found != nil {
+		above := v.found.Contributors // all, where it is not among them
+		if v.rank > 0 {
+			above = above[:v.rank-1]
 		}
 		innocent := func(c model.Contributor) bool {
 			name, own := strings.CutPrefix(c.Cgroup, sc.path+"/")
@@ -117,8 +117,6 @@ func judge(s scenario, sc scene, all []model.Incident) verdict {
 		if i := slices.IndexFunc(above, innocent); i >= 0 {
 			v.wrongs = append(v.wrongs, fmt.Sprintf("%s is right, and %s is ranked above it", describe(v.found, sc), above[i].Cgroup))
 		}
-	}
-	if v.found != nil {
 		for _, name := range s.victims {
 			if !named[name] {
 				v.unnamed = append(v.unnamed, fmt.Sprintf("%s is a victim and is not named", name))
