@@ -83,6 +83,15 @@ func newShopper(t *testing.T, source, dir string) *onDisk {
 	return s
 }
 
+// newTrier is one that tries new sets beside the one in force, and whose server does not answer.
+func newTrier(t *testing.T, dir string) *onDisk {
+	s := newShopper(t, "http://bundles.invalid/b", dir)
+	s.conf.now.Mode, s.conf.now.Policies.Shadow = model.DryRun, config.Duration(time.Minute)
+	s.bundled.of = s.conf.now.Policies.Bundle
+	s.bundled.recall()
+	return s
+}
+
 func TestABundleIsFetchedAgainWhenItIsAnotherAndOutlivesAStartWithoutTheServer(t *testing.T) {
 	stock := &shop{}
 	stock.set(archiveOf(t, "r1", freezeTree), `"1"`, false)
@@ -137,14 +146,7 @@ func TestABundleIsFetchedAgainWhenItIsAnotherAndOutlivesAStartWithoutTheServer(t
 func (s *onDisk) is() api.Policies { return (*view)(s.Daemon).policies() }
 
 func TestTheRevisionIsThatOfTheBundleInForce(t *testing.T) {
-	start := func(dir string) *onDisk {
-		s := newShopper(t, "http://bundles.invalid/b", dir)
-		s.conf.now.Mode, s.conf.now.Policies.Shadow = model.DryRun, config.Duration(time.Minute)
-		s.bundled.of = s.conf.now.Policies.Bundle
-		s.bundled.recall()
-		return s
-	}
-	s := start(t.TempDir())
+	s := newTrier(t, t.TempDir())
 	check := func(when, want string) {
 		t.Helper()
 		hash := s.shelf.inForce().Hash()
@@ -163,7 +165,7 @@ func TestTheRevisionIsThatOfTheBundleInForce(t *testing.T) {
 	before := s.shelf.inForce().Hash()
 	load("r3", freezeTree+"\n# another\n")
 	check("while another is on trial", "r2")
-	s = start(s.memory.dir)
+	s = newTrier(t, s.memory.dir)
 	s.loadPolicies()
 	check("after a restart", "r2")
 	if _, err := s.promote("", "a test"); err != nil {

@@ -181,17 +181,7 @@ func (m *memory) keepTrial(t *keptTrial) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.trial = t
-	if m.dir == "" {
-		return nil
-	}
-	name := filepath.Join(m.dir, trialFile)
-	if t == nil {
-		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("forget the trial: %w", err)
-		}
-		return nil
-	}
-	return m.writeTrial(name)
+	return m.writeTrial()
 }
 
 // keepSeen adds what a trial has seen, if it is the one that is kept: it may have ended meanwhile.
@@ -202,13 +192,21 @@ func (m *memory) keepSeen(hash string, seen *judge.TrialSeen) error {
 		return nil
 	}
 	m.trial.Seen = seen
+	return m.writeTrial()
+}
+
+// writeTrial has on the disk what is kept.
+func (m *memory) writeTrial() error {
 	if m.dir == "" {
 		return nil
 	}
-	return m.writeTrial(filepath.Join(m.dir, trialFile))
-}
-
-func (m *memory) writeTrial(name string) error {
+	name := filepath.Join(m.dir, trialFile)
+	if m.trial == nil {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("forget the trial: %w", err)
+		}
+		return nil
+	}
 	text, err := json.Marshal(m.trial)
 	if err == nil {
 		err = m.write(name, text)

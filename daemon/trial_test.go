@@ -370,14 +370,7 @@ func TestFilesThatCannotBeLoadedDoNotPutInForceWhatWasOnTrialOnceTheyAreMended(t
 }
 
 func TestAnEndWhileABundleIsKeptPutsNothingInForceThatIsOnTrial(t *testing.T) {
-	start := func(dir string) *onDisk {
-		s := newShopper(t, "http://bundles.invalid/b", dir)
-		s.conf.now.Mode, s.conf.now.Policies.Shadow = model.DryRun, config.Duration(time.Minute)
-		s.bundled.of = s.conf.now.Policies.Bundle
-		s.bundled.recall()
-		return s
-	}
-	s := start(t.TempDir())
+	s := newTrier(t, t.TempDir())
 	var ends []string // what was on the disk, had it ended then
 	end := func() {
 		dir := t.TempDir()
@@ -401,7 +394,7 @@ func TestAnEndWhileABundleIsKeptPutsNothingInForceThatIsOnTrial(t *testing.T) {
 		t.Errorf("it could end %d times, want 16", len(ends))
 	}
 	for i, dir := range ends {
-		again := start(dir)
+		again := newTrier(t, dir)
 		again.loadPolicies()
 		if set := again.shelf.inForce(); set != nil && set.Hash() != s.shelf.inForce().Hash() {
 			t.Errorf("after end %d: %+v", i, again.is())

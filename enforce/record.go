@@ -89,14 +89,15 @@ var recordFreeze = regexp.MustCompile(`"action"\s*:\s*\{\s*"kind"\s*:\s*"freeze"
 // read, and whether these are all. None of them can do harm: an undo compares first, and only
 // ever loosens.
 func salvageLimits(b []byte) (writes []model.FileWrite, all bool) {
+	freeze := recordFreeze.Match(b)
 	at := recordWrites.FindIndex(b)
 	if at == nil {
-		return nil, recordFreeze.Match(b)
+		return nil, freeze
 	}
 	all = true
 	dec := json.NewDecoder(bytes.NewReader(b[at[1]-1:]))
 	if _, err := dec.Token(); err != nil {
-		return nil, recordFreeze.Match(b)
+		return nil, freeze
 	}
 	for dec.More() {
 		var w model.FileWrite
@@ -114,7 +115,7 @@ func salvageLimits(b []byte) (writes []model.FileWrite, all bool) {
 	if _, err := dec.Token(); err != nil { // the bracket that ends them
 		all = false
 	}
-	return writes, all || recordFreeze.Match(b)
+	return writes, all || freeze
 }
 
 // salvage finds out of a record that is cut off, spoilt or of another version which

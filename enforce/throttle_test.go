@@ -124,21 +124,26 @@ func TestAThrottleOfAKilledEnforcerIsUndone(t *testing.T) {
 	w.close()
 }
 
+// cutRecord has the record of a lease break off before that.
+func (w *world) cutRecord(id, upTo string) {
+	w.t.Helper()
+	name := filepath.Join(w.state, "leases", activeDir, id+suffix)
+	b, err := os.ReadFile(name)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(name, b[:strings.Index(string(b), upTo)], 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func TestAThrottleWhoseRecordIsSpoiltIsUndone(t *testing.T) {
 	w := newWorld(t)
 	e := w.open()
 	_, d := w.limited("/a", 100)
 	e.Propose(t.Context(), d)
 	w.crash()
-	name := filepath.Join(w.state, "leases", activeDir, d.ID+suffix)
-	b, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cut := strings.Index(string(b), `"created_at"`)
-	if err := os.WriteFile(name, b[:cut], 0o600); err != nil {
-		t.Fatal(err)
-	}
+	w.cutRecord(d.ID, `"created_at"`)
 	e = w.open()
 	if _, err := e.Recover(t.Context()); err == nil || !strings.Contains(err.Error(), "/a") {
 		t.Errorf("the recovery says %v", err)
@@ -164,16 +169,9 @@ func TestLimitsWhosePartOfTheRecordIsLostAreSaid(t *testing.T) {
 		_, d := w.limited("/a", 100)
 		e.Propose(t.Context(), d)
 		w.crash()
-		name := filepath.Join(w.state, "leases", activeDir, d.ID+suffix)
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(name, b[:strings.Index(string(b), c.upTo)], 0o600); err != nil {
-			t.Fatal(err)
-		}
+		w.cutRecord(d.ID, c.upTo)
 		e = w.open()
-		_, err = e.Recover(t.Context())
+		_, err := e.Recover(t.Context())
 		if err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), c.not) {
 			t.Errorf("cut at %s: the recovery says %v", c.upTo, err)
 		}

@@ -3,6 +3,7 @@ package host
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"path/filepath"
 
 	"github.com/breakerd/breakerd/model"
@@ -111,16 +112,27 @@ func tighter[T uint64 | float64](a, b T) T {
 // above adds what the ancestors do to a cgroup: a quota or a limit anywhere above holds a
 // task as well as its own. The root has none.
 func (c *cgroup) above(path string, detail *model.CgroupDetail, whole bool) error {
-	up := ""
-	for dir := parent(path); dir != "/"; dir = parent(dir) {
-		up += "../"
-		ancestor := &cgroup{fd: c.fd, up: up, dir: filepath.Join(c.dir, up)}
-		if err := ancestor.hold(detail, whole); err != nil {
+	for level := range c.lineage(path) {
+		if level == c {
+			continue
+		}
+		if err := level.hold(detail, whole); err != nil {
 			return err
 		}
-		c.lacking = c.lacking || ancestor.lacking
 	}
 	return nil
+}
+
+// lineage is a cgroup and those above it, but for the root. What any of them lacks, it lacks.
+func (c *cgroup) lineage(path string) iter.Seq[*cgroup] {
+	return func(yield func(*cgroup) bool) {
+		level, up := c, ""
+		for dir := filepath.Clean("/" + path); dir != "/" && yield(level); dir = parent(dir) {
+			c.lacking = c.lacking || level.lacking
+			up += "../"
+			level = &cgroup{fd: c.fd, up: up, dir: filepath.Join(c.dir, up)}
+		}
+	}
 }
 
 func (c *cgroup) hold(detail *model.CgroupDetail, whole bool) error {

@@ -1,7 +1,6 @@
 package host
 
 import (
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,20 +18,17 @@ func (r Reader) CPUWeights(path string) ([]uint32, error) {
 	defer c.close()
 
 	var weights []uint32
-	set, up := false, ""
-	for dir := filepath.Clean("/" + path); dir != "/"; dir = parent(dir) {
-		level := &cgroup{fd: c.fd, up: up, dir: filepath.Join(r.CgroupRoot, dir)}
+	set := false
+	for level := range c.lineage(path) {
 		weight, err := readOptional(level, "cpu.weight", parseCPUWeight)
 		if err != nil {
 			return nil, err
 		}
-		c.lacking = c.lacking || level.lacking
 		if weight == nil {
 			weight = new(uint32(model.DefaultCPUWeight))
 		}
 		set = set || *weight != model.DefaultCPUWeight
 		weights = append(weights, *weight)
-		up += "../"
 	}
 	switch {
 	case c.lacking && !c.alive():

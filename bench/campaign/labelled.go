@@ -149,7 +149,7 @@ func (l *lane) strike(ctx context.Context, c *group, label string, b blow, all *
 	var since time.Time
 	if b.at == "breakerd" {
 		since, err = l.strikeBreakerd(ctx, d, e, b.act)
-	} else if err = l.strikeEnforcer(ctx, e, b.act); err == nil {
+	} else if err = l.hit(ctx, e, b.act); err == nil {
 		since, err = afterStop(e, b.act, standing)
 	}
 	if err != nil {
@@ -196,20 +196,20 @@ func (l *lane) overwrite(ctx context.Context, c *group) error {
 	return os.WriteFile(c.dir+"/"+file, []byte(c.original[file]), 0)
 }
 
-// strikeEnforcer ends the enforcer, or has it stand still: from then on it neither holds
+// hit ends a program, or has it stand still: from then on an enforcer neither holds
 // nor lets go of anything, so that what is held can be looked at.
-func (l *lane) strikeEnforcer(ctx context.Context, e *disposable.Program, a act) error {
+func (l *lane) hit(ctx context.Context, p *disposable.Program, a act) error {
 	switch a {
 	case kill:
-		return send(e, syscall.SIGKILL)
+		return send(p, syscall.SIGKILL)
 	case oom:
-		return l.outOfMemory(ctx, e)
+		return l.outOfMemory(ctx, p)
 	}
 	// One that stands still already is none the worse for it.
-	if err := send(e, syscall.SIGSTOP); err != nil {
+	if err := send(p, syscall.SIGSTOP); err != nil {
 		return err
 	}
-	return stopped(ctx, e)
+	return stopped(ctx, p)
 }
 
 // afterStop does to an enforcer that was stopped what comes then; one that goes on stands still
@@ -230,14 +230,7 @@ func afterStop(e *disposable.Program, a act, long time.Duration) (since time.Tim
 // strikeBreakerd does it to breakerd while the enforcer stands at a moment, and has the
 // enforcer go on. From the end of the heartbeat on the time counts.
 func (l *lane) strikeBreakerd(ctx context.Context, d, e *disposable.Program, a act) (since time.Time, err error) {
-	switch a {
-	case kill:
-		err = send(d, syscall.SIGKILL)
-	case oom:
-		err = l.outOfMemory(ctx, d)
-	case stopCont:
-		err = errors.Join(send(d, syscall.SIGSTOP), stopped(ctx, d))
-	}
+	err = l.hit(ctx, d, a)
 	since = time.Now().Add(heartbeat)
 	return since, errors.Join(err, send(e, syscall.SIGCONT))
 }

@@ -56,7 +56,7 @@ func (l *lane) enforcers(ctx context.Context, acts []act, t *tally) error {
 			}
 		}()
 		time.Sleep(rand.N(window))
-		err := l.strikeEnforcer(ctx, e, a)
+		err := l.hit(ctx, e, a)
 		struck()
 		dirty := l.differs() != ""
 		var since time.Time
@@ -219,14 +219,7 @@ func (l *lane) strikeRealBreakerd(ctx context.Context, c *group, d *disposable.P
 		}
 	}
 	time.Sleep(rand.N(200 * time.Millisecond))
-	switch a {
-	case kill:
-		err = send(d, syscall.SIGKILL)
-	case oom:
-		err = l.outOfMemory(ctx, d)
-	default:
-		err = errors.Join(send(d, syscall.SIGSTOP), stopped(ctx, d))
-	}
+	err = l.hit(ctx, d, a)
 	since := time.Now().Add(heartbeat)
 	if err != nil {
 		return 0, false, err

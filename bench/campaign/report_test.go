@@ -98,7 +98,7 @@ func TestWhoIsStoppedStandsStill(t *testing.T) {
 	defer send(p, syscall.SIGKILL)
 	l := &lane{}
 	for _, a := range []act{stopCont, stopKill} {
-		if err := l.strikeEnforcer(t.Context(), p, a); err != nil {
+		if err := l.hit(t.Context(), p, a); err != nil {
 			t.Fatal(err)
 		}
 		if fields, err := stat(fmt.Sprintf("/proc/%d", p.PID())); err != nil || fields[0] != "T" {
