@@ -317,7 +317,7 @@ func TestAForkStormBesideAShellIsMovedApartOnTheRealKernel(t *testing.T) {
 	g := kerneltest.ScratchCgroup(t)
 	shell := g.Start("sh", "-c", "while :; do sleep 0.01; done")
 	time.Sleep(20 * time.Millisecond) // start times are in ticks of 10 ms
-	storm := g.Start("setsid", "sh", "-c", `while :; do (sleep 0.3 & sleep 0.1 & wait) & sleep 0.005; done`)
+	storm := g.Start("setsid", "sh", "-c", `while :; do (sleep 1 & sleep 0.1 & wait) & sleep 0.005; done`)
 	eventually(t, "a storm", func() bool { return len(g.PIDs()) > 30 })
 	d := about(t, g, "fs-1-1", storm.Process.Pid, time.Minute)
 	d.Target.Outside = 1
