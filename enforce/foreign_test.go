@@ -118,7 +118,7 @@ var foreignCases = []foreignCase{
 		name: "a fork bomb, whose processes are killed while they stand still", from: "test_freezer.c forkbomb; freeze_kill_thaw.sh",
 		set: func(s *scene) model.Decision {
 			kerneltest.Require(s, kerneltest.Kill)
-			d := s.tree(s.g, `while :; do (sleep 0.3 & sleep 0.1 & wait) & sleep 0.01; done`)
+			d := s.tree(s.g, `while :; do (sleep 1 & sleep 0.1 & wait) & sleep 0.01; done`)
 			eventually(s, "a storm", func() bool { return len(s.g.PIDs()) > 20 })
 			return d
 		},

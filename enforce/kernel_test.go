@@ -86,7 +86,7 @@ func eventually(t testing.TB, what string, f func() bool) {
 func TestAForkStormIsFrozenAndThawedOnTheRealKernel(t *testing.T) {
 	e, _ := kernelEngine(t, model.Enforce)
 	g := kerneltest.ScratchCgroup(t)
-	storm := g.Start("sh", "-c", `while :; do (sleep 0.3 & sleep 0.1 & wait) & sleep 0.01; done`)
+	storm := g.Start("sh", "-c", `while :; do (sleep 1 & sleep 0.1 & wait) & sleep 0.01; done`)
 	eventually(t, "a storm", func() bool { return len(g.PIDs()) > 20 })
 	began := time.Now()
 	out := e.Propose(t.Context(), about(t, g, "fs-1-1", storm.Process.Pid, 300*time.Millisecond))
