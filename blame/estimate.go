@@ -172,8 +172,9 @@ func (e estimated) done() *Shares {
 }
 
 // OverIO divides the growth of each cgroup's own io.pressure (some) within the samples
-// from the given one on, by whose requests the devices worked on while it stalled. The
-// devices are not told apart. More than they were held is unknown; so is everything where
+// from the given one on, by whose requests the devices worked on while it stalled. Of several
+// devices each has the part in which the victim's own requests were at it: who fills another
+// disk keeps it from nothing. More than they were held is unknown; so is everything where
 // the victim had no request at a device itself, and what an io.max made it wait for.
 func OverIO(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
 	sp := spanOf(samples, from)
@@ -202,40 +203,78 @@ func OverIO(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
 	return victims
 }
 
+// atDevice is whose requests were at a device, as a victim sees it.
+type atDevice struct {
+	self, kernel, unclear uint64
+	others                map[model.CgroupID]uint64
+}
+
 // divideIO divides what a victim stalled between two samples.
 func (sp *span) divideIO(e estimated, ns uint64, after, until int) {
-	held := make(map[model.CgroupID]uint64)
-	var self, all, unclear uint64
-	for _, s := range sp.samples[after+1 : until+1] {
-		for j := range s.Cgroups {
-			c := &s.Cgroups[j]
-			if c.IOHeldNS == 0 {
-				continue
+	devices := make(map[string]*atDevice)
+	for i := after + 1; i <= until; i++ {
+		for _, h := range holdsOf(sp.samples[i-1], sp.samples[i]) {
+			d := devices[h.Device]
+			if d == nil {
+				d = &atDevice{others: make(map[model.CgroupID]uint64)}
+				devices[h.Device] = d
 			}
-			all = plus(all, c.IOHeldNS)
 			switch {
-			case c.ID == e.Victim || within(sp.paths[c.ID], sp.paths[e.Victim]) && sp.paths[e.Victim] != "":
-				self = plus(self, c.IOHeldNS)
-			case sp.kin(c.ID, e.Victim):
-				unclear = plus(unclear, c.IOHeldNS)
+			case h.By == model.ByKernel:
+				d.kernel = plus(d.kernel, h.NS)
+			case h.Cgroup == e.Victim || within(sp.paths[h.Cgroup], sp.paths[e.Victim]) && sp.paths[e.Victim] != "":
+				d.self = plus(d.self, h.NS)
+			case sp.kin(h.Cgroup, e.Victim):
+				d.unclear = plus(d.unclear, h.NS)
 			default:
-				held[c.ID] = plus(held[c.ID], c.IOHeldNS)
+				d.others[h.Cgroup] = plus(d.others[h.Cgroup], h.NS)
 			}
 		}
 	}
-	kernel := less(sp.samples[until].Host.KernelIOHeldNS, sp.samples[after].Host.KernelIOHeldNS)
-	all = plus(all, kernel)
-	if self == 0 {
-		e.UnknownNS += ns // it waited for something else, such as somebody's journal
-		return
+	// How long it stalled for each device nobody says: so long as its requests were there.
+	stalled := make(map[string]*uint64)
+	var parts []weight
+	for name, d := range devices {
+		if d.self > 0 {
+			stalled[name] = new(uint64)
+			parts = append(parts, weight{stalled[name], d.self})
+		}
+	}
+	e.divide(ns, parts) // all is unknown where it waited for something else, such as somebody's journal
+	for name, ns := range stalled {
+		e.divideDevice(*ns, devices[name])
+	}
+}
+
+// divideDevice divides what a victim stalled for one device.
+func (e estimated) divideDevice(ns uint64, d *atDevice) {
+	weights := []weight{{&e.SelfNS, d.self}, {&e.KernelNS, d.kernel}, {&e.UnknownNS, d.unclear}}
+	all := plus(plus(d.self, d.kernel), d.unclear)
+	for id, by := range d.others {
+		weights = append(weights, weight{e.part(id), by})
+		all = plus(all, by)
 	}
 	covered := min(ns, all)
 	e.UnknownNS += ns - covered
-	weights := []weight{{&e.SelfNS, self}, {&e.KernelNS, kernel}, {&e.UnknownNS, unclear}}
-	for id, by := range held {
-		weights = append(weights, weight{e.part(id), by})
-	}
 	e.divide(covered, weights)
+}
+
+// holdsOf are who held which device in a sample. Where the devices were not told apart, as in
+// recordings of before they were, they are one.
+func holdsOf(before, s *model.Sample) []model.IOHold {
+	if len(s.IOHolds) > 0 {
+		return s.IOHolds
+	}
+	var holds []model.IOHold
+	for i := range s.Cgroups {
+		if c := &s.Cgroups[i]; c.IOHeldNS > 0 {
+			holds = append(holds, model.IOHold{By: model.ByCgroup, Cgroup: c.ID, NS: c.IOHeldNS})
+		}
+	}
+	if kernel := less(s.Host.KernelIOHeldNS, before.Host.KernelIOHeldNS); kernel > 0 {
+		holds = append(holds, model.IOHold{By: model.ByKernel, NS: kernel})
+	}
+	return holds
 }
 
 // plus adds without overflowing.

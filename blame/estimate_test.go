@@ -21,6 +21,11 @@ func cg(id model.CgroupID, path string, held uint64, d *model.CgroupDetail) mode
 	return model.CgroupSample{ID: id, Path: path, IOHeldNS: held, Detail: d}
 }
 
+// at is how long somebody's requests were at a device.
+func at(device string, id model.CgroupID, ns uint64) model.IOHold {
+	return model.IOHold{Device: device, By: model.ByCgroup, Cgroup: id, NS: ns}
+}
+
 func ioAt(us uint64) *model.CgroupDetail {
 	return &model.CgroupDetail{Pressure: &model.Pressure{IO: model.Stall{SomeUS: us}}}
 }
@@ -77,6 +82,32 @@ func TestOverIO(t *testing.T) {
 				{Cgroups: []model.CgroupSample{cg(1, "/a/b/c", 50*ms, nil), cg(2, "/a", 20*ms, nil), cg(3, "", 20*ms, nil), cg(hog, "/a/bc", 10*ms, nil), cg(victim, "/a/b", 0, ioAt(100_000))}},
 			},
 			want: &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 10 * ms}}, SelfNS: 50 * ms, UnknownNS: 40 * ms},
+		},
+		{
+			name: "who fills another disk keeps it from nothing",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{cg(victim, "/victim", 0, ioAt(0)), cg(hog, "/hog", 0, nil), cg(other, "/other", 0, nil)}},
+				{
+					Cgroups: []model.CgroupSample{cg(hog, "", 900*ms, nil), cg(other, "", 30*ms, nil), cg(victim, "", 10*ms, ioAt(40_000))},
+					IOHolds: []model.IOHold{at("8:0", hog, 900*ms), at("8:16", other, 30*ms), at("8:16", victim, 10*ms)},
+				},
+			},
+			want: &Shares{WaitNS: 40 * ms, Neighbours: []Neighbour{{other, 30 * ms}}, SelfNS: 10 * ms},
+		},
+		{
+			name: "a stall is divided among disks by the victim's own requests, and then by everybody's",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{cg(victim, "/victim", 0, ioAt(0)), cg(hog, "/hog", 0, nil), cg(other, "/other", 0, nil)}},
+				{
+					Cgroups: []model.CgroupSample{cg(victim, "", 40*ms, ioAt(100_000))},
+					IOHolds: []model.IOHold{
+						at("8:0", hog, 90*ms), at("8:0", victim, 10*ms), {Device: "8:0", By: model.ByKernel, NS: 100 * ms},
+						at("8:16", other, 30*ms), at("8:16", victim, 30*ms),
+					},
+				},
+			},
+			// 25 ms for the first, of whose time it had 5 %, and 75 for the second, which was held for 60.
+			want: &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{other, 30 * ms}, {hog, 11_250_000}}, SelfNS: 31_250_000, KernelNS: 12_500_000, UnknownNS: 15 * ms},
 		},
 		{
 			name: "what was held before the span is not of it",
@@ -243,6 +274,13 @@ func TestEstimatedSharesAlwaysAddUp(t *testing.T) {
 					c.Detail = d
 				}
 				s.Cgroups = append(s.Cgroups, c)
+			}
+			for range rng.IntN(8) {
+				h := at([]string{"", "8:0", "8:16"}[rng.IntN(3)], model.CgroupID(rng.IntN(len(paths)+1)), number())
+				if rng.IntN(5) == 0 {
+					h.By, h.Cgroup = model.ByKernel, 0
+				}
+				s.IOHolds = append(s.IOHolds, h)
 			}
 			samples = append(samples, s)
 		}

@@ -36,6 +36,7 @@ type Collector struct {
 	known    map[model.ProcID]*knownProcess
 
 	kernelIOHeldNS uint64 // since the programs were attached
+	ioDone         bool   // a device was done with requests in this tick
 
 	lastCgroups, lastWaits int // how many grew in the last tick
 
@@ -161,6 +162,9 @@ func (c *Collector) Collect(s *model.Sample, scan bool) error {
 	if err := c.collectCounts(s); err != nil {
 		return err
 	}
+	if err := c.collectHolds(s); err != nil {
+		return err
+	}
 	if err := c.collectLost(s); err != nil {
 		return err
 	}
@@ -236,7 +240,9 @@ func (c *Collector) collectCounts(s *model.Sample) error {
 	// About as many as in the last tick.
 	s.Cgroups = make([]model.CgroupSample, 0, c.lastCgroups+c.lastCgroups/8)
 	s.Waits = make([]model.Wait, 0, c.lastWaits+c.lastWaits/8)
+	c.ioDone = false
 	err := c.cgroups.growth(func(id uint64, n collectorCgroupCounts) {
+		c.ioDone = c.ioDone || n.IoHeld > 0
 		if id == kernelID {
 			c.kernelIOHeldNS += n.IoHeld
 			return
@@ -281,6 +287,28 @@ func (c *Collector) collectCounts(s *model.Sample) error {
 		return cmp.Or(cmp.Compare(a.By, b.By), cmp.Compare(a.Offender, b.Offender))
 	})
 	return nil
+}
+
+// collectHolds tells the devices apart, in a tick in which one was done with anything: what
+// ends between the two looks is told in the next.
+func (c *Collector) collectHolds(s *model.Sample) error {
+	if !c.ioDone {
+		return nil
+	}
+	err := c.io.holds.each(func(cell ioHoldCell, ns uint64) {
+		h := model.IOHold{By: model.ByCgroup, Cgroup: model.CgroupID(cell.Cgroup), NS: ns}
+		if cell.Cgroup == kernelID {
+			h.By, h.Cgroup = model.ByKernel, 0
+		}
+		if cell.Device != 0 {
+			h.Device = fmt.Sprintf("%d:%d", cell.Device>>20, cell.Device&(1<<20-1))
+		}
+		s.IOHolds = append(s.IOHolds, h)
+	})
+	slices.SortFunc(s.IOHolds, func(a, b model.IOHold) int {
+		return cmp.Or(cmp.Compare(a.Device, b.Device), cmp.Compare(a.By, b.By), cmp.Compare(a.Cgroup, b.Cgroup))
+	})
+	return err
 }
 
 func (c *Collector) collectLost(s *model.Sample) error {

@@ -75,6 +75,13 @@ struct wait_cell {
 	__u64 victim;
 };
 
+/* Whose requests were at which block device. */
+struct hold_cell {
+	__u64 cgroup;
+	__u32 device; /* as the kernel keeps it: its major number << 20, and its minor one. 0: not known */
+	__u32 reserved;
+};
+
 enum lost_kind {
 	LOST_EVENTS,
 	LOST_CELLS,

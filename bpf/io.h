@@ -7,7 +7,8 @@
  * its request, or (block_bio_complete) by a device that makes no requests, such as a
  * device mapper's.
  * block_rq_issue says when the device was given the request that the bio became part of,
- * block_rq_complete when the device was done.
+ * block_rq_complete when the device was done. Each disk is counted for itself: who fills one
+ * keeps nobody waiting who uses another.
  *
  * A kernel thread works for somebody else. Where the io controller is of cgroup2, writeback
  * tells for whom (bio->bi_blkg); else it is the kernel's, and nobody's.
@@ -59,11 +60,23 @@ struct bio {
 };
 
 struct request {
+	struct request_queue *q;
 	unsigned int cmd_flags;
 	struct bio *bio;
 };
 
-struct request_queue;
+struct gendisk {
+	int major;
+	int first_minor;
+};
+
+struct request_queue {
+	struct gendisk *disk; /* since 5.15 */
+};
+
+struct request___until_5_16 {
+	struct gendisk *rq_disk;
+};
 
 #pragma clang attribute pop
 
@@ -80,6 +93,29 @@ struct {
 	__type(key, __u64);
 	__type(value, struct bio_owner);
 } bios SEC(".maps");
+
+/* Who held which device, since the table was last emptied: drained like the blame matrix. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct hold_cell);
+	__type(value, __u64);
+} holds SEC(".maps");
+
+/* The whole disk that a request is for. */
+static __always_inline __u32 device_of(struct request *rq)
+{
+	struct request___until_5_16 *old = (void *)rq;
+	struct gendisk *disk = NULL;
+
+	if (bpf_core_field_exists(rq->q->disk))
+		disk = BPF_CORE_READ(rq, q, disk);
+	else if (bpf_core_field_exists(old->rq_disk))
+		disk = BPF_CORE_READ(old, rq_disk);
+	if (!disk)
+		return 0;
+	return (__u32)BPF_CORE_READ(disk, major) << 20 | BPF_CORE_READ(disk, first_minor);
+}
 
 /* The cgroup for which a kernel thread submits. */
 static __always_inline __u64 beneficiary(struct bio *bio)
@@ -164,8 +200,19 @@ int BPF_PROG(on_rq_issue_until_5_10, struct request_queue *q, struct request *rq
 	return issued(rq);
 }
 
-static __noinline int hold(__u64 cgroup, __u64 held, __u64 bytes, __u64 requests)
+static __noinline int hold(__u64 cgroup, __u32 device, __u64 held, __u64 bytes, __u64 requests)
 {
+	struct hold_cell cell = {.cgroup = cgroup, .device = device};
+	__u64 *at = bpf_map_lookup_elem(&holds, &cell);
+	if (at)
+		__sync_fetch_and_add(at, held);
+	else if (bpf_map_update_elem(&holds, &cell, &held, BPF_NOEXIST)) {
+		at = bpf_map_lookup_elem(&holds, &cell); /* another CPU was first, or the table is full */
+		if (at)
+			__sync_fetch_and_add(at, held);
+		else
+			count_lost(LOST_CELLS);
+	}
 	struct cgroup_counts *c = counts_of(cgroup);
 	if (c) {
 		__sync_fetch_and_add(&c->io_held, held);
@@ -190,6 +237,7 @@ int BPF_PROG(on_rq_complete, struct request *rq, int error, unsigned int nr_byte
 	__u64 now = bpf_ktime_get_ns(), since = owner->issued ? owner->issued : owner->queued;
 	__u64 held = since < now ? now - since : 0;
 	__u64 whole = nr_bytes, left = nr_bytes, cgroup = owner->cgroup;
+	__u32 device = device_of(rq);
 	bool data = (rq->cmd_flags & REQ_OP_MASK) <= REQ_OP_WRITE;
 
 	/* A bio that is not done yet is still needed, for the rest of the request. */
@@ -197,7 +245,7 @@ int BPF_PROG(on_rq_complete, struct request *rq, int error, unsigned int nr_byte
 		__u64 key = (__u64)bio;
 		if (bio->bi_iter.bi_size <= whole)
 			bpf_map_delete_elem(&bios, &key);
-		return hold(cgroup, held, data ? whole : 0, 1);
+		return hold(cgroup, device, held, data ? whole : 0, 1);
 	}
 
 	/* Merged of several bios, of different owners now and then: each has held the device
@@ -211,7 +259,7 @@ int BPF_PROG(on_rq_complete, struct request *rq, int error, unsigned int nr_byte
 		if (owner)
 			cgroup = owner->cgroup;
 		bpf_map_delete_elem(&bios, &key);
-		hold(cgroup, whole ? held * size / whole : 0, data ? size : 0, requests);
+		hold(cgroup, device, whole ? held * size / whole : 0, data ? size : 0, requests);
 		requests = 0;
 		left -= size;
 		bio = bio->bi_next;
@@ -219,7 +267,7 @@ int BPF_PROG(on_rq_complete, struct request *rq, int error, unsigned int nr_byte
 			break;
 	}
 	if (left)
-		hold(cgroup, held * left / whole, data ? left : 0, requests);
+		hold(cgroup, device, held * left / whole, data ? left : 0, requests);
 	return 0;
 }
 

@@ -8,9 +8,17 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
+	"structs"
 
 	"github.com/cilium/ebpf"
 )
+
+type ioHoldCell struct {
+	_        structs.HostLayout
+	Cgroup   uint64
+	Device   uint32
+	Reserved uint32
+}
 
 // Names of all BPF objects in the ELF.
 //
@@ -18,6 +26,7 @@ import (
 const (
 	ioMapBios                = "bios"
 	ioMapCgroups             = "cgroups"
+	ioMapHolds               = "holds"
 	ioMapLost                = "lost"
 	ioProgOnBioComplete      = "on_bio_complete"
 	ioProgOnBioQueue         = "on_bio_queue"
@@ -83,6 +92,7 @@ type ioProgramSpecs struct {
 type ioMapSpecs struct {
 	Bios    *ebpf.MapSpec `ebpf:"bios"`
 	Cgroups *ebpf.MapSpec `ebpf:"cgroups"`
+	Holds   *ebpf.MapSpec `ebpf:"holds"`
 	Lost    *ebpf.MapSpec `ebpf:"lost"`
 }
 
@@ -114,6 +124,7 @@ func (o *ioObjects) Close() error {
 type ioMaps struct {
 	Bios    *ebpf.Map `ebpf:"bios"`
 	Cgroups *ebpf.Map `ebpf:"cgroups"`
+	Holds   *ebpf.Map `ebpf:"holds"`
 	Lost    *ebpf.Map `ebpf:"lost"`
 }
 
@@ -121,6 +132,7 @@ func (m *ioMaps) Close() error {
 	return _IoClose(
 		m.Bios,
 		m.Cgroups,
+		m.Holds,
 		m.Lost,
 	)
 }

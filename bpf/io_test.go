@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/breakerd/breakerd/internal/kerneltest"
+	"github.com/breakerd/breakerd/model"
 )
 
 // ioHelper reads or writes as many pieces of as many bytes as given, when told, past the
@@ -140,6 +142,126 @@ func TestBlockRequestsAreTheirSubmitters(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Two disks, each with a reader of its own and one that reads from both.
+func TestEachDeviceIsCountedForItself(t *testing.T) {
+	const pieces, size = 200, 64 << 10
+	number := make(map[string]string) // of a device, by its path
+	var disks []string
+	for range 2 {
+		path, dev := loopDevice(t, pieces*size)
+		number[path] = dev
+		disks = append(disks, path)
+	}
+	s := open(t, DefaultSizes)
+	readers := map[model.CgroupID]string{}
+	var all []*helperProc
+	for _, path := range disks {
+		g := kerneltest.ScratchCgroup(t)
+		readers[g.ID()] = number[path]
+		all = append(all, start(t, g, "io", "read", path, fmt.Sprint(pieces), fmt.Sprint(size)))
+	}
+	both := kerneltest.ScratchCgroup(t)
+	for _, path := range disks {
+		all = append(all, start(t, both, "io", "read", path, fmt.Sprint(pieces), fmt.Sprint(size)))
+	}
+	for _, h := range all {
+		h.ready()
+	}
+	s.collect(false)
+	started := make(map[model.CgroupID]uint64)
+	for id, g := range s.cgroups {
+		started[id] = g.IOHeldNS
+	}
+	for _, h := range all {
+		h.tell()
+	}
+	for _, h := range all {
+		h.ready()
+	}
+	held := make(map[model.CgroupID]map[string]uint64)
+	for range 2 { // what ended between the two looks of a tick is told in the next
+		for _, h := range s.collect(false).IOHolds {
+			if h.By != model.ByCgroup {
+				continue
+			}
+			if held[h.Cgroup] == nil {
+				held[h.Cgroup] = make(map[string]uint64)
+			}
+			held[h.Cgroup][h.Device] += h.NS
+		}
+	}
+	for id, device := range readers {
+		for _, other := range number {
+			if held[id][other] > 0 != (other == device) {
+				t.Errorf("the reader of %s held %v", device, held[id])
+			}
+		}
+	}
+	if got := held[both.ID()]; got[number[disks[0]]] == 0 || got[number[disks[1]]] == 0 {
+		t.Errorf("the reader of both held %v", got)
+	}
+	for id := range started {
+		if readers[id] == "" && id != both.ID() {
+			continue
+		}
+		devices, sum := held[id], uint64(0) // with what it read of its own program
+		for _, ns := range devices {
+			sum += ns
+		}
+		if whole := s.of(id).IOHeldNS - started[id]; sum != whole {
+			t.Errorf("cgroup %d held %v, and %d ns in all", id, devices, whole)
+		}
+	}
+	if s.lost.Cells != 0 {
+		t.Errorf("%d cells are lost", s.lost.Cells)
+	}
+}
+
+// loopDevice is a disk of that size in memory, and its number.
+func loopDevice(t testing.TB, size int64) (path, number string) {
+	t.Helper()
+	memory, err := unix.MemfdCreate("disk", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(memory)
+	if err := unix.Ftruncate(memory, size); err != nil {
+		t.Fatal(err)
+	}
+	_ = exec.Command("modprobe", "loop").Run() // it may be built in
+	control, err := unix.Open("/dev/loop-control", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal("loop devices:", err)
+	}
+	defer unix.Close(control)
+	for range 10 { // another may be as quick
+		n, err := unix.IoctlRetInt(control, unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			t.Fatal("a free loop device:", err)
+		}
+		path = fmt.Sprintf("/dev/loop%d", n)
+		loop, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(path, err)
+		}
+		if err := unix.IoctlSetInt(loop, unix.LOOP_SET_FD, memory); err != nil {
+			unix.Close(loop)
+			continue
+		}
+		t.Cleanup(func() {
+			_ = unix.IoctlSetInt(loop, unix.LOOP_CLR_FD, 0)
+			unix.Close(loop)
+		})
+		var st unix.Stat_t
+		if err := unix.Fstat(loop, &st); err != nil {
+			t.Fatal(err)
+		}
+		return path, fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))
+	}
+	t.Fatal("no loop device is to be had")
+	return "", ""
 }
 
 // leftOut is how often each io program was not run because an interrupt found it running.

@@ -91,7 +91,7 @@ func (w *window) feed(s *model.Sample) (broken bool) {
 	light := *s
 	if stopped {
 		// What was counted while the machine stood still is nobody's doing.
-		light.Cgroups, light.Waits = nil, nil
+		light.Cgroups, light.Waits, light.IOHolds = nil, nil, nil
 	}
 	light.Procs = model.ProcChanges{} // 1 MB each second at 20,000 processes, and in the table now
 	w.ticks++

@@ -151,7 +151,7 @@ func TestKill(t *testing.T) {
 	}
 	k := &killer{t: t, program: build(t), run: t.TempDir(), state: t.TempDir(), proposed: map[string]bool{}}
 	k.config = filepath.Join(t.TempDir(), "enforcer.yaml")
-	if err := os.WriteFile(k.config, []byte("rate:\n  per_target: {every: 1ms, burst: 1000}\n  overall: {every: 1ms, burst: 1000}\nreach: {leases: 10}\ncooldown: 0s\n"), 0o600); err != nil {
+	if err := os.WriteFile(k.config, []byte("rate:\n  per_target: {every: 1ms, burst: 1000}\n  overall: {every: 1ms, burst: 1000}\nreach: {leases: 10, processes_percent: 100}\ncooldown: 0s\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 4 {

@@ -176,7 +176,7 @@ const (
 // the detectors, which look back as far.
 func (s *Store) remember(sample *model.Sample) {
 	light := *sample
-	light.Procs, light.Waits = model.ProcChanges{}, nil
+	light.Procs, light.Waits, light.IOHolds = model.ProcChanges{}, nil, nil
 	if n := len(s.before); n > 0 && (s.before[n-1].BootNS >= sample.BootNS || s.before[n-1].Host.BootID != sample.Host.BootID) {
 		s.before = nil
 	}

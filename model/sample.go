@@ -16,6 +16,7 @@ type Sample struct {
 	Host     Host           `json:"host"`
 	Cgroups  []CgroupSample `json:"cgroups,omitempty"`
 	Waits    []Wait         `json:"waits,omitempty"`
+	IOHolds  []IOHold       `json:"io_holds,omitempty"`
 	Procs    ProcChanges    `json:"procs"`
 	Lost     Lost           `json:"lost"`
 }
@@ -132,6 +133,15 @@ type Wait struct {
 	Offender CgroupID   `json:"offender_id,omitempty"` // only where By is ByCgroup
 	Victim   CgroupID   `json:"victim_id"`
 	NS       uint64     `json:"ns"`
+}
+
+// IOHold is for how long the block requests of a cgroup were at a device that were done within
+// a tick, each request for itself. They add up to IOHeldNS of the cgroup.
+type IOHold struct {
+	Device string     `json:"device,omitempty"`    // of a whole disk, as in 8:0; "" where it is not known
+	By     WaitSource `json:"by"`                  // ByCgroup, or ByKernel where a request is nobody's
+	Cgroup CgroupID   `json:"cgroup_id,omitempty"` // only where By is ByCgroup
+	NS     uint64     `json:"ns"`
 }
 
 // WaitSource says what kind of thing was running meanwhile.
