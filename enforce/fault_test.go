@@ -208,7 +208,9 @@ func TestAPIDThatIsGivenOutAgainOnTheRealKernel(t *testing.T) {
 		e, _ := kernelEngine(t, model.Enforce)
 		g := kerneltest.ScratchCgroup(t)
 		d := about(t, g, "fs-1-1", g.Start("sleep", "600").Process.Pid, time.Minute)
-		replace(t, g, int(d.Target.Root.PID))
+		for !replace(t, g, int(d.Target.Root.PID)) {
+			d = about(t, g, "fs-1-1", g.Start("sleep", "600").Process.Pid, time.Minute)
+		}
 		if out := e.Propose(t.Context(), d); out.RefusedBy != "identity" || !strings.Contains(out.Reason, "another one") || g.Frozen() {
 			t.Errorf("got %+v", out)
 		}
@@ -216,13 +218,16 @@ func TestAPIDThatIsGivenOutAgainOnTheRealKernel(t *testing.T) {
 	t.Run("while its record is written", func(t *testing.T) {
 		e, _ := kernelEngine(t, model.Enforce)
 		g := kerneltest.ScratchCgroup(t)
-		d := about(t, g, "fs-1-1", g.Start("sleep", "600").Process.Pid, time.Minute)
-		e.at = func(point string) {
-			if point == "after record" {
-				replace(t, g, int(d.Target.Root.PID))
+		var out model.Outcome
+		for replaced := false; !replaced; {
+			d := about(t, g, "fs-1-1", g.Start("sleep", "600").Process.Pid, time.Minute)
+			e.at = func(point string) {
+				if point == "after record" {
+					replaced = replace(t, g, int(d.Target.Root.PID))
+				}
 			}
+			out = e.Propose(t.Context(), d)
 		}
-		out := e.Propose(t.Context(), d)
 		if out.RefusedBy != "identity" || g.Frozen() || strings.Contains(g.Read("cgroup.stat.local"), "frozen_usec") && g.Read("cgroup.stat.local") != "frozen_usec 0" {
 			t.Errorf("got %+v, %s", out, g.Read("cgroup.stat.local"))
 		}
@@ -266,8 +271,9 @@ func TestAPIDThatIsGivenOutAgainOnTheRealKernel(t *testing.T) {
 	})
 }
 
-// replace ends a process, and has others start in the cgroup until one has its pid.
-func replace(t *testing.T, g *kerneltest.Cgroup, pid int) {
+// replace ends a process, and has others start in the cgroup until one has its pid: not
+// where a thread of this test was given it, and keeps it.
+func replace(t *testing.T, g *kerneltest.Cgroup, pid int) (replaced bool) {
 	t.Helper()
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -277,10 +283,14 @@ func replace(t *testing.T, g *kerneltest.Cgroup, pid int) {
 	for range 1000 {
 		cmd := g.Start("sleep", "600")
 		if cmd.Process.Pid == pid {
-			return
+			return true
 		}
 		_ = cmd.Process.Kill()
 		eventually(t, strconv.Itoa(cmd.Process.Pid)+" is gone", func() bool { return unix.Kill(cmd.Process.Pid, 0) == unix.ESRCH })
 	}
+	if _, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", pid)); err == nil {
+		return false
+	}
 	t.Fatalf("the pid %d was not given out again", pid)
+	return false
 }
