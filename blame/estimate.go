@@ -39,6 +39,7 @@ type span struct {
 	readings map[model.CgroupID][]look // from the last before the span on
 	limits   map[model.CgroupID]limits
 	paths    map[model.CgroupID]string // nil until somebody stalled
+	disks    disks
 }
 
 // limits are what was seen of a cgroup's own, at any time: they are read less often than
@@ -203,78 +204,50 @@ func OverIO(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
 	return victims
 }
 
-// atDevice is whose requests were at a device, as a victim sees it.
-type atDevice struct {
-	self, kernel, unclear uint64
-	others                map[model.CgroupID]uint64
-}
-
 // divideIO divides what a victim stalled between two samples.
 func (sp *span) divideIO(e estimated, ns uint64, after, until int) {
-	devices := make(map[string]*atDevice)
-	for i := after + 1; i <= until; i++ {
-		for _, h := range holdsOf(sp.samples[i-1], sp.samples[i]) {
-			d := devices[h.Device]
-			if d == nil {
-				d = &atDevice{others: make(map[model.CgroupID]uint64)}
-				devices[h.Device] = d
-			}
-			switch {
-			case h.By == model.ByKernel:
-				d.kernel = plus(d.kernel, h.NS)
-			case h.Cgroup == e.Victim || within(sp.paths[h.Cgroup], sp.paths[e.Victim]) && sp.paths[e.Victim] != "":
-				d.self = plus(d.self, h.NS)
-			case sp.kin(h.Cgroup, e.Victim):
-				d.unclear = plus(d.unclear, h.NS)
-			default:
-				d.others[h.Cgroup] = plus(d.others[h.Cgroup], h.NS)
-			}
-		}
-	}
-	// How long it stalled for each device nobody says: so long as its requests were there.
+	sp.disks.tell(sp.samples)
+	at, together := sp.stoodAt(e.Victim)
 	stalled := make(map[string]*uint64)
 	var parts []weight
-	for name, d := range devices {
-		if d.self > 0 {
-			stalled[name] = new(uint64)
-			parts = append(parts, weight{stalled[name], d.self})
-		}
+	for disk, by := range at {
+		stalled[disk] = new(uint64)
+		parts = append(parts, weight{stalled[disk], by})
 	}
 	e.divide(ns, parts) // all is unknown where it waited for something else, such as somebody's journal
-	for name, ns := range stalled {
-		e.divideDevice(*ns, devices[name])
+	held := sp.disks.between(sp.samples, after, until, together)
+	for disk, ns := range stalled {
+		sp.divideDisk(e, *ns, held[disk])
 	}
 }
 
-// divideDevice divides what a victim stalled for one device.
-func (e estimated) divideDevice(ns uint64, d *atDevice) {
-	weights := []weight{{&e.SelfNS, d.self}, {&e.KernelNS, d.kernel}, {&e.UnknownNS, d.unclear}}
-	all := plus(plus(d.self, d.kernel), d.unclear)
-	for id, by := range d.others {
-		weights = append(weights, weight{e.part(id), by})
+// divideDisk divides what a victim stalled for one disk.
+func (sp *span) divideDisk(e estimated, ns uint64, d *diskUse) {
+	if d == nil { // it was done with nothing
+		e.UnknownNS += ns
+		return
+	}
+	all, self, unclear := d.kernel, uint64(0), uint64(0)
+	var weights []weight
+	for id, by := range d.by {
 		all = plus(all, by)
+		switch {
+		case sp.isPart(id, e.Victim):
+			self = plus(self, by)
+		case sp.kin(id, e.Victim):
+			unclear = plus(unclear, by)
+		default:
+			weights = append(weights, weight{e.part(id), by})
+		}
 	}
 	covered := min(ns, all)
 	e.UnknownNS += ns - covered
-	e.divide(covered, weights)
+	e.divide(covered, append(weights, weight{&e.SelfNS, self}, weight{&e.KernelNS, d.kernel}, weight{&e.UnknownNS, unclear}))
 }
 
-// holdsOf are who held which device in a sample. Where the devices were not told apart, as in
-// recordings of before they were, they are one.
-func holdsOf(before, s *model.Sample) []model.IOHold {
-	if len(s.IOHolds) > 0 {
-		return s.IOHolds
-	}
-	var holds []model.IOHold
-	for i := range s.Cgroups {
-		if c := &s.Cgroups[i]; c.IOHeldNS > 0 {
-			holds = append(holds, model.IOHold{By: model.ByCgroup, Cgroup: c.ID, NS: c.IOHeldNS})
-		}
-	}
-	if kernel := less(s.Host.KernelIOHeldNS, before.Host.KernelIOHeldNS); kernel > 0 {
-		holds = append(holds, model.IOHold{By: model.ByKernel, NS: kernel})
-	}
-	return holds
+// isPart says that a cgroup is the victim, or below it.
+func (sp *span) isPart(id, victim model.CgroupID) bool {
+	return id == victim || sp.paths[victim] != "" && within(sp.paths[id], sp.paths[victim])
 }
 
 // plus adds without overflowing.

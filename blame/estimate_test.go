@@ -26,6 +26,8 @@ func at(device string, id model.CgroupID, ns uint64) model.IOHold {
 	return model.IOHold{Device: device, By: model.ByCgroup, Cgroup: id, NS: ns}
 }
 
+func waited(h model.IOHold, ns uint64) model.IOHold { h.WaitedNS = ns; return h }
+
 func ioAt(us uint64) *model.CgroupDetail {
 	return &model.CgroupDetail{Pressure: &model.Pressure{IO: model.Stall{SomeUS: us}}}
 }
@@ -108,6 +110,92 @@ func TestOverIO(t *testing.T) {
 			},
 			// 25 ms for the first, of whose time it had 5 %, and 75 for the second, which was held for 60.
 			want: &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{other, 30 * ms}, {hog, 11_250_000}}, SelfNS: 31_250_000, KernelNS: 12_500_000, UnknownNS: 15 * ms},
+		},
+		{
+			name: "it stalled where its requests waited, however short they were at the disk",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{cg(victim, "/victim", 0, ioAt(0)), cg(hog, "/hog", 0, nil), cg(other, "/other", 0, nil)}},
+				{
+					Cgroups: []model.CgroupSample{cg(victim, "", 310*ms, ioAt(100_000))},
+					IOHolds: []model.IOHold{
+						at("8:0", hog, 990*ms), waited(at("8:0", victim, 10*ms), 900*ms),
+						at("8:16", other, 900*ms), waited(at("8:16", victim, 300*ms), 300*ms),
+					},
+				},
+			},
+			// 75 ms for the first, 25 for the second.
+			want: &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 74_250_000}, {other, 18_750_000}}, SelfNS: 7 * ms},
+		},
+		{
+			name: "what it writes in the background keeps it from nothing",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{cg(victim, "/victim", 0, ioAt(0)), cg(hog, "/hog", 0, nil)}},
+				{
+					Cgroups: []model.CgroupSample{cg(victim, "", 9000*ms, ioAt(100_000))},
+					IOHolds: []model.IOHold{at("8:0", victim, 8990*ms), at("8:16", hog, 190*ms), waited(at("8:16", victim, 10*ms), 90*ms)},
+				},
+			},
+			want: &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 95 * ms}}, SelfNS: 5 * ms},
+		},
+		{
+			name: "a request at a slow disk counts also before it is done",
+			from: 1,
+			samples: []*model.Sample{
+				{
+					Cgroups: []model.CgroupSample{cg(victim, "/victim", 0, ioAt(0)), cg(hog, "/hog", 0, nil), cg(other, "/other", 0, nil)},
+					IOHolds: []model.IOHold{waited(at("8:0", victim, 100*ms), 1980*ms), at("8:0", hog, 900*ms)},
+				},
+				{
+					Cgroups: []model.CgroupSample{cg(victim, "", 0, ioAt(100_000))},
+					IOHolds: []model.IOHold{at("8:0", hog, 900*ms), waited(at("8:16", victim, 20*ms), 20*ms), at("8:16", other, 980*ms)},
+				},
+			},
+			want: &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 99 * ms}, {other, 980_000}}, SelfNS: 20_000},
+		},
+		{
+			name: "a disk that was done with nothing meanwhile accuses nobody",
+			from: 1,
+			samples: []*model.Sample{
+				{
+					Cgroups: []model.CgroupSample{cg(victim, "/victim", 0, ioAt(0)), cg(hog, "/hog", 0, nil)},
+					IOHolds: []model.IOHold{waited(at("8:0", victim, 100*ms), 100*ms)},
+				},
+				{Cgroups: []model.CgroupSample{cg(victim, "", 0, ioAt(100_000))}, IOHolds: []model.IOHold{at("8:16", hog, 900*ms)}},
+			},
+			want: &Shares{WaitNS: 100 * ms, UnknownNS: 100 * ms},
+		},
+		{
+			name: "a loop device stands on another disk, so that they are one",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{cg(victim, "/victim", 0, ioAt(0)), cg(hog, "/hog", 0, nil)}},
+				{
+					Cgroups: []model.CgroupSample{cg(victim, "", 100*ms, ioAt(100_000))},
+					IOHolds: []model.IOHold{waited(at("7:0", victim, 100*ms), 100*ms), at("8:0", hog, 900*ms)},
+				},
+			},
+			want: &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 90 * ms}}, SelfNS: 10 * ms},
+		},
+		{
+			name: "where the kernel's table was full all disks are one",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{cg(victim, "/victim", 0, ioAt(0)), cg(hog, "/hog", 0, nil), cg(other, "/other", 0, nil)}},
+				{
+					Lost:    model.Lost{IOHolds: 3},
+					Cgroups: []model.CgroupSample{cg(victim, "/victim", 100*ms, ioAt(100_000)), cg(hog, "/hog", 300*ms, nil)},
+					IOHolds: []model.IOHold{at("8:0", victim, 100*ms)},
+				},
+			},
+			want: &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 75 * ms}}, SelfNS: 25 * ms},
+		},
+		{
+			name: "a tick in which the disks were done with nothing is no old recording",
+			samples: []*model.Sample{
+				{Cgroups: []model.CgroupSample{cg(victim, "/victim", 0, ioAt(0)), cg(hog, "/hog", 0, nil), cg(other, "/other", 0, nil)}},
+				{IOHolds: []model.IOHold{waited(at("8:0", victim, 100*ms), 100*ms), at("8:0", hog, 100*ms)}},
+				// Told here once more: it ended between the two looks.
+				{Cgroups: []model.CgroupSample{cg(victim, "", 100*ms, ioAt(100_000)), cg(other, "", 500*ms, nil)}},
+			},
+			want: &Shares{WaitNS: 100 * ms, Neighbours: []Neighbour{{hog, 50 * ms}}, SelfNS: 50 * ms},
 		},
 		{
 			name: "what was held before the span is not of it",
@@ -276,11 +364,17 @@ func TestEstimatedSharesAlwaysAddUp(t *testing.T) {
 				s.Cgroups = append(s.Cgroups, c)
 			}
 			for range rng.IntN(8) {
-				h := at([]string{"", "8:0", "8:16"}[rng.IntN(3)], model.CgroupID(rng.IntN(len(paths)+1)), number())
+				h := at([]string{"", "8:0", "8:16", "7:0"}[rng.IntN(4)], model.CgroupID(rng.IntN(len(paths)+1)), number())
+				if rng.IntN(2) == 0 {
+					h.WaitedNS = number()
+				}
 				if rng.IntN(5) == 0 {
 					h.By, h.Cgroup = model.ByKernel, 0
 				}
 				s.IOHolds = append(s.IOHolds, h)
+			}
+			if rng.IntN(20) == 0 {
+				s.Lost.IOHolds = 1
 			}
 			samples = append(samples, s)
 		}

@@ -162,9 +162,6 @@ func (c *Collector) Collect(s *model.Sample, scan bool) error {
 	if err := c.collectCounts(s); err != nil {
 		return err
 	}
-	if err := c.collectHolds(s); err != nil {
-		return err
-	}
 	if err := c.collectLost(s); err != nil {
 		return err
 	}
@@ -266,6 +263,9 @@ func (c *Collector) collectCounts(s *model.Sample) error {
 	if err != nil {
 		return err
 	}
+	if err := c.collectHolds(s); err != nil {
+		return err
+	}
 	err = c.waits.each(func(cell collectorWaitCell, ns uint64) {
 		w := model.Wait{Resource: model.CPU, By: model.ByCgroup, Offender: model.CgroupID(cell.Offender), Victim: model.CgroupID(cell.Victim), NS: ns}
 		if cell.Offender == 0 {
@@ -289,14 +289,14 @@ func (c *Collector) collectCounts(s *model.Sample) error {
 	return nil
 }
 
-// collectHolds tells the devices apart, in a tick in which one was done with anything: what
-// ends between the two looks is told in the next.
+// collectHolds tells the devices apart, in a tick in which one was done with anything. What ends
+// between the two looks is in this tick here, and in the next among the counts.
 func (c *Collector) collectHolds(s *model.Sample) error {
-	if !c.ioDone {
+	if !c.ioDone || c.io == nil {
 		return nil
 	}
-	err := c.io.holds.each(func(cell ioHoldCell, ns uint64) {
-		h := model.IOHold{By: model.ByCgroup, Cgroup: model.CgroupID(cell.Cgroup), NS: ns}
+	err := c.io.holds.each(func(cell ioHoldCell, n ioHoldTime) {
+		h := model.IOHold{By: model.ByCgroup, Cgroup: model.CgroupID(cell.Cgroup), NS: n.Held, WaitedNS: n.Waited}
 		if cell.Cgroup == kernelID {
 			h.By, h.Cgroup = model.ByKernel, 0
 		}
@@ -316,6 +316,7 @@ func (c *Collector) collectLost(s *model.Sample) error {
 		collectorLostKindLOST_EVENTS:  &s.Lost.Events,
 		collectorLostKindLOST_CELLS:   &s.Lost.Cells,
 		collectorLostKindLOST_CGROUPS: &s.Lost.Cgroups,
+		collectorLostKindLOST_HOLDS:   &s.Lost.IOHolds,
 	}
 	for kind, field := range into {
 		var perCPU []uint64

@@ -119,7 +119,8 @@ const (
 	collectorLostKindLOST_EVENTS  collectorLostKind = 0
 	collectorLostKindLOST_CELLS   collectorLostKind = 1
 	collectorLostKindLOST_CGROUPS collectorLostKind = 2
-	collectorLostKindLOST_KINDS   collectorLostKind = 3
+	collectorLostKindLOST_HOLDS   collectorLostKind = 3
+	collectorLostKindLOST_KINDS   collectorLostKind = 4
 )
 
 type collectorProcId struct {

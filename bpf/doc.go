@@ -9,5 +9,5 @@
 // makes them again; the compiler is pinned because its version changes the bytes.
 //
 //go:generate go tool bpf2go -target bpfel -cc clang-14 -strip llvm-strip-14 -output-stem collector -type fork_event -type exec_event -type exit_event -type task_record -type event_kind -type lost_kind collector collector.bpf.c -- -mcpu=v2 -O2 -Wall -Werror -idirafter /usr/include/x86_64-linux-gnu
-//go:generate go tool bpf2go -target bpfel -cc clang-14 -strip llvm-strip-14 -output-stem io -no-global-types -type hold_cell io io.bpf.c -- -mcpu=v2 -O2 -Wall -Werror -idirafter /usr/include/x86_64-linux-gnu
+//go:generate go tool bpf2go -target bpfel -cc clang-14 -strip llvm-strip-14 -output-stem io -no-global-types -type hold_cell -type hold_time io io.bpf.c -- -mcpu=v2 -O2 -Wall -Werror -idirafter /usr/include/x86_64-linux-gnu
 package bpf

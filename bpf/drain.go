@@ -17,8 +17,8 @@ const drainChunk = 4096
 // remembering each took more than half of the tick's time.
 //
 // What a program adds to an entry that it found just before that was taken out is lost,
-// or is another's that took its place: within some ns, and 1 ms of a wait at the most
-// (GATHER_NS in sched.h).
+// or is another's that took its place: within some ns, and at the most 1 ms of a wait
+// (GATHER_NS in sched.h) or one request's time at a disk.
 type drain[K, V any] struct {
 	table *ebpf.Map
 	keys  []K

@@ -82,10 +82,16 @@ struct hold_cell {
 	__u32 reserved;
 };
 
+struct hold_time {
+	__u64 held;   /* from where the device was given a request to where it was done */
+	__u64 waited; /* from where a bio was queued, of those for which somebody may wait */
+};
+
 enum lost_kind {
 	LOST_EVENTS,
 	LOST_CELLS,
 	LOST_CGROUPS,
+	LOST_HOLDS,
 	LOST_KINDS,
 };
 

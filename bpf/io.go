@@ -12,7 +12,7 @@ import (
 // blockPrograms watch the block devices. They count in the collector's own tables.
 type blockPrograms struct {
 	coll  *ebpf.Collection
-	holds *drain[ioHoldCell, uint64]
+	holds *drain[ioHoldCell, ioHoldTime]
 	links []link.Link
 	names []string // for a person
 }
@@ -28,6 +28,7 @@ func loadBlockPrograms(counts *programs, kernel *btf.Cache) (_ *blockPrograms, e
 		return nil, err
 	}
 	spec.Maps[ioMapCgroups].MaxEntries = counts.Cgroups.MaxEntries()
+	spec.Maps[ioMapHolds].MaxEntries = counts.Cgroups.MaxEntries()
 	p := &blockPrograms{}
 	defer func() {
 		if err != nil {
@@ -41,7 +42,7 @@ func loadBlockPrograms(counts *programs, kernel *btf.Cache) (_ *blockPrograms, e
 	if err != nil {
 		return nil, fmt.Errorf("load the io programs: %w", err)
 	}
-	p.holds = newDrain[ioHoldCell, uint64](p.coll.Maps[ioMapHolds])
+	p.holds = newDrain[ioHoldCell, ioHoldTime](p.coll.Maps[ioMapHolds])
 	for name, prog := range p.coll.Programs {
 		l, err := link.AttachTracing(link.TracingOptions{Program: prog})
 		if err != nil {

@@ -8,7 +8,7 @@
  * device mapper's.
  * block_rq_issue says when the device was given the request that the bio became part of,
  * block_rq_complete when the device was done. Each disk is counted for itself: who fills one
- * keeps nobody waiting who uses another.
+ * mostly keeps nobody waiting who uses another.
  *
  * A kernel thread works for somebody else. Where the io controller is of cgroup2, writeback
  * tells for whom (bio->bi_blkg); else it is the kernel's, and nobody's.
@@ -22,7 +22,13 @@
 /* A request of 1 MB in bios of 64 kB. Readahead and writeback make larger ones. */
 #define MERGED 16
 #define REQ_OP_MASK 0xff
-#define REQ_OP_WRITE 1 /* and 0 is a read; all others move no data of anybody's */
+#define REQ_OP_READ 0
+#define REQ_OP_WRITE 1 /* all others move no data of anybody's */
+
+/* Its place has moved with the number of flags before it. */
+enum req_flag_bits {
+	__REQ_SYNC = 11,
+};
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -97,9 +103,9 @@ struct {
 /* Who held which device, since the table was last emptied: drained like the blame matrix. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
+	__uint(max_entries, 8192);
 	__type(key, struct hold_cell);
-	__type(value, __u64);
+	__type(value, struct hold_time);
 } holds SEC(".maps");
 
 /* The whole disk that a request is for. */
@@ -109,12 +115,12 @@ static __always_inline __u32 device_of(struct request *rq)
 	struct gendisk *disk = NULL;
 
 	if (bpf_core_field_exists(rq->q->disk))
-		disk = BPF_CORE_READ(rq, q, disk);
+		disk = rq->q->disk;
 	else if (bpf_core_field_exists(old->rq_disk))
-		disk = BPF_CORE_READ(old, rq_disk);
+		disk = old->rq_disk;
 	if (!disk)
 		return 0;
-	return (__u32)BPF_CORE_READ(disk, major) << 20 | BPF_CORE_READ(disk, first_minor);
+	return (__u32)disk->major << 20 | disk->first_minor;
 }
 
 /* The cgroup for which a kernel thread submits. */
@@ -200,19 +206,39 @@ int BPF_PROG(on_rq_issue_until_5_10, struct request_queue *q, struct request *rq
 	return issued(rq);
 }
 
-static __noinline int hold(__u64 cgroup, __u32 device, __u64 held, __u64 bytes, __u64 requests)
+/* Whether a task may stand still until the request is done: nobody does for what is written back
+ * in the background. */
+static __always_inline bool waited_for(unsigned int flags)
+{
+	if ((flags & REQ_OP_MASK) != REQ_OP_WRITE)
+		return (flags & REQ_OP_MASK) == REQ_OP_READ;
+	unsigned int sync = __REQ_SYNC;
+	if (bpf_core_enum_value_exists(enum req_flag_bits, __REQ_SYNC))
+		sync = bpf_core_enum_value(enum req_flag_bits, __REQ_SYNC);
+	return flags >> (sync & 31) & 1;
+}
+
+static __noinline int hold(__u64 cgroup, __u32 device, __u64 held, __u64 waited)
 {
 	struct hold_cell cell = {.cgroup = cgroup, .device = device};
-	__u64 *at = bpf_map_lookup_elem(&holds, &cell);
-	if (at)
-		__sync_fetch_and_add(at, held);
-	else if (bpf_map_update_elem(&holds, &cell, &held, BPF_NOEXIST)) {
+	struct hold_time *at = bpf_map_lookup_elem(&holds, &cell), first = {held, waited};
+
+	if (!at) {
+		if (!bpf_map_update_elem(&holds, &cell, &first, BPF_NOEXIST))
+			return 0;
 		at = bpf_map_lookup_elem(&holds, &cell); /* another CPU was first, or the table is full */
-		if (at)
-			__sync_fetch_and_add(at, held);
-		else
-			count_lost(LOST_CELLS);
 	}
+	if (!at) {
+		count_lost(LOST_HOLDS);
+		return 0;
+	}
+	__sync_fetch_and_add(&at->held, held);
+	__sync_fetch_and_add(&at->waited, waited);
+	return 0;
+}
+
+static __noinline int count(__u64 cgroup, __u64 held, __u64 bytes, __u64 requests)
+{
 	struct cgroup_counts *c = counts_of(cgroup);
 	if (c) {
 		__sync_fetch_and_add(&c->io_held, held);
@@ -234,10 +260,11 @@ int BPF_PROG(on_rq_complete, struct request *rq, int error, unsigned int nr_byte
 	if (!owner)
 		return 0; /* queued before the programs were attached */
 
-	__u64 now = bpf_ktime_get_ns(), since = owner->issued ? owner->issued : owner->queued;
+	__u64 now = bpf_ktime_get_ns(), queued = owner->queued, since = owner->issued ? owner->issued : queued;
 	__u64 held = since < now ? now - since : 0;
 	__u64 whole = nr_bytes, left = nr_bytes, cgroup = owner->cgroup;
 	__u32 device = device_of(rq);
+	bool waited = waited_for(rq->cmd_flags);
 	bool data = (rq->cmd_flags & REQ_OP_MASK) <= REQ_OP_WRITE;
 
 	/* A bio that is not done yet is still needed, for the rest of the request. */
@@ -245,7 +272,8 @@ int BPF_PROG(on_rq_complete, struct request *rq, int error, unsigned int nr_byte
 		__u64 key = (__u64)bio;
 		if (bio->bi_iter.bi_size <= whole)
 			bpf_map_delete_elem(&bios, &key);
-		return hold(cgroup, device, held, data ? whole : 0, 1);
+		hold(cgroup, device, held, waited && queued < now ? now - queued : 0);
+		return count(cgroup, held, data ? whole : 0, 1);
 	}
 
 	/* Merged of several bios, of different owners now and then: each has held the device
@@ -256,18 +284,24 @@ int BPF_PROG(on_rq_complete, struct request *rq, int error, unsigned int nr_byte
 		if (size > left)
 			break;
 		owner = owner_of(bio);
-		if (owner)
+		if (owner) {
 			cgroup = owner->cgroup;
+			queued = owner->queued;
+		}
 		bpf_map_delete_elem(&bios, &key);
-		hold(cgroup, device, whole ? held * size / whole : 0, data ? size : 0, requests);
+		__u64 part = whole ? held * size / whole : 0;
+		hold(cgroup, device, part, waited && queued < now ? now - queued : 0);
+		count(cgroup, part, data ? size : 0, requests);
 		requests = 0;
 		left -= size;
 		bio = bio->bi_next;
 		if (!bio)
 			break;
 	}
-	if (left)
-		hold(cgroup, device, held * left / whole, data ? left : 0, requests);
+	if (left) {
+		hold(cgroup, device, held * left / whole, 0);
+		count(cgroup, held * left / whole, data ? left : 0, requests);
+	}
 	return 0;
 }
 

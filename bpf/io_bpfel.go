@@ -20,6 +20,12 @@ type ioHoldCell struct {
 	Reserved uint32
 }
 
+type ioHoldTime struct {
+	_      structs.HostLayout
+	Held   uint64
+	Waited uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.

@@ -19,7 +19,8 @@ import (
 )
 
 // ioHelper reads or writes as many pieces of as many bytes as given, when told, past the
-// page cache ("read", "write") or through it with an fsync at the end ("sync").
+// page cache ("read", "write") or through it with an fsync at the end ("sync"), or with the disk
+// only told to begin ("background").
 func ioHelper(args []string) error {
 	kind, path := args[0], args[1]
 	pieces, err := strconv.Atoi(args[2])
@@ -31,7 +32,7 @@ func ioHelper(args []string) error {
 		return err
 	}
 	flags := unix.O_RDWR | unix.O_CLOEXEC
-	if kind != "sync" {
+	if kind == "read" || kind == "write" {
 		flags |= unix.O_DIRECT
 	}
 	// Aligned to a page, as O_DIRECT wants it.
@@ -59,10 +60,14 @@ func ioHelper(args []string) error {
 			return err
 		}
 	}
-	if kind == "sync" {
-		if err := unix.Fsync(fd); err != nil {
-			return err
-		}
+	switch kind {
+	case "sync":
+		err = unix.Fsync(fd)
+	case "background":
+		err = unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	}
+	if err != nil {
+		return err
 	}
 	ready()
 	untilTold()
@@ -214,8 +219,40 @@ func TestEachDeviceIsCountedForItself(t *testing.T) {
 			t.Errorf("cgroup %d held %v, and %d ns in all", id, devices, whole)
 		}
 	}
-	if s.lost.Cells != 0 {
-		t.Errorf("%d cells are lost", s.lost.Cells)
+	if s.lost.IOHolds != 0 {
+		t.Errorf("%d are lost", s.lost.IOHolds)
+	}
+}
+
+// What is written back in the background is at the disk, and nobody waits for it. For what is read, and what is
+// synced, somebody does, longer than it is at the disk.
+func TestWhatSomebodyWaitsForIsTold(t *testing.T) {
+	const pieces, size = 64, 256 << 10
+	for kind, waited := range map[string]bool{"read": true, "sync": true, "background": false} {
+		t.Run(kind, func(t *testing.T) {
+			path, device := loopDevice(t, pieces*size)
+			s := open(t, DefaultSizes)
+			g := kerneltest.ScratchCgroup(t)
+			h := start(t, g, "io", kind, path, fmt.Sprint(pieces), fmt.Sprint(size))
+			h.ready()
+			s.collect(false)
+			h.tell()
+			h.ready()
+			var sum model.IOHold
+			s.until("its requests", func() bool {
+				for _, hold := range s.holds {
+					if hold.Cgroup == g.ID() && hold.Device == device {
+						sum.NS += hold.NS
+						sum.WaitedNS += hold.WaitedNS
+					}
+				}
+				s.holds = nil
+				return sum.NS > 0
+			})
+			if waited && sum.WaitedNS < sum.NS || !waited && sum.WaitedNS != 0 {
+				t.Errorf("held for %d ns, and waited for %d", sum.NS, sum.WaitedNS)
+			}
+		})
 	}
 }
 

@@ -21,6 +21,7 @@ type seen struct {
 	execed  []model.Exec
 	exited  []model.Exit
 	usage   map[model.ProcID]model.Usage
+	holds   []model.IOHold
 	lost    model.Lost
 }
 
@@ -71,6 +72,7 @@ func (s *seen) add(sample *model.Sample) {
 		sum.IORequests += g.IORequests
 		sum.IOBytes += g.IOBytes
 	}
+	s.holds = append(s.holds, sample.IOHolds...)
 	s.forked = append(s.forked, sample.Procs.Forked...)
 	s.execed = append(s.execed, sample.Procs.Execed...)
 	s.exited = append(s.exited, sample.Procs.Exited...)
@@ -80,6 +82,7 @@ func (s *seen) add(sample *model.Sample) {
 	s.lost.Events += sample.Lost.Events
 	s.lost.Cells += sample.Lost.Cells
 	s.lost.Cgroups += sample.Lost.Cgroups
+	s.lost.IOHolds += sample.Lost.IOHolds
 }
 
 // of is what was counted for a cgroup.

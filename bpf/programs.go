@@ -16,12 +16,12 @@ import (
 
 // Sizes are the bounds of the maps, all of which the kernel allocates at once.
 type Sizes struct {
-	Cgroups     uint32 // cgroups counted at a time; 144 bytes each
+	Cgroups     uint32 // cgroups counted at a time, and pairs of one and a disk; 144 and 96 bytes each
 	Cells       uint32 // cells of the blame matrix; 80 bytes each
 	EventsBytes uint32 // ring buffer of fork, exec and exit records; a power of two
 }
 
-// DefaultSizes take 7.6 MB of kernel memory, and 16 KB more a possible CPU.
+// DefaultSizes take 8.4 MB of kernel memory, and 16 KB more a possible CPU.
 var DefaultSizes = Sizes{Cgroups: 8192, Cells: 32768, EventsBytes: 2 << 20}
 
 // kernelBTF is what CO-RE needs of a kernel (CONFIG_DEBUG_INFO_BTF, since 5.4).

@@ -76,6 +76,7 @@ func (l *lostSum) add(o model.Lost) {
 	l.sum.Events += o.Events
 	l.sum.Cells += o.Cells
 	l.sum.Cgroups += o.Cgroups
+	l.sum.IOHolds += o.IOHolds
 	l.sum.SuspendedNS += o.SuspendedNS
 	l.sum.LateNS += o.LateNS
 	if o.ClockJumpNS != 0 {

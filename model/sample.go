@@ -136,12 +136,15 @@ type Wait struct {
 }
 
 // IOHold is for how long the block requests of a cgroup were at a device that were done within
-// a tick, each request for itself. They add up to IOHeldNS of the cgroup.
+// a tick, each request for itself. Over time they add up to IOHeldNS of the cgroup.
 type IOHold struct {
 	Device string     `json:"device,omitempty"`    // of a whole disk, as in 8:0; "" where it is not known
 	By     WaitSource `json:"by"`                  // ByCgroup, or ByKernel where a request is nobody's
 	Cgroup CgroupID   `json:"cgroup_id,omitempty"` // only where By is ByCgroup
 	NS     uint64     `json:"ns"`
+	// WaitedNS is how long they took from where they were asked for, in the queue too: reads, and writes
+	// that somebody may stand still for. What is written back in the background is not in it.
+	WaitedNS uint64 `json:"waited_ns,omitempty"`
 }
 
 // WaitSource says what kind of thing was running meanwhile.
@@ -212,6 +215,7 @@ type Lost struct {
 	Events      uint64 `json:"events,omitempty"`       // fork, exec and exit records
 	Cells       uint64 `json:"cells,omitempty"`        // waits that found the matrix full
 	Cgroups     uint64 `json:"cgroups,omitempty"`      // counts that found the table of cgroups full
+	IOHolds     uint64 `json:"io_holds,omitempty"`     // requests whose disk found no room; IOHeldNS has them
 	SuspendedNS int64  `json:"suspended_ns,omitempty"` // the machine slept within the tick
 	ClockJumpNS int64  `json:"clock_jump_ns,omitempty"`
 	LateNS      int64  `json:"late_ns,omitempty"` // how much later than planned the tick ended
