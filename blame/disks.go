@@ -8,7 +8,6 @@ import (
 
 // disks is who used which disk over a span. It is worked out once for all victims.
 type disks struct {
-	told  bool
 	apart bool // the disks are told apart
 	asked map[string]map[model.CgroupID]diskTime
 	used  map[stretch]map[string]*diskUse
@@ -23,6 +22,13 @@ type diskUse struct {
 	by     map[model.CgroupID]uint64
 }
 
+// stood is for which disks a victim stalled, by how long its requests took at each.
+type stood struct {
+	by       map[string]uint64
+	together bool // all disks are one
+}
+
+// stretch is two samples, and whether all disks are one between them.
 type stretch struct {
 	after, until int
 	together     bool
@@ -33,10 +39,9 @@ const loopDevices = "7:"
 
 // tell looks through the samples.
 func (d *disks) tell(samples []*model.Sample) {
-	if d.told {
+	if d.asked != nil {
 		return
 	}
-	d.told = true
 	for _, s := range samples {
 		d.apart = d.apart || len(s.IOHolds) > 0
 	}
@@ -111,11 +116,12 @@ func (d *disks) between(samples []*model.Sample, after, until int, together bool
 // where it is done, which on a slow disk is later. Who only wrote in the background is taken by
 // those writes.
 //
-// With together all disks are one: they are not told apart, or the victim uses a loop device, whose
+// All disks are one where they are not told apart, or the victim uses a loop device, whose
 // requests are made again at the disk below.
-func (sp *span) stoodAt(victim model.CgroupID) (at map[string]uint64, together bool) {
+func (sp *span) stoodAt(victim model.CgroupID) *stood {
+	sp.disks.tell(sp.samples)
 	waited, held := make(map[string]uint64), make(map[string]uint64)
-	together = !sp.disks.apart
+	together := !sp.disks.apart
 	for disk, by := range sp.disks.asked {
 		for id, t := range by {
 			if !sp.isPart(id, victim) {
@@ -130,12 +136,12 @@ func (sp *span) stoodAt(victim model.CgroupID) (at map[string]uint64, together b
 			together = together || strings.HasPrefix(disk, loopDevices)
 		}
 	}
-	at = waited
-	if len(at) == 0 {
-		at = held
+	by := waited
+	if len(by) == 0 {
+		by = held
 	}
-	if together && len(at) > 0 {
-		at = map[string]uint64{"": 1}
+	if together && len(by) > 0 {
+		by = map[string]uint64{"": 1}
 	}
-	return at, together
+	return &stood{by, together}
 }

@@ -182,6 +182,7 @@ func OverIO(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
 	victims := make(map[model.CgroupID]*Shares)
 	for id, readings := range sp.readings {
 		e := newEstimated(id, model.IO)
+		var at *stood // nil until it stalled
 		for i := 1; i < len(readings); i++ {
 			a, b := readings[i-1], readings[i]
 			ns := stalled(a.detail, b.detail, func(p *model.Pressure) uint64 { return p.IO.SomeUS })
@@ -194,8 +195,11 @@ func OverIO(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
 				e.UnknownNS += ns
 				continue
 			}
-			sp.locate()
-			sp.divideIO(e, ns, a.at, b.at)
+			if at == nil {
+				sp.locate()
+				at = sp.stoodAt(id)
+			}
+			sp.divideIO(e, at, ns, a.at, b.at)
 		}
 		if e.WaitNS > 0 {
 			victims[id] = e.done()
@@ -205,17 +209,15 @@ func OverIO(samples []*model.Sample, from int) map[model.CgroupID]*Shares {
 }
 
 // divideIO divides what a victim stalled between two samples.
-func (sp *span) divideIO(e estimated, ns uint64, after, until int) {
-	sp.disks.tell(sp.samples)
-	at, together := sp.stoodAt(e.Victim)
+func (sp *span) divideIO(e estimated, at *stood, ns uint64, after, until int) {
 	stalled := make(map[string]*uint64)
 	var parts []weight
-	for disk, by := range at {
+	for disk, by := range at.by {
 		stalled[disk] = new(uint64)
 		parts = append(parts, weight{stalled[disk], by})
 	}
 	e.divide(ns, parts) // all is unknown where it waited for something else, such as somebody's journal
-	held := sp.disks.between(sp.samples, after, until, together)
+	held := sp.disks.between(sp.samples, after, until, at.together)
 	for disk, ns := range stalled {
 		sp.divideDisk(e, *ns, held[disk])
 	}
